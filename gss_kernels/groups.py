@@ -1,0 +1,81 @@
+"""Which modality leads the vote for which category: data, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BRATS_MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
+
+
+@dataclass(frozen=True)
+class CategoryGroups:
+    """The leaders of every category; a category's members are all other modalities.
+
+    Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 3 (category-aware grouping).
+
+    Args:
+        leaders: for each of the C categories, the indices of the modalities that lead its vote. Order and length
+            fix the category axis of the logits.
+        categories: names of the categories, for messages and reports; length C.
+        modalities: names of the modalities in the order of the logits' modality axis; length M. When given, leader
+            indices are checked against it.
+
+    Raises:
+        ValueError: fewer than two categories, a category without leader, a repeated or impossible modality index,
+            or names that do not match in number.
+    """
+
+    leaders: tuple[tuple[int, ...], ...]
+    categories: tuple[str, ...] | None = None
+    modalities: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        leaders = tuple(tuple(int(modality) for modality in category) for category in self.leaders)
+        object.__setattr__(self, "leaders", leaders)
+        for name in ("categories", "modalities"):
+            names = getattr(self, name)
+            if names is not None:
+                object.__setattr__(self, name, tuple(names))
+        if len(leaders) < 2:
+            raise ValueError(f"leaders: got {len(leaders)} category, need at least 2")
+        if self.categories is not None and len(self.categories) != len(leaders):
+            raise ValueError(
+                f"categories: got {len(self.categories)} names, need one for each of {len(leaders)} leader sets"
+            )
+        if self.modalities is not None and len(self.modalities) < 2:
+            raise ValueError(f"modalities: got {len(self.modalities)} name, need at least 2")
+        for category, indices in enumerate(leaders):
+            self._check_leader_set(category, indices)
+
+    def _check_leader_set(self, category: int, indices: tuple[int, ...]) -> None:
+        where = f"leaders[{category}]"
+        if not indices:
+            raise ValueError(f"{where}: got an empty leader set, need at least one modality index")
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"{where}: got {indices}, need each modality index once")
+        if min(indices) < 0:
+            raise ValueError(f"{where}: got {indices}, need modality indices of 0 or more")
+        if self.modalities is not None and max(indices) >= len(self.modalities):
+            raise ValueError(f"{where}: got {indices}, need modality indices below {len(self.modalities)}")
+
+    @property
+    def num_categories(self) -> int:
+        """Number of categories C."""
+        return len(self.leaders)
+
+    def members(self, category: int, num_modalities: int) -> tuple[int, ...]:
+        """Indices of the modalities that are not leaders of `category`, ascending."""
+        return tuple(m for m in range(num_modalities) if m not in self.leaders[category])
+
+
+BRATS_2015 = CategoryGroups(
+    leaders=((0,), (1,), (0, 3), (1,), (1,)),
+    categories=("BG", "NCR", "ED", "NET", "ET"),
+    modalities=BRATS_MODALITIES,
+)
+BRATS_2018 = CategoryGroups(
+    leaders=((0,), (1,), (0, 3), (1,)),
+    categories=("BG", "NCR/NET", "ED", "ET"),
+    modalities=BRATS_MODALITIES,
+)
+BRATS_2020 = BRATS_2018

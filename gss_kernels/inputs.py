@@ -1,0 +1,212 @@
+"""The tensors of one call, checked and brought to one form that every backend takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gss_kernels.groups import CategoryGroups
+from gss_kernels.settings import check_mask_ratio
+
+Logits = Tensor | Sequence[Tensor]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_SEED_RANGE = (-(2**63), 2**64 - 1)
+
+
+@dataclass(frozen=True)
+class GroupLogits:
+    """Logits of all modalities.
+
+    Attributes:
+        tensors: one tensor `[B, M, C, *spatial]`, or M tensors `[B, C, *spatial]`.
+        stacked: whether it is the former.
+    """
+
+    tensors: tuple[Tensor, ...]
+    stacked: bool
+
+    @property
+    def num_samples(self) -> int:
+        """B."""
+        return self.tensors[0].shape[0]
+
+    @property
+    def num_modalities(self) -> int:
+        """M."""
+        return self.tensors[0].shape[1] if self.stacked else len(self.tensors)
+
+    @property
+    def num_categories(self) -> int:
+        """C."""
+        return self.tensors[0].shape[2 if self.stacked else 1]
+
+    @property
+    def spatial(self) -> torch.Size:
+        """The spatial shape."""
+        return self.tensors[0].shape[3 if self.stacked else 2 :]
+
+    @property
+    def num_voxels(self) -> int:
+        """N, voxels per sample."""
+        return self.spatial.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where all tensors are."""
+        return self.tensors[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The logits' own dtype."""
+        return self.tensors[0].dtype
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """float64 for float64 logits, else float32."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def per_modality(self) -> tuple[Tensor, ...]:
+        """M views `[B, C, *spatial]`, never copies."""
+        return self.tensors[0].unbind(1) if self.stacked else self.tensors
+
+    def as_stack(self) -> Tensor:
+        """One tensor `[B, M, C, *spatial]`; copies if the modalities came apart."""
+        return self.tensors[0] if self.stacked else torch.stack(self.tensors, dim=1)
+
+
+@dataclass(frozen=True)
+class VoxelMask:
+    """Which voxels a modality keeps: drawn (`seed` and `ratio`), given (`keep`), or all of them (neither).
+
+    Attributes:
+        seed: 0-dim int64 tensor on the logits' device.
+        ratio: probability of masking a voxel.
+        keep: `[B, M, *spatial]` bool, true where kept.
+    """
+
+    seed: Tensor | None = None
+    ratio: float = 0.0
+    keep: Tensor | None = None
+
+
+def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
+    """Check shapes, dtypes and devices against each other and against `groups`.
+
+    Raises:
+        ValueError: naming what is wrong and what is needed.
+    """
+    result = _check_stacked(logits) if isinstance(logits, Tensor) else _check_sequence(tuple(logits))
+    if result.dtype not in _DTYPES:
+        raise ValueError(f"logits: got dtype {result.dtype}, need float32, bfloat16, float16 or float64")
+    if result.num_samples == 0:
+        raise ValueError(f"logits: got shape {_shape(result.tensors[0])} with an empty batch, need at least one sample")
+    if result.num_voxels == 0:
+        raise ValueError(f"logits: got shape {_shape(result.tensors[0])} without voxels, need at least one voxel")
+    _check_against_groups(result, groups)
+    return result
+
+
+def _check_stacked(logits: Tensor) -> GroupLogits:
+    if not 4 <= logits.dim() <= 6:
+        raise ValueError(f"logits: got shape {_shape(logits)}, need [B, M, C, *spatial] with one to three spatial axes")
+    return GroupLogits((logits,), stacked=True)
+
+
+def _check_sequence(logits: tuple[Tensor, ...]) -> GroupLogits:
+    if len(logits) < 2:
+        raise ValueError(f"logits: got {len(logits)} tensor(s), need one for each of at least 2 modalities")
+    first = logits[0]
+    for modality, tensor in enumerate(logits):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"logits[{modality}]: got {type(tensor).__name__}, need a tensor")  # noqa: TRY004
+        if not 3 <= tensor.dim() <= 5:
+            raise ValueError(
+                f"logits[{modality}]: got shape {_shape(tensor)}, need [B, C, *spatial] with one to three spatial axes"
+            )
+        for name, got, need in (
+            ("shape", tensor.shape, first.shape),
+            ("dtype", tensor.dtype, first.dtype),
+            ("device", tensor.device, first.device),
+        ):
+            if got != need:
+                raise ValueError(f"logits[{modality}]: got {name} {got}, need that of logits[0], {need}")
+    return GroupLogits(logits, stacked=False)
+
+
+def _check_against_groups(logits: GroupLogits, groups: CategoryGroups) -> None:
+    if logits.num_modalities < 2:
+        raise ValueError(f"logits: got {logits.num_modalities} modality, need at least 2")
+    if groups.modalities is not None and len(groups.modalities) != logits.num_modalities:
+        raise ValueError(
+            f"logits: got {logits.num_modalities} modalities, need the {len(groups.modalities)} of groups.modalities"
+        )
+    if logits.num_categories != groups.num_categories:
+        raise ValueError(
+            f"logits: got {logits.num_categories} categories, need {groups.num_categories}, as groups has leader sets"
+        )
+    highest = max(max(leaders) for leaders in groups.leaders)
+    if highest >= logits.num_modalities:
+        raise ValueError(
+            f"groups: a leader has index {highest}, need indices below the {logits.num_modalities} modalities"
+        )
+
+
+def check_available(available: Tensor | None, logits: GroupLogits) -> Tensor | None:
+    """Check `available` `[B, M]` bool against the logits."""
+    if available is not None:
+        _check_bool("available", available, (logits.num_samples, logits.num_modalities), logits.device)
+    return available
+
+
+def check_mask(
+    logits: GroupLogits, mask_ratio: float, seed: int | Tensor | None, voxel_mask: Tensor | None
+) -> VoxelMask:
+    """Resolve the three mask arguments; draws a seed from the device's default generator if it has to."""
+    check_mask_ratio(mask_ratio)
+    if voxel_mask is not None:
+        if seed is not None:
+            raise ValueError("seed: got a seed together with voxel_mask, need one of the two")
+        shape = (logits.num_samples, logits.num_modalities, *logits.spatial)
+        _check_bool("voxel_mask", voxel_mask, shape, logits.device)
+        return VoxelMask(keep=voxel_mask)
+    seed_tensor = _seed_tensor(seed, logits.device) if seed is not None else None
+    if mask_ratio == 0:
+        return VoxelMask()
+    if seed_tensor is None:
+        seed_tensor = torch.empty((), dtype=torch.int64, device=logits.device).random_()
+    return VoxelMask(seed=seed_tensor, ratio=mask_ratio)
+
+
+def _seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
+    if isinstance(seed, Tensor):
+        if seed.dim() != 0 or seed.dtype != torch.int64:
+            raise ValueError(f"seed: got a tensor of shape {_shape(seed)} and {seed.dtype}, need 0-dim int64")
+        if seed.device != device:
+            raise ValueError(f"seed: got a tensor on {seed.device}, need it on the logits' device {device}")
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(  # noqa: TRY004
+            f"seed: got {type(seed).__name__}, need an int, a 0-dim int64 tensor or None"
+        )
+    if not _SEED_RANGE[0] <= seed <= _SEED_RANGE[1]:
+        raise ValueError(f"seed: got {seed}, need a number of 64 bits")
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    # A fill is asynchronous; copying a host scalar to a GPU is not.
+    return torch.full((), signed, dtype=torch.int64, device=device)
+
+
+def _check_bool(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name}: got shape {_shape(tensor)}, need {list(shape)}")
+    if tensor.dtype != torch.bool:
+        raise ValueError(f"{name}: got dtype {tensor.dtype}, need bool")
+    if tensor.device != device:
+        raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the logits' device {device}")
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)

@@ -1,0 +1,83 @@
+"""The loss as a module, with its arguments fixed."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gss_kernels.functional import fused_gss_loss
+from gss_kernels.groups import CategoryGroups
+from gss_kernels.inputs import Logits
+from gss_kernels.settings import (
+    Backend,
+    DistillationSettings,
+    Divergence,
+    Reduction,
+    Semantics,
+    VoteSettings,
+    check_backend,
+    check_mask_ratio,
+)
+
+
+class GSSLoss(nn.Module):
+    """`fused_gss_loss` as a module; see there for the arguments, which are checked here already.
+
+    Example:
+        >>> import torch
+        >>> from gss_kernels import BRATS_2018, GSSLoss
+        >>> loss = GSSLoss(BRATS_2018)
+        >>> logits = torch.randn(2, 4, 4, 8, 8, 8, requires_grad=True)
+        >>> loss(logits, seed=0).backward()
+    """
+
+    def __init__(
+        self,
+        groups: CategoryGroups,
+        *,
+        temperature: float = 8.0,
+        leader_threshold: float = 0.75,
+        member_threshold: float = 0.85,
+        leader_blend: float = 0.3,
+        mask_ratio: float = 0.2,
+        divergence: Divergence = "kl",
+        semantics: Semantics = "paper",
+        class_weighting: bool = True,
+        clamp: float = 0.005,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.vote = VoteSettings(temperature, leader_threshold, member_threshold, leader_blend, semantics)
+        self.distillation = DistillationSettings(divergence, class_weighting, clamp, reduction)
+        check_mask_ratio(mask_ratio)
+        check_backend(backend)
+        self.mask_ratio = mask_ratio
+        self.backend: Backend = backend
+
+    def forward(
+        self,
+        logits: Logits,
+        *,
+        seed: int | Tensor | None = None,
+        voxel_mask: Tensor | None = None,
+        available: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`."""
+        return fused_gss_loss(
+            logits,
+            self.groups,
+            **vars(self.vote),
+            **vars(self.distillation),
+            mask_ratio=self.mask_ratio,
+            seed=seed,
+            voxel_mask=voxel_mask,
+            available=available,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        """The settings, for `print`."""
+        return (
+            f"{self.groups}, {self.vote}, {self.distillation}, mask_ratio={self.mask_ratio}, backend={self.backend!r}"
+        )

@@ -1,0 +1,90 @@
+"""The loss's hyper-parameters, checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Semantics = Literal["paper", "released"]
+Divergence = Literal["kl", "cross_entropy"]
+Reduction = Literal["mean", "none"]
+Backend = Literal["auto", "triton", "cpu", "reference"]
+
+
+@dataclass(frozen=True)
+class VoteSettings:
+    """How the soft target is voted; symbols of the paper in brackets.
+
+    Attributes:
+        temperature: softening of the logits before targets and students are built [T], above 0.
+        leader_threshold: sharp probability above which a leader is confident [tau_L], in (0, 1).
+        member_threshold: sharp probability above which a member is confident [tau_M], in (0, 1).
+        leader_blend: how far a split vote of leaders moves from their maximum to their minimum [beta], in [0, 1].
+        semantics: "paper", or "released" for the public code's two deviations from it.
+    """
+
+    temperature: float = 8.0
+    leader_threshold: float = 0.75
+    member_threshold: float = 0.85
+    leader_blend: float = 0.3
+    semantics: Semantics = "paper"
+
+    def __post_init__(self) -> None:
+        _check_positive("temperature", self.temperature)
+        _check_open_interval("leader_threshold", self.leader_threshold)
+        _check_open_interval("member_threshold", self.member_threshold)
+        _check_closed_interval("leader_blend", self.leader_blend)
+        _check_choice("semantics", self.semantics, get_args(Semantics))
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """How the students are drawn towards the soft target.
+
+    Attributes:
+        divergence: "kl", or "cross_entropy" as in the public code; both have the same gradient.
+        class_weighting: weigh each category by one minus its share of the target.
+        clamp: student probability below which the logarithm is cut off, in (0, 1).
+        reduction: "mean" over samples of the sum over modalities, or "none" for `[B, M]`.
+    """
+
+    divergence: Divergence = "kl"
+    class_weighting: bool = True
+    clamp: float = 0.005
+    reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        _check_choice("divergence", self.divergence, get_args(Divergence))
+        _check_open_interval("clamp", self.clamp)
+        _check_choice("reduction", self.reduction, get_args(Reduction))
+
+
+def check_mask_ratio(mask_ratio: float) -> None:
+    """Raise ValueError unless `mask_ratio` is a probability."""
+    _check_closed_interval("mask_ratio", mask_ratio)
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError unless `backend` is one of the known names."""
+    _check_choice("backend", backend, get_args(Backend))
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name}: got {value}, need a finite number above 0")
+
+
+def _check_open_interval(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: got {value}, need a number strictly between 0 and 1")
+
+
+def _check_closed_interval(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}, need a number from 0 to 1")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, need one of {', '.join(repr(choice) for choice in choices)}")

@@ -1,0 +1,77 @@
+"""How the kernels address volumes: M tensors `[B, C, N]` of one set of strides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gss_kernels.inputs import GroupLogits
+
+Strides = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """M tensors `[B, C, *spatial]` whose spatial axes act as one.
+
+    Attributes:
+        tensors: one tensor for each modality.
+        strides: of batch, category and voxel, in elements, common to all tensors.
+        num_samples: B.
+        num_categories: C.
+        num_voxels: N.
+    """
+
+    tensors: tuple[Tensor, ...]
+    strides: Strides
+    num_samples: int
+    num_categories: int
+    num_voxels: int
+
+    @classmethod
+    def of(cls, logits: GroupLogits) -> Volumes:
+        """Views of logits that went through `addressable`."""
+        tensors = logits.per_modality()
+        strides = volume_strides(tensors[0])
+        assert strides is not None
+        return cls(tensors, strides, logits.num_samples, logits.num_categories, logits.num_voxels)
+
+
+def addressable(logits: GroupLogits) -> GroupLogits:
+    """The logits themselves where the kernels can address them, else contiguous copies.
+
+    Addressable are dense tensors of any memory format, channels last included, whose modalities share their strides.
+    The copies are seen by autograd.
+    """
+    strides = {volume_strides(tensor) for tensor in logits.per_modality()}
+    if len(strides) == 1 and None not in strides and all(_is_dense(tensor) for tensor in logits.tensors):
+        return logits
+    return GroupLogits(tuple(tensor.contiguous() for tensor in logits.tensors), logits.stacked)
+
+
+def volume_strides(tensor: Tensor) -> Strides | None:
+    """Strides of `[B, C, *spatial]` seen as `[B, C, N]`, in elements; None if the spatial axes do not join into one."""
+    voxel_stride: int | None = None
+    next_stride = 0
+    for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
+        if size == 1:
+            continue
+        if voxel_stride is None:
+            voxel_stride = stride
+        elif stride != next_stride:
+            return None
+        next_stride = stride * size
+    return tensor.stride(0), tensor.stride(1), 1 if voxel_stride is None else voxel_stride
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill their memory without gap or overlap, so that a gradient can have the same strides."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True

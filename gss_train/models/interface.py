@@ -1,0 +1,45 @@
+"""What every network takes and returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class SegmentationOutput(NamedTuple):
+    """What a network returns for a batch of B crops with C categories.
+
+    Attributes:
+        fused: logits of the fused prediction, `[B, C, D, H, W]`.
+        separate: logits of each modality's own prediction, four of `[B, C, D, H, W]`, or None if not asked for.
+        auxiliary: probability maps of the deep supervision at full resolution, finest level first, each
+            `[B, C, D, H, W]`, or None if not asked for.
+        regulariser: scalar to add to the objective; 0 where the network has none.
+    """
+
+    fused: Tensor
+    separate: tuple[Tensor, ...] | None
+    auxiliary: tuple[Tensor, ...] | None
+    regulariser: Tensor
+
+
+class SegmentationNetwork(Protocol):
+    """The call that all networks share."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        fused_modalities: Tensor,
+        available: Tensor | None = None,
+        per_modality: bool | None = None,
+    ) -> SegmentationOutput:
+        """Segment a batch.
+
+        Args:
+            x: scans `[B, 4, D, H, W]` in the order FLAIR, T1ce, T1, T2.
+            fused_modalities: `[B, 4]` bool, the modalities that the fusion sees; never empty, within `available`.
+            available: `[B, 4]` bool, the scans that exist; None: all of them.
+            per_modality: whether to compute `separate` and `auxiliary`; None: as the network's training mode.
+        """
+        ...
