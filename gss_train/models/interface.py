@@ -24,8 +24,12 @@ class SegmentationOutput(NamedTuple):
     regulariser: Tensor
 
 
+Features = tuple[Tensor, ...]
+"""What a network's encoders make of a batch; only the network itself knows how to read it."""
+
+
 class SegmentationNetwork(Protocol):
-    """The call that all networks share."""
+    """What all networks can do."""
 
     def __call__(
         self,
@@ -42,4 +46,12 @@ class SegmentationNetwork(Protocol):
             available: `[B, 4]` bool, the scans that exist; None: all of them.
             per_modality: whether to compute `separate` and `auxiliary`; None: as the network's training mode.
         """
+        ...
+
+    def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
+        """Encode every available modality of scans `[B, 4, D, H, W]`."""
+        ...
+
+    def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
+        """Fuse a subset of the modalities, `[B, 4]` bool, into logits `[B, C, D, H, W]`."""
         ...

@@ -1,0 +1,211 @@
+"""Every setting of a training run: one dataclass tree, from which the command line is generated."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+DatasetName = Literal["brats2015", "brats2018", "brats2020"]
+NetworkName = Literal["rfnet"]
+PresetName = Literal["auto", "quick", "paper"]
+
+
+def _at_least(flag: str, value: float, least: float) -> None:
+    if value < least:
+        raise ValueError(f"{flag}: got {value}, need {least} or more")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the scans come from and how they are fed.
+
+    Attributes:
+        dataset: the BraTS edition.
+        data_root: folder of the raw data set; without it a phantom in the same layout is generated.
+        cache: folder for phantoms and prepared volumes, reused by later runs.
+        crop_size: voxels of a training crop, one number or three.
+        tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
+        workers: loader processes; 0 loads in the training process.
+    """
+
+    dataset: DatasetName
+    data_root: Path | None = None
+    cache: Path = Path("runs/cache")
+    crop_size: tuple[int, ...] = (80,)
+    tumour_share: float = 0.0
+    workers: int = 4
+
+    def __post_init__(self) -> None:
+        if len(self.crop_size) not in {1, 3} or min(self.crop_size, default=0) < 1:
+            raise ValueError(f"--crop-size: got {self.crop_size}, need one positive number or three")
+        if not 0 <= self.tumour_share <= 1:
+            raise ValueError(f"--tumour-share: got {self.tumour_share}, need a number from 0 to 1")
+        _at_least("--workers", self.workers, 0)
+
+    @property
+    def crop(self) -> tuple[int, int, int]:
+        """Voxels of a crop along each axis."""
+        first, *rest = self.crop_size
+        return (first, rest[0], rest[1]) if rest else (first, first, first)
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """The simulated data set that is used without `--data-root`.
+
+    Attributes:
+        phantom_subjects: number of subjects.
+        phantom_size: voxels along each axis.
+        phantom_test_subjects: subjects held out for the final evaluation.
+    """
+
+    phantom_subjects: int = 24
+    phantom_size: tuple[int, int, int] = (96, 112, 96)
+    phantom_test_subjects: int = 4
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The network.
+
+    Attributes:
+        network: its name.
+        width: channels at the finest level; None for the published number.
+    """
+
+    network: NetworkName = "rfnet"
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The schedule.
+
+    Attributes:
+        gss: train with group self-support; without it the published baseline.
+        init_from: checkpoint to start from, of this software or a public one; with GSS it replaces the baseline stage.
+        baseline_epochs: epochs of the baseline that GSS starts from.
+        rounds: rounds of GSS training, each starting from the last one's weights with a fresh optimiser.
+        epochs: epochs of a round (with `--no-gss`: of the baseline).
+        steps_per_epoch: optimiser steps in an epoch.
+        batch_size: crops in a step.
+        learning_rate: at the start of a stage; decays by (1 - epoch / epochs) ** 0.9.
+        weight_decay: of Adam (amsgrad).
+        fusion_warmup_epochs: first epochs of a baseline in which the fused prediction does not count.
+    """
+
+    gss: bool = True
+    init_from: Path | None = None
+    baseline_epochs: int = 300
+    rounds: int = 5
+    epochs: int = 300
+    steps_per_epoch: int = 150
+    batch_size: int = 2
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-4
+    fusion_warmup_epochs: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "epochs", "steps_per_epoch", "batch_size"):
+            _at_least("--" + name.replace("_", "-"), getattr(self, name), 1)
+        for name in ("baseline_epochs", "fusion_warmup_epochs", "weight_decay"):
+            _at_least("--" + name.replace("_", "-"), getattr(self, name), 0)
+        if not self.learning_rate > 0:
+            raise ValueError(f"--learning-rate: got {self.learning_rate}, need a number above 0")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The run itself.
+
+    Attributes:
+        preset: what the other settings default to: `paper` as published, `quick` for a first look in minutes; `auto`
+            is `quick` without `--data-root` or without a GPU, else `paper`.
+        output: folder of the run; by default one under `runs/`, named by data set, network and time.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
+        seed: of weights, crops, augmentation and masks.
+    """
+
+    preset: PresetName = "auto"
+    output: Path | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("--seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a segmentation network for missing modalities on BraTS, with and without group self-support."""
+
+    data: DataOptions
+    phantom: PhantomOptions = field(default_factory=PhantomOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    def to_json(self) -> dict[str, Any]:
+        """The tree as JSON values."""
+        return _json_value(dataclasses.asdict(self))  # type: ignore[no-any-return]
+
+
+def preset_config(preset: Literal["quick", "paper"]) -> Config:
+    """The settings that a preset stands for; the data set is left for the command line to fill in."""
+    if preset == "paper":
+        return Config(data=DataOptions(dataset=tyro.MISSING))
+    return Config(
+        data=DataOptions(dataset=tyro.MISSING, crop_size=(48,), tumour_share=0.5, workers=0),
+        phantom=PhantomOptions(phantom_subjects=24, phantom_size=(64, 72, 64), phantom_test_subjects=4),
+        network=NetworkOptions(width=8),
+        training=TrainingOptions(
+            baseline_epochs=8,
+            rounds=1,
+            epochs=4,
+            steps_per_epoch=20,
+            batch_size=2,
+            learning_rate=2e-3,
+            fusion_warmup_epochs=0,
+        ),
+    )
+
+
+def parse_config(arguments: list[str] | None = None) -> Config:
+    """Read the command line.
+
+    The preset is picked first, so that `--help` shows the values that hold.
+
+    Raises:
+        ValueError: a value out of range; the message names the flag.
+        SystemExit: an unknown or unreadable flag, or `--help`.
+    """
+    selection = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    selection.add_argument("--preset", choices=("auto", "quick", "paper"), default="auto")
+    selection.add_argument("--data-root", "--data_root")
+    selection.add_argument("--device", default="auto")
+    chosen, _ = selection.parse_known_args(arguments)
+    preset = chosen.preset
+    if preset == "auto":
+        has_gpu = torch.cuda.is_available() and chosen.device != "cpu"
+        preset = "paper" if chosen.data_root is not None and has_gpu else "quick"
+    config: Config = tyro.cli(
+        Annotated[Config, tyro.conf.OmitArgPrefixes],
+        default=preset_config(preset),
+        args=arguments,
+        prog="python -m gss_train.main",
+    )
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, preset=preset))
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_value(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_json_value(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Training and evaluation: objective, loop, checkpoints, tables and pictures."""

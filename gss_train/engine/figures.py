@@ -1,0 +1,82 @@
+"""One picture of a run: scans, truth and prediction side by side, and the loss curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from gss_train.data import MODALITIES, Dataset
+from gss_train.engine.training import EpochRecord
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+_COLOURS = ("#000000", "#D55E00", "#009E73", "#56B4E9", "#F0E442")
+_CURVES = ("total", "fused", "separate", "auxiliary", "gss")
+
+
+def save_summary(
+    path: Path,
+    subject: str,
+    image: Tensor,
+    truth: Tensor,
+    prediction: Tensor,
+    dataset: Dataset,
+    epochs: Sequence[EpochRecord],
+) -> None:
+    """Draw the summary of a run to a PNG.
+
+    Args:
+        path: of the PNG.
+        subject: name of the subject shown, on its axial slice with most tumour.
+        image: `[4, D, H, W]`.
+        truth: `[D, H, W]` category indices.
+        prediction: likewise, from all modalities.
+        dataset: for category names.
+        epochs: the training curves.
+    """
+    figure = Figure(figsize=(14, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    pictures, curves = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    level = int((truth > 0).sum(dim=(0, 1)).argmax())
+    axes = pictures.subplots(1, len(MODALITIES) + 2)
+    for axis, name, scan in zip(axes, MODALITIES, image, strict=False):
+        _show(axis, name, scan[:, :, level].numpy(), "gray")
+    colours = ListedColormap(_COLOURS[: dataset.num_categories])
+    for axis, name, labels in zip(axes[-2:], ("truth", "prediction"), (truth, prediction), strict=True):
+        _show(axis, name, labels[:, :, level].numpy(), colours, dataset.num_categories - 0.5)
+    handles = [
+        Patch(color=colour, label=name) for colour, name in zip(_COLOURS[1:], dataset.categories[1:], strict=False)
+    ]
+    axes[-1].legend(handles=handles, loc="lower right", fontsize=7, framealpha=0.8)
+    pictures.suptitle(f"{subject}, axial slice {level}", fontsize=10)
+    _draw_curves(curves.subplots(1, len(_CURVES)), epochs)
+    figure.savefig(path, dpi=100)
+
+
+def _show(
+    axis: Axes, name: str, plane: np.ndarray, colours: str | ListedColormap, highest: float | None = None
+) -> None:
+    """One axial plane `[x, y]`, shown with the face upwards."""
+    lowest = None if highest is None else -0.5
+    axis.imshow(plane.T, cmap=colours, vmin=lowest, vmax=highest, origin="upper", interpolation="nearest")
+    axis.set_title(name, fontsize=9)
+    axis.set_axis_off()
+
+
+def _draw_curves(axes: Sequence[Axes], epochs: Sequence[EpochRecord]) -> None:
+    for axis, name in zip(axes, _CURVES, strict=True):
+        for stage in dict.fromkeys(record.stage for record in epochs):
+            points = [(record.epoch, record.terms[name]) for record in epochs if record.stage == stage]
+            axis.plot(*zip(*points, strict=True), marker=".", label=stage)
+        axis.set_title(f"{name} loss", fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)

@@ -1,0 +1,41 @@
+"""The table of the 15 modality subsets, as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from gss_train.data import MODALITIES, MODALITY_SUBSETS, subset_name
+from gss_train.engine.evaluation import SubsetScores
+from gss_train.metrics import SCORES
+
+
+def markdown_table(scores: SubsetScores) -> str:
+    """Mean Dice in per cent; a filled circle marks a modality that the network was given."""
+    header = (*MODALITIES, *SCORES)
+    lines = [_row(header), _row("---:" if name in SCORES else ":---:" for name in header)]
+    for subset, values in zip(MODALITY_SUBSETS, scores.mean.tolist(), strict=True):
+        lines.append(_row([*("●" if flag else "○" for flag in subset), *_percent(values)]))
+    lines.append(_row(["mean", *[""] * (len(MODALITIES) - 1), *_percent(scores.mean.mean(dim=0).tolist())]))
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(scores: SubsetScores) -> str:
+    """Dice of every subject and subset as a number from 0 to 1, then the mean over subjects."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("subject", "modalities", *SCORES))
+    rows = [*zip(scores.subjects, scores.dice.tolist(), strict=True), ("mean", scores.mean.tolist())]
+    for name, values_by_subset in rows:
+        for subset, values in zip(MODALITY_SUBSETS, values_by_subset, strict=True):
+            writer.writerow((name, subset_name(subset), *(f"{value:.6f}" for value in values)))
+    return text.getvalue()
+
+
+def _percent(values: list[float]) -> list[str]:
+    return [f"{100 * value:.2f}" for value in values]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,192 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gss_kernels import CategoryGroups
+from gss_train.config import TrainingOptions
+from gss_train.data import Crop, TrainingCrops, augment, draw_subsets
+from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, ObjectiveWeights
+
+_DECAY_POWER = 0.9
+_STEPS_BETWEEN_GATHERS = 10
+
+
+class TrainingError(Exception):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with a fresh optimiser and a learning rate that decays to zero.
+
+    Attributes:
+        name: for people.
+        weights: of the objective.
+        epochs: how many.
+        fusion_warmup_epochs: the first ones, in which the fused prediction does not count.
+    """
+
+    name: str
+    weights: ObjectiveWeights
+    epochs: int
+    fusion_warmup_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """Means over one epoch's steps.
+
+    Attributes:
+        stage: name of the stage.
+        epoch: 1 for the first of the run, counted through all stages.
+        step: optimiser steps so far.
+        learning_rate: of the epoch.
+        terms: the objective and its terms before weighting.
+    """
+
+    stage: str
+    epoch: int
+    step: int
+    learning_rate: float
+    terms: dict[str, float]
+
+
+def plan_stages(options: TrainingOptions) -> list[Stage]:
+    """The stages of a run: the baseline, and with GSS the rounds that start from it or from `init_from`."""
+    if not options.gss:
+        return [Stage("baseline", BASELINE, options.epochs, options.fusion_warmup_epochs)]
+    stages = [Stage(f"GSS round {number + 1}", GROUP_SELF_SUPPORT, options.epochs) for number in range(options.rounds)]
+    if options.init_from is None and options.baseline_epochs > 0:
+        stages.insert(0, Stage("baseline", BASELINE, options.baseline_epochs, options.fusion_warmup_epochs))
+    return stages
+
+
+def train(
+    network: nn.Module,
+    crops: TrainingCrops,
+    groups: CategoryGroups,
+    options: TrainingOptions,
+    *,
+    workers: int,
+    device: torch.device,
+    seed: int,
+    on_step: Callable[[Stage, int, float], None],
+    on_epoch: Callable[[EpochRecord, torch.optim.Optimizer], None],
+) -> None:
+    """Train all stages.
+
+    Args:
+        network: behind the interface of `gss_train.models`, on `device`; trained in place.
+        crops: as many per epoch as `options` takes.
+        groups: the category groups of the GSS loss.
+        options: the schedule.
+        workers: loader processes.
+        device: to train on.
+        seed: of augmentation, modality subsets and voxel masks.
+        on_step: called now and then with the stage, the steps done in all and the mean objective since the last call.
+        on_epoch: called after each epoch.
+
+    Raises:
+        TrainingError: the objective is no longer finite.
+    """
+    epoch = step = 0
+    for stage in plan_stages(options):
+        optimiser = torch.optim.Adam(
+            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, amsgrad=True
+        )
+        for stage_epoch in range(stage.epochs):
+            learning_rate = options.learning_rate * (1 - stage_epoch / stage.epochs) ** _DECAY_POWER
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
+            objective = Objective(groups, _weights_in_epoch(stage, stage_epoch))
+            gathered = _Gathered()
+            crops.set_epoch(epoch)
+            for batch in _loader(crops, options.batch_size, workers, device):
+                gathered.add(_train_step(network, batch, objective, optimiser, device, step_generator(seed, step)))
+                step += 1
+                if step % _STEPS_BETWEEN_GATHERS == 0:
+                    on_step(stage, step, gathered.gather())
+            epoch += 1
+            on_epoch(EpochRecord(stage.name, epoch, step, learning_rate, gathered.means()), optimiser)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step, the same wherever and whenever the step is taken."""
+    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def _train_step(
+    network: nn.Module,
+    batch: Crop,
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    device: torch.device,
+    generator: torch.Generator,
+) -> ObjectiveTerms:
+    image, labels = batch["image"].to(device, non_blocking=True), batch["label"].to(device, non_blocking=True)
+    image, labels = augment(image, labels, generator)
+    fused_modalities = draw_subsets(batch["available"], generator).to(device, non_blocking=True)
+    available = batch["available"].to(device, non_blocking=True)
+    mask_seed = int(torch.randint(2**63 - 1, (), generator=generator))
+
+    output = network(image, fused_modalities, available)
+    terms = objective(output, labels, available, mask_seed)
+    optimiser.zero_grad(set_to_none=True)
+    terms.total.backward()
+    optimiser.step()
+    return ObjectiveTerms(*(term.detach() for term in terms))
+
+
+def _weights_in_epoch(stage: Stage, stage_epoch: int) -> ObjectiveWeights:
+    if stage_epoch >= stage.fusion_warmup_epochs:
+        return stage.weights
+    weights = stage.weights
+    return ObjectiveWeights(0.0, weights.separate, weights.auxiliary, weights.gss)
+
+
+def _loader(crops: TrainingCrops, batch_size: int, workers: int, device: torch.device) -> Iterator[Crop]:
+    return iter(DataLoader(crops, batch_size, num_workers=workers, pin_memory=device.type == "cuda"))
+
+
+class _Gathered:
+    """Terms of an epoch's steps, kept on the device and fetched together, so that no step waits for the host."""
+
+    def __init__(self) -> None:
+        self.pending: list[ObjectiveTerms] = []
+        self.fetched: list[Sequence[float]] = []
+
+    def add(self, terms: ObjectiveTerms) -> None:
+        self.pending.append(terms)
+
+    def gather(self) -> float:
+        """Fetch what is pending; the mean objective of it."""
+        if not self.pending:
+            return math.nan
+        values = torch.stack([torch.stack(tuple(terms)) for terms in self.pending]).tolist()
+        self.pending.clear()
+        self.fetched.extend(values)
+        mean = sum(value[0] for value in values) / len(values)
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the objective became {mean} within the last {len(values)} steps: lower --learning-rate, or check the "
+                "scans for NaN and infinite voxels"
+            )
+        return mean
+
+    def means(self) -> dict[str, float]:
+        """Means over all steps, by term."""
+        self.gather()
+        columns = zip(*self.fetched, strict=True)
+        return {
+            name: sum(column) / len(self.fetched) for name, column in zip(ObjectiveTerms._fields, columns, strict=True)
+        }
