@@ -1,0 +1,227 @@
+"""The prepared form of a subject: one memory-mappable array and a small description beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gss_train.data.conventions import MODALITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The modalities of a voxel lie next to each other and to its label: a crop then reads each of its rows once.
+VOXEL_DTYPE = np.dtype([("image", "<f2", (len(MODALITIES),)), ("label", "u1")])
+
+Triple = tuple[int, int, int]
+
+
+class PreparedError(Exception):
+    """A prepared file is damaged or does not fit its description; the message names it."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A raw file as it was when it was prepared.
+
+    Attributes:
+        path: where it lay.
+        size: in bytes.
+        mtime_ns: time of its last change, in nanoseconds since the epoch.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class PreparationSettings:
+    """What else the prepared voxels depend on besides the raw files.
+
+    Attributes:
+        version: of the preparation itself; raised whenever its results change.
+        dataset: name of the edition.
+        label_values: for each category in training order, its value in the label files.
+        minimum_size: voxels per axis that a prepared volume has at least.
+    """
+
+    version: int
+    dataset: str
+    label_values: tuple[int, ...]
+    minimum_size: Triple
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Description of a prepared subject; modalities are in the order of `MODALITIES`.
+
+    Attributes:
+        name: of the subject.
+        grade: "HGG", "LGG" or None where unknown.
+        shape: voxels per axis of the prepared volume.
+        original_shape: voxels per axis of the raw volume.
+        box: first and one past the last raw voxel that was kept, per axis.
+        padding: voxels added before and after the box, per axis.
+        affine: [4][4], from raw voxel indices to millimetres right, anterior and superior.
+        spacing: voxel size in millimetres.
+        mean: of the raw brain voxels, per modality.
+        std: their standard deviation, per modality.
+        background: what a raw value of 0 became, per modality: -mean/std.
+        sources: the raw files by modality, and "label" where there is one.
+        settings: what else the result depends on.
+        tumour_voxels: indices into the prepared volume of up to 1024 voxels that are not background.
+    """
+
+    name: str
+    grade: str | None
+    shape: Triple
+    original_shape: Triple
+    box: tuple[tuple[int, int], ...]
+    padding: tuple[tuple[int, int], ...]
+    affine: tuple[tuple[float, ...], ...]
+    spacing: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    background: tuple[float, ...]
+    sources: dict[str, SourceFile]
+    settings: PreparationSettings
+    tumour_voxels: tuple[Triple, ...] = field(repr=False)
+
+    def to_json(self) -> str:
+        """Returns the description as JSON text."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Metadata:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: `text` is not JSON.
+            TypeError, KeyError: fields are missing, unknown or of another kind.
+        """
+        fields = json.loads(text)
+        sources = {role: SourceFile(**source) for role, source in fields.pop("sources").items()}
+        settings = PreparationSettings(**_tuples(fields.pop("settings")))
+        return cls(**_tuples(fields), sources=sources, settings=settings)
+
+
+@dataclass(frozen=True)
+class PreparedSubject:
+    """A prepared subject on disk.
+
+    Attributes:
+        name: of the subject.
+        path: the `.npy` file of its voxels.
+        metadata: its description, from the `.json` file beside it.
+    """
+
+    name: str
+    path: Path
+    metadata: Metadata
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels per axis."""
+        return self.metadata.shape
+
+    @property
+    def background(self) -> tuple[float, ...]:
+        """Image value of the background, per modality."""
+        return self.metadata.background
+
+    @cached_property
+    def tumour_voxels(self) -> npt.NDArray[np.int64]:
+        """Indices of up to 1024 tumour voxels, [N,3] int64."""
+        return np.array(self.metadata.tumour_voxels, np.int64).reshape(-1, 3)
+
+    def open(self) -> npt.NDArray[Any]:
+        """Maps the voxels into memory, read-only: [D,H,W] of `VOXEL_DTYPE`; nothing is read before it is used.
+
+        Raises:
+            PreparedError: the file is missing, cut short or not the one described.
+        """
+        try:
+            voxels: npt.NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise PreparedError(f"{self.path}: cannot be read, prepare the subject again: {error}") from error
+        if voxels.dtype != VOXEL_DTYPE or voxels.shape != self.shape:
+            found = f"{voxels.dtype} of shape {voxels.shape}"
+            raise PreparedError(f"{self.path}: holds {found}, should hold {VOXEL_DTYPE} of shape {self.shape}")
+        return voxels
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
+        """Reads a box.
+
+        Args:
+            start: first voxel per axis.
+            size: voxels per axis.
+
+        Returns:
+            image [4,d,h,w] float16 and label [d,h,w] uint8, both contiguous copies.
+
+        Raises:
+            ValueError: the box does not lie within the volume.
+            PreparedError: see `open`.
+        """
+        bounds = zip(start, size, self.shape, strict=True)
+        if any(first < 0 or length < 1 or first + length > total for first, length, total in bounds):
+            raise ValueError(f"crop of {tuple(size)} from {tuple(start)}: reaches outside {self.name}, {self.shape}")
+        box = tuple(slice(first, first + length) for first, length in zip(start, size, strict=True))
+        voxels = self.open()[box]
+        return np.array(np.moveaxis(voxels["image"], -1, 0), order="C"), np.array(voxels["label"], order="C")
+
+
+def sidecar_of(path: Path) -> Path:
+    """Returns where the description of the prepared file `path` lies."""
+    return path.with_name(path.name.removesuffix(".npy") + ".json")
+
+
+def read_prepared(path: Path) -> PreparedSubject:
+    """Reads the description of one prepared subject.
+
+    Args:
+        path: its `.npy` file.
+
+    Raises:
+        PreparedError: the description is missing or cannot be understood.
+    """
+    sidecar = sidecar_of(path)
+    try:
+        metadata = Metadata.from_json(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PreparedError(f"{sidecar}: cannot be read, prepare the subject again: {error!r}") from error
+    return PreparedSubject(metadata.name, path, metadata)
+
+
+def load_prepared(folder: Path) -> list[PreparedSubject]:
+    """Finds the completely prepared subjects of a folder.
+
+    A subject is complete once its `.json` is there, which is written last.
+
+    Returns:
+        The subjects, sorted by name; an empty list when the folder holds none.
+
+    Raises:
+        PreparedError: `folder` is not a folder, or a description cannot be understood.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PreparedError(f"{folder}: no such folder, should hold prepared subjects")
+    complete = [path for path in folder.glob("*.npy") if sidecar_of(path).exists()]
+    return sorted((read_prepared(path) for path in complete), key=lambda subject: subject.name)
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turns JSON's lists back into tuples."""
+
+    def convert(value: Any) -> Any:
+        return tuple(convert(item) for item in value) if isinstance(value, list) else value
+
+    return {name: convert(value) for name, value in fields.items()}

@@ -1,0 +1,89 @@
+"""Divides the subjects of a data set into training, validation and test."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the subjects for each purpose, each in alphabetical order."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def split_subjects(
+    names: Sequence[str],
+    proportions: tuple[int, int, int],
+    seed: int,
+    *,
+    minimum_validation: int = 1,
+    minimum_test: int = 1,
+    grades: Mapping[str, str | None] | None = None,
+) -> Split:
+    """Divides subjects at random in the given proportions.
+
+    With as many names as `proportions` counts, the parts have exactly those sizes. The result depends on the set of
+    names, not on their order.
+
+    Args:
+        names: the subjects, each once.
+        proportions: of training, validation and test, such as the published sizes of a split.
+        seed: of the draw.
+        minimum_validation: subjects that validation has at least; 1 or more.
+        minimum_test: subjects that test has at least; 1 or more.
+        grades: grade of every subject; when given, each part gets its share of every grade, to within one or two
+            subjects.
+
+    Returns:
+        Three parts that share no subject and together hold all of them; none is empty.
+
+    Raises:
+        ValueError: too few names, a name twice, a negative or zero proportion, minimum below 1, or a name without
+            grade.
+    """
+    if len(set(names)) != len(names):
+        raise ValueError(f"names: {len(names) - len(set(names))} of {len(names)} are repeated, need each subject once")
+    if min(proportions) < 1:
+        raise ValueError(f"proportions: got {proportions}, need three numbers of at least 1")
+    if min(minimum_validation, minimum_test) < 1:
+        raise ValueError(f"minimums: got {minimum_validation} and {minimum_test}, need at least 1 each")
+    if len(names) < 1 + minimum_validation + minimum_test:
+        least = 1 + minimum_validation + minimum_test
+        raise ValueError(f"names: got {len(names)} subjects, need at least {least} to fill three parts")
+    order = sorted(names)
+    random.Random(seed).shuffle(order)  # noqa: S311
+    if grades is not None:
+        unknown = sorted(set(names) - set(grades))
+        if unknown:
+            raise ValueError(
+                f"grades: has none for {unknown[0]} and {len(unknown) - 1} others, needs one for each name"
+            )
+        order.sort(key=lambda name: grades[name] or "")
+
+    total = sum(proportions)
+    validation_size = _share(len(names), proportions[1], total, minimum_validation, len(names) - 1 - minimum_test)
+    test_size = _share(len(names), proportions[2], total, minimum_test, len(names) - 1 - validation_size)
+    test, others = _take_evenly(order, test_size)
+    validation, train = _take_evenly(others, validation_size)
+    return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def _share(count: int, proportion: int, total: int, least: int, most: int) -> int:
+    rounded = (2 * count * proportion + total) // (2 * total)
+    return max(least, min(rounded, most))
+
+
+def _take_evenly(items: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+    """Takes `count` items at even distances, so that every run of items of one grade gives its share."""
+    positions = {(2 * k + 1) * len(items) // (2 * count) for k in range(count)}
+    taken = [item for position, item in enumerate(items) if position in positions]
+    rest = [item for position, item in enumerate(items) if position not in positions]
+    return taken, rest

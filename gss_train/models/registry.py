@@ -1,0 +1,54 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gss_train.models.rfnet import DEFAULT_WIDTH, RFNet, check_crop_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+
+def _build_rfnet(
+    num_categories: int, crop_size: tuple[int, int, int], width: int | None, activation_checkpointing: bool
+) -> RFNet:
+    check_crop_size("crop_size", crop_size)
+    return RFNet(
+        num_categories,
+        width=DEFAULT_WIDTH if width is None else width,
+        activation_checkpointing=activation_checkpointing,
+    )
+
+
+NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int | None, bool], nn.Module]] = {"rfnet": _build_rfnet}
+
+
+def build_network(
+    name: str,
+    num_categories: int,
+    *,
+    crop_size: tuple[int, int, int],
+    width: int | None = None,
+    activation_checkpointing: bool = False,
+) -> nn.Module:
+    """Build a network; all of them are called as `SegmentationNetwork`.
+
+    Args:
+        name: one of `NETWORKS`.
+        num_categories: number of categories C, background included.
+        crop_size: the spatial size in voxels of the crops that it will see.
+        width: channels at the finest level; None: as published.
+        activation_checkpointing: whether to trade time for memory in the backward pass.
+
+    Returns:
+        The network in training mode, freshly initialised from PyTorch's default generator.
+
+    Raises:
+        ValueError: if there is no such network, or it cannot have this crop size, width or number of categories.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"name is {name!r}; the networks are {', '.join(sorted(NETWORKS))}")
+    return NETWORKS[name](num_categories, crop_size, width, activation_checkpointing)

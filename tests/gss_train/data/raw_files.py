@@ -1,0 +1,64 @@
+"""Tiny raw data sets, written with the formats' own libraries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK
+
+from gss_train.data.conventions import MODALITIES
+
+NIFTI_SUFFIXES = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2", "label": "seg"}
+MHA_INFIXES = {"FLAIR": "MR_Flair", "T1ce": "MR_T1c", "T1": "MR_T1", "T2": "MR_T2", "label": "OT"}
+RAS_AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@dataclass
+class Raw:
+    """Arrays of one subject, [D,H,W] in (x,y,z)."""
+
+    images: dict[str, np.ndarray]
+    label: np.ndarray
+
+
+def make_raw(shape=(14, 13, 12), box=((3, 11), (2, 10), (4, 9)), seed=0, label_values=(0, 1, 2, 4)) -> Raw:
+    """A brain of random numbers that fills `box` and a tumour in its middle; all else is 0."""
+    generator = np.random.default_rng(seed)
+    inside = tuple(slice(start, stop) for start, stop in box)
+    images = {}
+    for number, modality in enumerate(MODALITIES):
+        voxels = np.zeros(shape, np.int16)
+        voxels[inside] = generator.integers(1, 400 * (number + 1), voxels[inside].shape)
+        images[modality] = voxels
+    # Dark in one modality only: still brain.
+    images["T1"][inside][::2, ::3] = 0
+    label = np.zeros(shape, np.uint8)
+    core = tuple(slice(start + 2, stop - 2) for start, stop in box)
+    label[core] = generator.choice(label_values, label[core].shape)
+    return Raw(images, label)
+
+
+def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray = RAS_AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def write_mha(path: Path, voxels: np.ndarray, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    SimpleITK.WriteImage(image, str(path))
+
+
+def write_subject(folder: Path, raw: Raw, ending: str = ".nii.gz") -> None:
+    """Writes a subject as BraTS2018 and 2020 do, or with `.mha` as BraTS2015."""
+    for number, (role, voxels) in enumerate([*raw.images.items(), ("label", raw.label)]):
+        if ending == ".mha":
+            part = f"VSD.Brain{'_3more' if role == 'label' else ''}.XX.O.{MHA_INFIXES[role]}.{54500 + number}"
+            write_mha(folder / part / f"{part}.mha", voxels)
+        else:
+            write_nifti(folder / f"{folder.name}_{NIFTI_SUFFIXES[role]}{ending}", voxels)

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raw_files import RAS_AFFINE, Raw, make_raw, write_nifti, write_subject
+
+from gss_train.data import preparation
+from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
+from gss_train.data.layouts import Subject, find_subjects
+from gss_train.data.preparation import PreparationError, prepare_dataset, prepare_subject
+from gss_train.data.prepared import VOXEL_DTYPE, PreparedSubject, load_prepared
+
+
+def write_and_find(root: Path, raw: Raw, name: str = "BraTS20_Training_001") -> Subject:
+    write_subject(root / name, raw)
+    return next(s for s in find_subjects(root, DATASETS["brats2020"]) if s.name == name)
+
+
+def expected_volume(raw: Raw, box: tuple[slice, ...], label_values: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The protocol, step by step in double precision, over the raw voxels in `box`."""
+    stack = np.stack([raw.images[modality].astype(np.float64) for modality in MODALITIES])
+    brain = stack.sum(0) > 0
+    scores = np.stack([(scan - np.mean(scan[brain])) / np.std(scan[brain]) for scan in stack])
+    categories = np.vectorize(label_values.index)(raw.label)
+    return scores[(slice(None), *box)], categories[box]
+
+
+def whole(prepared: PreparedSubject) -> tuple[np.ndarray, np.ndarray]:
+    return prepared.crop((0, 0, 0), prepared.shape)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_equals_a_plain_recomputation_over_the_brain_box(tmp_path: Path, brats2020: Dataset, ending: str) -> None:
+    raw = make_raw(box=((3, 11), (2, 10), (4, 9)))
+    write_subject(tmp_path / "raw" / "BraTS20_Training_001", raw, ending)
+    prepared = prepare_subject(find_subjects(tmp_path, brats2020)[0], brats2020, tmp_path / "out", (1, 1, 1))
+    image, label = whole(prepared)
+    box = (slice(3, 11), slice(2, 10), slice(4, 9))
+    scores, categories = expected_volume(raw, box, brats2020.label_values)
+    np.testing.assert_allclose(image, scores, rtol=2**-10, atol=1e-4)
+    np.testing.assert_array_equal(label, categories)
+    assert set(np.unique(label)) == {0, 1, 2, 3}
+    assert prepared.metadata.box == ((3, 11), (2, 10), (4, 9))
+    assert prepared.metadata.original_shape == (14, 13, 12)
+
+
+def test_brats2015_from_metaimages_with_its_five_categories(tmp_path: Path) -> None:
+    dataset = DATASETS["brats2015"]
+    raw = make_raw(label_values=dataset.label_values)
+    write_subject(tmp_path / "raw" / "HGG" / "brats_tcia_pat105_0001", raw, ".mha")
+    prepared = prepare_subject(find_subjects(tmp_path, dataset)[0], dataset, tmp_path / "out", (1, 1, 1))
+    image, label = whole(prepared)
+    scores, categories = expected_volume(raw, (slice(3, 11), slice(2, 10), slice(4, 9)), dataset.label_values)
+    np.testing.assert_allclose(image, scores, rtol=2**-10, atol=1e-4)
+    np.testing.assert_array_equal(label, categories)
+    assert prepared.metadata.grade == "HGG"
+
+
+def test_background_is_minus_mean_over_std(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    subject, raw = raw_subject
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (12, 12, 12))
+    brain = sum(raw.images.values()) > 0
+    expected = [-raw.images[m][brain].mean() / raw.images[m][brain].std() for m in MODALITIES]
+    np.testing.assert_allclose(prepared.background, expected, rtol=1e-5)
+    image, _ = whole(prepared)
+    corner = image[:, 0, 0, 0]
+    np.testing.assert_array_equal(corner, np.float16(prepared.background))
+    assert np.all(corner < 0)
+
+
+@pytest.mark.parametrize(
+    ("brain", "least", "expected"),
+    [
+        ((3, 9), 6, (3, 9)),
+        ((3, 9), 4, (3, 9)),
+        ((4, 8), 8, (2, 10)),
+        ((4, 8), 7, (3, 10)),
+        ((0, 4), 8, (0, 8)),
+        ((10, 14), 8, (6, 14)),
+        ((4, 8), 14, (0, 14)),
+    ],
+)
+def test_box_grows_on_both_sides_within_the_volume(
+    tmp_path: Path, brats2020: Dataset, brain: tuple[int, int], least: int, expected: tuple[int, int]
+) -> None:
+    subject = write_and_find(tmp_path / "raw", make_raw((14, 12, 12), (brain, (2, 10), (2, 10))))
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (least, 1, 1))
+    assert prepared.metadata.box[0] == expected
+    assert prepared.metadata.padding[0] == (0, 0)
+    assert prepared.shape[0] == expected[1] - expected[0]
+
+
+def test_volumes_below_the_minimum_are_padded_with_background(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    subject, raw = raw_subject
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (17, 13, 16))
+    assert prepared.shape == (17, 13, 16)
+    assert prepared.metadata.padding == ((1, 2), (0, 0), (2, 2))
+    image, label = whole(prepared)
+    everything = (slice(None), slice(None), slice(None))
+    scores, categories = expected_volume(raw, everything, brats2020.label_values)
+    padding = ((1, 2), (0, 0), (2, 2))
+    np.testing.assert_array_equal(label, np.pad(categories, padding))
+    for modality, background in enumerate(prepared.background):
+        padded = np.pad(scores[modality], padding, constant_values=background)
+        np.testing.assert_allclose(image[modality], padded, rtol=2**-10, atol=1e-4)
+
+
+def test_description_tells_where_everything_comes_from(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    subject, raw = raw_subject
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    text = json.loads((tmp_path / "out" / "BraTS20_Training_001.json").read_text())
+    assert text["name"] == "BraTS20_Training_001"
+    assert text["grade"] is None
+    assert text["spacing"] == [1, 1, 1]
+    np.testing.assert_allclose(text["affine"], RAS_AFFINE)
+    assert text["settings"]["minimum_size"] == [4, 4, 4]
+    assert set(text["sources"]) == {*MODALITIES, "label"}
+    for modality in MODALITIES:
+        stat = subject.images[modality].stat()
+        source = text["sources"][modality]
+        assert (source["size"], source["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
+    brain = sum(raw.images.values()) > 0
+    np.testing.assert_allclose(text["mean"], [raw.images[m][brain].mean() for m in MODALITIES], rtol=1e-6)
+    np.testing.assert_allclose(text["std"], [raw.images[m][brain].std() for m in MODALITIES], rtol=1e-6)
+    assert load_prepared(tmp_path / "out")[0].metadata == prepared.metadata
+
+
+def test_file_is_a_memory_mappable_array_of_voxels(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    prepared = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (4, 4, 4))
+    voxels = np.load(tmp_path / "out" / "BraTS20_Training_001.npy", mmap_mode="r", allow_pickle=False)
+    assert voxels.dtype == np.dtype([("image", "<f2", (4,)), ("label", "u1")]) == VOXEL_DTYPE
+    assert voxels.shape == prepared.shape
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "BraTS20_Training_001.json",
+        "BraTS20_Training_001.npy",
+    ]
+
+
+def test_tumour_voxels_are_drawn_from_the_tumour(tmp_path: Path, brats2020: Dataset) -> None:
+    box = ((1, 19), (1, 19), (1, 19))
+    subject = write_and_find(tmp_path / "raw", make_raw((20, 20, 20), box))
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (8, 8, 8))
+    again = prepare_subject(subject, brats2020, tmp_path / "again", (8, 8, 8))
+    _, label = whole(prepared)
+    assert np.count_nonzero(label) > 1024
+    assert prepared.tumour_voxels.shape == (1024, 3)
+    assert len(np.unique(prepared.tumour_voxels, axis=0)) == 1024
+    assert np.all(label[tuple(prepared.tumour_voxels.T)] > 0)
+    np.testing.assert_array_equal(prepared.tumour_voxels, again.tumour_voxels)
+
+
+def test_few_tumour_voxels_are_all_listed(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
+    prepared = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (16, 16, 16))
+    _, label = whole(prepared)
+    np.testing.assert_array_equal(prepared.tumour_voxels, np.argwhere(label))
+
+
+def test_a_subject_without_label_is_all_background(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    prepared = prepare_subject(replace(raw_subject[0], label=None), brats2020, tmp_path / "out", (4, 4, 4))
+    assert not whole(prepared)[1].any()
+    assert prepared.tumour_voxels.shape == (0, 3)
+    assert "label" not in prepared.metadata.sources
+
+
+def modification_times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_up_to_date_results_are_kept(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
+    first = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (4, 4, 4))
+    times = modification_times(tmp_path / "out")
+    assert prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (4, 4, 4)) == first
+    assert modification_times(tmp_path / "out") == times
+
+
+def test_other_settings_or_changed_files_are_prepared_again(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    subject, raw = raw_subject
+    prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    assert prepare_subject(subject, brats2020, tmp_path / "out", (16, 4, 4)).shape[0] == 16
+    raw.images["T2"][5, 5, 5] = 9000
+    write_nifti(subject.images["T2"], raw.images["T2"])
+    image, _ = whole(prepare_subject(subject, brats2020, tmp_path / "out", (16, 4, 4)))
+    assert image[3].max() > 5
+
+
+def test_a_run_killed_while_writing_leaves_nothing_that_looks_complete(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: object, **_keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation.Metadata, "to_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_subject(raw_subject[0], brats2020, out, (4, 4, 4))
+    assert load_prepared(out) == []
+    # As after SIGKILL, which runs no clean-up.
+    (out / ".BraTS20_Training_001.npy.1.partial").write_bytes(b"half")
+    (out / ".BraTS20_Training_001.json.1.partial").write_bytes(b"{")
+    assert load_prepared(out) == []
+    prepare_subject(raw_subject[0], brats2020, out, (4, 4, 4))
+    assert [s.name for s in load_prepared(out)] == ["BraTS20_Training_001"]
+
+
+def test_an_older_description_never_stands_beside_newer_voxels(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: object, **_keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    prepare_subject(raw_subject[0], brats2020, out, (4, 4, 4))
+    monkeypatch.setattr(preparation.Metadata, "to_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_subject(raw_subject[0], brats2020, out, (16, 16, 16))
+    assert load_prepared(out) == []
+
+
+@pytest.mark.parametrize("damage", ["cut voxels", "cut description", "no voxels"])
+def test_damaged_results_are_prepared_again(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, damage: str
+) -> None:
+    first = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (4, 4, 4))
+    before = whole(first)
+    damaged = first.path if "voxels" in damage else first.path.with_suffix(".json")
+    if damage == "no voxels":
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:200])
+    after = whole(prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (4, 4, 4)))
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_unexpected_label_values_are_named(tmp_path: Path, brats2020: Dataset) -> None:
+    raw = make_raw()
+    raw.label[6, 6, 6], raw.label[6, 6, 7] = 3, 7
+    subject = write_and_find(tmp_path / "raw", raw)
+    with pytest.raises(PreparationError, match=r"_seg\.nii\.gz: holds label values 3, 7, should hold only 0, 1, 2, 4"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+
+
+@pytest.mark.parametrize("role", ["T2", "label"])
+def test_grids_that_differ_are_refused(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, role: str
+) -> None:
+    subject, raw = raw_subject
+    path = subject.label if role == "label" else subject.images[role]
+    assert path is not None
+    voxels = raw.label if role == "label" else raw.images[role]
+    write_nifti(path, voxels[:-1])
+    with pytest.raises(PreparationError, match=rf"{path.name}: has shape \(13, 13, 12\), should have \(14, 13, 12\)"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    shifted = RAS_AFFINE.copy()
+    shifted[1, 3] += 1
+    write_nifti(path, voxels, shifted)
+    with pytest.raises(PreparationError, match=rf"{path.name}: lies up to 1 mm away"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    rounded = RAS_AFFINE + np.float64(1e-6)
+    rounded[3] = RAS_AFFINE[3]
+    write_nifti(path, voxels, rounded)
+    prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+
+
+def test_a_modality_without_contrast_is_refused(tmp_path: Path, brats2020: Dataset) -> None:
+    raw = make_raw()
+    raw.images["T1"][:] = 0
+    subject = write_and_find(tmp_path / "raw", raw)
+    with pytest.raises(PreparationError, match=r"_t1\.nii\.gz: every brain voxel of T1 is 0"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+
+
+def test_an_empty_scan_is_refused(tmp_path: Path, brats2020: Dataset) -> None:
+    raw = make_raw()
+    for voxels in raw.images.values():
+        voxels[:] = 0
+    subject = write_and_find(tmp_path / "raw", raw)
+    with pytest.raises(PreparationError, match="all modalities are 0 everywhere"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whole_data_set_in_one_or_several_processes(tmp_path: Path, brats2020: Dataset, workers: int) -> None:
+    for number in (1, 2, 3):
+        write_subject(tmp_path / "raw" / f"BraTS20_Training_{number:03}", make_raw(seed=number))
+    subjects = find_subjects(tmp_path / "raw", brats2020)
+    first = prepare_subject(subjects[1], brats2020, tmp_path / "out", (4, 4, 4))
+    kept = first.path.stat().st_mtime_ns
+    calls: list[tuple[int, int]] = []
+    prepared = prepare_dataset(
+        subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=workers, progress=lambda *call: calls.append(call)
+    )
+    assert [s.name for s in prepared] == [s.name for s in subjects]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert first.path.stat().st_mtime_ns == kept
+    assert load_prepared(tmp_path / "out") == prepared
+
+
+def test_one_error_lists_all_unusable_subjects_and_the_rest_is_prepared(tmp_path: Path, brats2020: Dataset) -> None:
+    for number in (1, 2, 3):
+        write_subject(tmp_path / "raw" / f"BraTS20_Training_{number:03}", make_raw(seed=number))
+    subjects = find_subjects(tmp_path / "raw", brats2020)
+    subjects[0].images["T1"].write_bytes(b"no scan")
+    raw = make_raw(seed=3)
+    write_nifti(subjects[2].images["FLAIR"], raw.images["FLAIR"][:, :-2])
+    with pytest.raises(PreparationError, match="2 of 3 subjects cannot be prepared") as caught:
+        prepare_dataset(subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=1)
+    assert str(subjects[0].images["T1"]) in str(caught.value)
+    assert "BraTS20_Training_003: " in str(caught.value)
+    assert [s.name for s in load_prepared(tmp_path / "out")] == ["BraTS20_Training_002"]
+
+
+def test_raw_files_may_move(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
+    first = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (4, 4, 4))
+    shutil.move(tmp_path / "raw", tmp_path / "elsewhere")
+    moved = find_subjects(tmp_path / "elsewhere", brats2020)[0]
+    assert prepare_subject(moved, brats2020, tmp_path / "out", (4, 4, 4)) == first
+
+
+def test_impossible_arguments_are_refused(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
+    subject = raw_subject[0]
+    with pytest.raises(ValueError, match="minimum_size"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (4, 0, 4))
+    with pytest.raises(ValueError, match="workers"):
+        prepare_dataset([subject], brats2020, tmp_path / "out", (4, 4, 4), workers=0)
+    with pytest.raises(ValueError, match="same name"):
+        prepare_dataset([subject, subject], brats2020, tmp_path / "out", (4, 4, 4), workers=1)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gss_train.data.conventions import DATASETS
+from gss_train.data.splits import Split, split_subjects
+
+
+def names(count: int) -> list[str]:
+    return [f"subject_{number:03}" for number in range(count)]
+
+
+def sizes(split: Split) -> tuple[int, int, int]:
+    return len(split.train), len(split.validation), len(split.test)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_published_sizes_for_the_whole_data_set(name: str) -> None:
+    published = DATASETS[name].published_split
+    assert sizes(split_subjects(names(sum(published)), published, seed=0)) == published
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(3, (1, 1, 1)), (4, (2, 1, 1)), (12, (10, 1, 1)), (100, (89, 4, 7)), (137, (121, 6, 10))]
+)
+def test_brats2015_proportions_for_fewer_subjects(count: int, expected: tuple[int, int, int]) -> None:
+    assert sizes(split_subjects(names(count), (242, 12, 20), seed=0)) == expected
+
+
+@given(
+    count=st.integers(3, 60),
+    proportions=st.tuples(*[st.integers(1, 400)] * 3),
+    seed=st.integers(0, 10),
+    graded=st.booleans(),
+)
+def test_parts_are_disjoint_complete_and_never_empty(
+    count: int, proportions: tuple[int, int, int], seed: int, graded: bool
+) -> None:
+    grades = {name: ("HGG", "LGG", None)[number % 3] for number, name in enumerate(names(count))} if graded else None
+    split = split_subjects(names(count), proportions, seed, grades=grades)
+    assert min(sizes(split)) >= 1
+    assert sorted(split.train + split.validation + split.test) == names(count)
+
+
+def test_order_of_names_does_not_matter_and_the_seed_does() -> None:
+    first = split_subjects(names(30), (3, 1, 1), seed=1)
+    assert split_subjects(names(30)[::-1], (3, 1, 1), seed=1) == first
+    assert split_subjects(names(30), (3, 1, 1), seed=2) != first
+
+
+def test_every_subject_gets_tested_with_its_chance() -> None:
+    tested = [name for seed in range(2000) for name in split_subjects(names(10), (7, 1, 2), seed).test]
+    assert all(abs(tested.count(name) - 400) < 80 for name in names(10))  # 4.5 standard deviations
+
+
+def test_minimums_are_kept() -> None:
+    assert sizes(split_subjects(names(12), (242, 12, 20), seed=0, minimum_test=3)) == (8, 1, 3)
+    assert sizes(split_subjects(names(12), (242, 12, 20), seed=0, minimum_validation=2, minimum_test=9)) == (1, 2, 9)
+
+
+def test_each_part_gets_its_share_of_every_grade() -> None:
+    grades = {name: "HGG" if number < 220 else "LGG" for number, name in enumerate(names(274))}
+    for seed in range(20):
+        split = split_subjects(names(274), (242, 12, 20), seed, grades=grades)
+        assert sizes(split) == (242, 12, 20)
+        for part in (split.validation, split.test):
+            low_grade = sum(grades[name] == "LGG" for name in part)
+            assert abs(low_grade - len(part) * 54 / 274) <= 1
+
+
+@pytest.mark.parametrize(("count", "minimum_test", "least"), [(0, 1, 3), (2, 1, 3), (4, 3, 5)])
+def test_too_few_subjects_are_refused(count: int, minimum_test: int, least: int) -> None:
+    with pytest.raises(ValueError, match=rf"got {count} subjects, need at least {least}"):
+        split_subjects(names(count), (3, 1, 1), seed=0, minimum_test=minimum_test)
+
+
+def test_impossible_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="repeated"):
+        split_subjects(["a", "a", "b", "c"], (3, 1, 1), seed=0)
+    with pytest.raises(ValueError, match="proportions"):
+        split_subjects(names(5), (3, 0, 1), seed=0)
+    with pytest.raises(ValueError, match="minimums"):
+        split_subjects(names(5), (3, 1, 1), seed=0, minimum_test=0)
+    with pytest.raises(ValueError, match="grades: has none for subject_001"):
+        split_subjects(names(3), (3, 1, 1), seed=0, grades={"subject_000": "HGG"})

@@ -1,0 +1,235 @@
+"""RFNet's behaviour: what it returns, what may influence what, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gss_train.models import SegmentationOutput, build_network
+from gss_train.models.rfnet import RFNet
+
+SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
+
+
+def small_network(seed: int = 0, *, num_categories: int = 4, activation_checkpointing: bool = False) -> RFNet:
+    torch.manual_seed(seed)
+    network = build_network(
+        "rfnet", num_categories, crop_size=(16, 16, 16), width=4, activation_checkpointing=activation_checkpointing
+    )
+    assert isinstance(network, RFNet)
+    return network
+
+
+def scans(seed: int = 1, shape: tuple[int, int, int] = (16, 16, 16)) -> torch.Tensor:
+    return torch.randn(2, 4, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def tensors(output: SegmentationOutput) -> list[torch.Tensor]:
+    return [output.fused, *(output.separate or ()), *(output.auxiliary or ()), output.regulariser]
+
+
+def total(output: SegmentationOutput) -> torch.Tensor:
+    """A scalar that depends on every voxel of every output."""
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    logits = (output.fused, *output.separate)
+    value = sum(tensor.log_softmax(1).square().mean() for tensor in logits)
+    return value + sum(tensor.square().mean() for tensor in output.auxiliary) + output.regulariser
+
+
+@pytest.mark.parametrize(("num_categories", "count"), [(4, 8_984_960), (5, 9_132_790)])
+def test_has_as_many_parameters_as_published(num_categories: int, count: int) -> None:
+    network = build_network("rfnet", num_categories, crop_size=(16, 16, 16))
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (16, 24, 32)])
+def test_five_categories_and_unequal_axes(shape: tuple[int, int, int]) -> None:
+    network = small_network(num_categories=5)
+    output = network(scans(shape=shape), SUBSETS)
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    assert len(output.separate) == len(output.auxiliary) == 4
+    assert {tuple(tensor.shape) for tensor in tensors(output)[:-1]} == {(2, 5, *shape)}
+    for maps in output.auxiliary:
+        torch.testing.assert_close(maps.sum(1), torch.ones(2, *shape))
+    assert output.regulariser.shape == ()
+    assert output.regulariser == 0
+    assert all(tensor.isfinite().all() for tensor in tensors(output))
+
+
+def test_single_sample_gives_what_it_gives_in_a_batch() -> None:
+    network = small_network().eval()
+    together = network(scans(), SUBSETS, per_modality=True)
+    alone = network(scans()[1:], SUBSETS[1:], per_modality=True)
+    for whole, part in zip(tensors(together)[:-1], tensors(alone)[:-1], strict=True):
+        torch.testing.assert_close(whole[1:], part, atol=2e-4, rtol=1e-4)
+
+
+def test_per_modality_outputs_follow_the_training_mode_unless_asked() -> None:
+    network = small_network()
+    assert network(scans(), SUBSETS).separate is not None
+    silent = network(scans(), SUBSETS, per_modality=False)
+    assert silent.separate is None
+    assert silent.auxiliary is None
+    network.eval()
+    assert network(scans(), SUBSETS).separate is None
+    asked = network(scans(), SUBSETS, per_modality=True)
+    assert asked.separate is not None
+    torch.testing.assert_close(asked.fused, silent.fused, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("content", ["noise", "nan"])
+def test_content_of_an_unavailable_modality_is_never_seen(content: str) -> None:
+    available = torch.tensor([[True, False, True, True], [True, True, False, True]])
+    clean = scans()
+    dirty = clean.clone()
+    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
+    dirty[~available] = filler[~available]
+    results = []
+    for x in (clean, dirty):
+        network = small_network()
+        output = network(x, SUBSETS & available, available)
+        total(output).backward()
+        results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+        assert actual.isfinite().all()
+
+
+def test_modality_outside_the_subset_changes_no_fused_prediction_but_its_own() -> None:
+    network = small_network()
+    x = scans()
+    changed = x.clone()
+    changed[~SUBSETS] = 3 * torch.randn_like(changed)[~SUBSETS]
+    before, after = network(x, SUBSETS), network(changed, SUBSETS)
+    torch.testing.assert_close(after.fused, before.fused)
+    for maps_before, maps_after in zip(before.auxiliary, after.auxiliary, strict=True):
+        torch.testing.assert_close(maps_after, maps_before)
+    for sample in range(2):
+        for modality in range(4):
+            same = torch.allclose(after.separate[modality][sample], before.separate[modality][sample], atol=1e-5)
+            assert same == bool(SUBSETS[sample, modality])
+
+
+def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset() -> None:
+    x = scans().requires_grad_()
+    small_network()(x, SUBSETS).fused.square().mean().backward()
+    assert x.grad is not None
+    assert (x.grad[~SUBSETS] == 0).all()
+    assert (x.grad[SUBSETS].flatten(1).abs().amax(1) > 0).all()
+
+
+def test_encoding_once_and_fusing_subsets_equals_the_whole_network() -> None:
+    network = small_network().eval()
+    features = network.encode(scans())
+    for subsets in (SUBSETS, ~SUBSETS):
+        expected = network(scans(), subsets, per_modality=True)
+        torch.testing.assert_close(network.fuse(features, subsets), expected.fused, atol=0, rtol=0)
+    for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
+        torch.testing.assert_close(own, whole, atol=0, rtol=0)
+
+
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    plain = small_network()
+    lean = small_network(activation_checkpointing=True)
+    for network in (plain, lean):
+        total(network(scans(), SUBSETS)).backward()
+    for (name, parameter), other in zip(plain.named_parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = small_network()
+    total(network(scans(), SUBSETS)).backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert without == []
+    # A bias in front of a normalisation has gradient 0 by nature; a weight has not.
+    idle = [name for name, parameter in network.named_parameters() if parameter.dim() > 1 and not parameter.grad.any()]
+    assert idle == []
+
+
+def test_state_dict_round_trip() -> None:
+    network = small_network(seed=0).eval()
+    other = small_network(seed=1).eval()
+    expected = network(scans(), SUBSETS).fused
+    assert not torch.allclose(other(scans(), SUBSETS).fused, expected, atol=1e-3)
+    other.load_state_dict(copy.deepcopy(network.state_dict()))
+    torch.testing.assert_close(other(scans(), SUBSETS).fused, expected, atol=0, rtol=0)
+
+
+def test_loss_falls_on_one_batch() -> None:
+    network = small_network()
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    x = scans()
+    labels = (x[:, 0] > 0.5).long() + (x[:, 1] > 0.5).long()
+    losses = []
+    for _ in range(12):
+        output = network(x, torch.ones(2, 4, dtype=torch.bool))
+        loss = sum(torch.nn.functional.cross_entropy(logits, labels) for logits in (output.fused, *output.separate))
+        loss = loss + sum(torch.nn.functional.nll_loss(maps.log(), labels) for maps in output.auxiliary)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    network = small_network()
+    exact = network(scans(), SUBSETS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network(scans(), SUBSETS)
+        loss = total(output)
+    loss.backward()
+    for rough, fine in zip(tensors(output)[:-1], tensors(exact)[:-1], strict=True):
+        difference = rough.float() - fine
+        assert difference.square().mean() < 0.02 * fine.square().mean()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": "unet"}, "rfnet"),
+        ({"num_categories": 1}, "num_categories"),
+        ({"crop_size": (16, 20, 16)}, "crop_size"),
+        ({"crop_size": (16, 8, 16)}, "crop_size"),
+        ({"crop_size": (16, 16)}, "crop_size"),
+        ({"width": 0}, "width"),
+        ({"width": 6}, "width"),
+    ],
+)
+def test_bad_build_arguments_are_named(arguments: dict[str, object], named: str) -> None:
+    good: dict[str, object] = {"name": "rfnet", "num_categories": 4, "crop_size": (16, 16, 16)}
+    with pytest.raises(ValueError, match=named):
+        build_network(**(good | arguments))  # type: ignore[arg-type]
+
+
+def test_bad_inputs_are_named() -> None:
+    network = small_network().eval()
+    x = scans()
+    with pytest.raises(ValueError, match=r"^x has shape"):
+        network(x[:, :3], SUBSETS)
+    with pytest.raises(ValueError, match=r"^x has spatial size"):
+        network(x[..., :12], SUBSETS)
+    with pytest.raises(ValueError, match="fused_modalities"):
+        network(x, SUBSETS.float())
+    with pytest.raises(ValueError, match="fused_modalities"):
+        network(x, SUBSETS[:1])
+    with pytest.raises(ValueError, match="available"):
+        network(x, SUBSETS, torch.ones(2, 3, dtype=torch.bool))
+
+
+def test_importing_the_networks_needs_torch_alone() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('monai', 'nibabel', 'SimpleITK', 'nilearn', 'scipy', 'rich', 'tyro', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "import gss_train.models\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
