@@ -1,0 +1,253 @@
+"""Cases that every backend is run on, with what the oracle makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gss_kernels import CategoryGroups, fused_gss_loss, gss_soft_targets
+from tests.gss_kernels.oracle import Answer, Array, BoolArray, Settings, drawn_keep, gss, near_threshold
+
+BRATS_4 = ((0,), (1,), (0, 3), (1,))
+BRATS_5 = ((0,), (1,), (0, 3), (1,), (1,))
+Layout = Literal["stacked", "sequence", "permuted", "channels_last_3d", "sliced", "expanded"]
+Mask = Literal["drawn", "given", "none"]
+
+# Relative to the largest entry: what half-precision storage of a gradient costs on top of float32 arithmetic.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+# Gradients of means over voxels reach float16's denormal numbers, spaced by 2**-24.
+SPACING = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0, torch.float16: 2.0**-24}
+_FORMATS = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the loss."""
+
+    name: str
+    leaders: tuple[tuple[int, ...], ...] = BRATS_4
+    modalities: int = 4
+    batch: int = 2
+    spatial: tuple[int, ...] = (3, 5, 7)
+    mask: Mask = "drawn"
+    mask_ratio: float = 0.2
+    absent: tuple[tuple[int, int], ...] | None = None
+    settings: Settings = field(default_factory=Settings)
+    reduction: Literal["mean", "none"] = "mean"
+    layout: Layout = "stacked"
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    @property
+    def groups(self) -> CategoryGroups:
+        return CategoryGroups(self.leaders)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A case's arrays; the logits are exact in the case's dtype, and NaN where absent."""
+
+    logits: Array
+    keep: BoolArray | None
+    available: BoolArray | None
+    upstream: Array
+    answer: Answer
+    moved: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a backend returned."""
+
+    loss: Array
+    gradient: Array
+    target: Array
+
+
+def random_logits(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Logits `[B, M, C, *spatial]` that take every route of the vote: often agreeing, often confident."""
+    shared = 4 * rng.standard_normal((shape[0], 1, *shape[2:]))
+    confidence = rng.uniform(0.2, 2.5, (*shape[:2], 1, *shape[3:]))
+    return confidence * (shared + 2 * rng.standard_normal(shape))
+
+
+def settle(logits: Array, case: Case, available: BoolArray | None) -> tuple[Array, int]:
+    """Move voxels off the thresholds, where rounding decides; also returns how many that took."""
+    total = 0
+    rows = logits.reshape(*logits.shape[:3], -1).copy()
+    near = near_threshold(rows, case.leaders, case.settings, available)
+    while near.any():
+        total += int(near.sum())
+        for b, v in np.argwhere(near):
+            rows[b, :, :, v] = _rounded(rows[b, :, :, v] * 0.9, case.dtype)
+        near = near_threshold(rows, case.leaders, case.settings, available)
+    return rows.reshape(logits.shape), total
+
+
+def _rounded(values: Array, dtype: torch.dtype) -> Array:
+    return torch.from_numpy(values).to(dtype).double().numpy()
+
+
+@functools.cache
+def problem(case: Case) -> Problem:
+    """The case's arrays and the oracle's answer; the same on every call."""
+    rng = np.random.default_rng(abs(case.seed))
+    B, M, C = case.batch, case.modalities, len(case.leaders)
+    available = None
+    if case.absent is not None:
+        available = np.ones((B, M), bool)
+        for b, m in case.absent:
+            available[b, m] = False
+    logits = _rounded(random_logits(rng, (B, M, C, *case.spatial)), case.dtype)
+    if case.layout == "expanded":
+        logits[:] = logits[:1]
+    logits, moved = settle(logits, case, available)
+    keep = rng.random((B, M, *case.spatial)) > 0.3 if case.mask == "given" else None
+    oracle_keep = keep
+    if case.mask == "drawn":
+        oracle_keep = drawn_keep(case.seed, case.mask_ratio, B, M, case.spatial)
+    answer = gss(logits, case.leaders, case.settings, oracle_keep, available)
+    if available is not None:
+        logits[~available] = np.nan
+    upstream = np.full((B, M), 1 / B) if case.reduction == "mean" else rng.standard_normal((B, M))
+    return Problem(logits, keep, available, upstream, answer, moved)
+
+
+def leaves(case: Case, logits: Array, device: str = "cpu") -> tuple[list[Tensor], Tensor | list[Tensor]]:
+    """Tensors that take the gradient, and the logits made of them in the case's layout."""
+    stacked = torch.from_numpy(logits).to(device, case.dtype)
+    tensors = list(stacked.unbind(1)) if case.layout in ("sequence", "channels_last_3d") else [stacked]
+    if case.layout == "channels_last_3d":
+        tensors = [tensor.contiguous(memory_format=_FORMATS[tensor.dim()]) for tensor in tensors]
+    elif case.layout == "permuted":
+        tensors = [stacked.movedim(2, -1).contiguous().movedim(-1, 2)]
+    elif case.layout == "sliced":
+        wide = stacked.repeat_interleave(2, dim=-1)
+        tensors = [wide]
+    elif case.layout == "expanded":
+        tensors = [stacked[:1].clone()]
+    tensors = [tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_() for tensor in tensors]
+    if case.layout == "sliced":
+        return tensors, tensors[0][..., ::2]
+    if case.layout == "expanded":
+        return tensors, tensors[0].expand(stacked.shape)
+    return tensors, tensors if case.layout in ("sequence", "channels_last_3d") else tensors[0]
+
+
+def loss_options(case: Case, device: str = "cpu") -> dict[str, Any]:
+    """Keyword arguments of `fused_gss_loss` but the backend."""
+    data = problem(case)
+    options: dict[str, Any] = dataclasses.asdict(case.settings) | {"reduction": case.reduction}
+    if data.available is not None:
+        options["available"] = torch.from_numpy(data.available).to(device)
+    if data.keep is not None:
+        options["voxel_mask"] = torch.from_numpy(data.keep).to(device)
+    elif case.mask == "drawn":
+        options |= {"seed": case.seed, "mask_ratio": case.mask_ratio}
+    else:
+        options["mask_ratio"] = 0.0
+    return options
+
+
+def target_options(case: Case, device: str = "cpu") -> dict[str, Any]:
+    """Keyword arguments of `gss_soft_targets` but the backend."""
+    names = ("temperature", "leader_threshold", "member_threshold", "leader_blend", "semantics", "available")
+    return {name: value for name, value in loss_options(case, device).items() if name in names}
+
+
+def run(case: Case, backend: str, device: str = "cpu") -> Result:
+    """Loss, gradient (in `[B, M, C, *spatial]`) and target by one backend; checks the dtypes on the way."""
+    data = problem(case)
+    tensors, logits = leaves(case, data.logits, device)
+    loss = fused_gss_loss(logits, case.groups, **loss_options(case, device), backend=backend)
+    upstream = torch.from_numpy(data.upstream).to(loss)
+    loss.backward(torch.ones_like(loss) if case.reduction == "mean" else upstream)
+    target = gss_soft_targets(logits, case.groups, **target_options(case, device), backend=backend)
+    wide = torch.float64 if case.dtype == torch.float64 else torch.float32
+    assert (loss.dtype, target.dtype) == (wide, wide)
+    assert all(tensor.grad is not None and tensor.grad.dtype == case.dtype for tensor in tensors)
+    gradients = [tensor.grad.double().cpu() for tensor in tensors if tensor.grad is not None]
+    stacked = torch.stack(gradients, dim=1) if len(gradients) > 1 else gradients[0]
+    stacked = stacked[..., ::2] if case.layout == "sliced" else stacked
+    return Result(loss.detach().double().cpu().numpy(), stacked.numpy(), target.double().cpu().numpy())
+
+
+def check(case: Case, result: Result, own: float | None = None) -> None:
+    """Compare with the oracle; `own` replaces the relative tolerance of the gradient's storage."""
+    data = problem(case)
+    wide = torch.float64 if case.dtype == torch.float64 else torch.float32
+    losses = np.asarray(data.answer.losses if case.reduction == "none" else data.answer.mean())
+    gradient = data.answer.gradient_under(data.upstream)
+    if case.layout == "expanded":
+        gradient = gradient.sum(axis=0, keepdims=True)
+    close(result.loss, losses, TOLERANCE[wide], scale=max(float(np.abs(data.answer.losses).max()), 1e-2))
+    close(result.target, data.answer.target, TOLERANCE[wide])
+    close(result.gradient, gradient, TOLERANCE[wide], own or TOLERANCE[case.dtype], SPACING[case.dtype])
+
+
+def close(
+    got: Array, want: Array, tolerance: float, own: float = 0.0, spacing: float = 0.0, scale: float | None = None
+) -> None:
+    """Agreement within `tolerance` of the largest entry, and `own` of each entry, and `spacing`."""
+    assert got.shape == want.shape
+    largest = float(np.abs(want).max(initial=0)) if scale is None else scale
+    np.testing.assert_allclose(got, want, rtol=own, atol=tolerance * largest + spacing)
+
+
+def table() -> list[Case]:
+    """About every pair of options once, in small sizes, and some above one block of a kernel."""
+    many = ((0, 1, 2, 3, 4, 5), (0,), (5,), (1, 2), (3, 4, 5), (2,), (0, 5), (4,))
+    released, entropy = Settings(semantics="released"), Settings(divergence="cross_entropy")
+    plain = Settings(class_weighting=False)
+    gaps = ((0, 1), (1, 0), (1, 3))
+    few = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3))
+    return [
+        Case("brats_2018"),
+        Case("brats_2015", BRATS_5, layout="sequence"),
+        Case("two_modalities", ((0,), (1,)), 2, reduction="none"),
+        Case("two_modalities_all_lead", ((0, 1), (0, 1)), 2, mask="none", settings=released),
+        Case("three_modalities", ((0,), (1, 2), (2,), (0, 1, 2)), 3, 3, mask="given"),
+        Case("six_modalities", many, 6, 1, (5, 5), reduction="none"),
+        Case("six_modalities_released", many, 6, spatial=(9,), settings=released, absent=((0, 0), (1, 5), (1, 3))),
+        Case("five_modalities", ((4,), (0, 2), (1, 3)), 5, 3, (11,), settings=plain),
+        Case("released", settings=released, reduction="none", seed=1),
+        Case("released_entropy", BRATS_5, settings=Settings(semantics="released", divergence="cross_entropy")),
+        Case("entropy", settings=entropy, mask="given", layout="sequence"),
+        Case("entropy_plain", BRATS_5, settings=Settings(divergence="cross_entropy", class_weighting=False)),
+        Case("no_mask", mask="none", reduction="none", seed=2),
+        Case("given_mask", BRATS_5, mask="given", reduction="none", batch=3, spatial=(7, 9)),
+        Case("temperature_3.7", settings=Settings(temperature=3.7), seed=3),
+        Case("temperature_1", settings=Settings(temperature=1.0, clamp=0.02), layout="sequence", reduction="none"),
+        Case("temperature_2", BRATS_5, settings=Settings(temperature=2.0)),
+        Case("temperature_16", settings=Settings(temperature=16.0), mask="given"),
+        Case("thresholds", settings=Settings(leader_threshold=0.4, member_threshold=0.3, leader_blend=0.8), seed=4),
+        Case("thresholds_released", settings=Settings(4.0, 0.6, 0.5, 0.5, "released"), mask="none"),
+        Case("available", absent=gaps, reduction="none"),
+        Case("available_few", absent=few, mask="given", layout="sequence", batch=3),
+        Case("available_released", BRATS_5, absent=gaps, settings=released, seed=5),
+        Case("available_channels_last", absent=gaps, layout="channels_last_3d"),
+        Case("channels_last", layout="channels_last_3d", mask="given", reduction="none"),
+        Case("permuted", BRATS_5, layout="permuted"),
+        Case("sliced", layout="sliced", spatial=(3, 4, 5)),
+        Case("expanded", layout="expanded", batch=3, spatial=(5, 3)),
+        Case("bfloat16", dtype=torch.bfloat16),
+        Case("bfloat16_sequence", BRATS_5, dtype=torch.bfloat16, layout="sequence", reduction="none", absent=gaps),
+        Case("float16", dtype=torch.float16, settings=Settings(temperature=3.7)),
+        Case("float16_channels_last", dtype=torch.float16, layout="channels_last_3d", mask="given"),
+        Case("one_voxel", batch=1, spatial=(1, 1, 1), mask="none"),
+        Case("one_voxel_sequence", BRATS_5, batch=3, spatial=(1,), layout="sequence"),
+        Case("one_block", batch=1, spatial=(4, 8, 8), mask="none"),
+        Case("two_blocks", batch=2, spatial=(257,), reduction="none"),
+        Case("many_blocks", batch=1, spatial=(11, 10, 11), seed=-6),
+        Case("many_blocks_sequence", BRATS_5, spatial=(19, 31), layout="sequence", absent=((1, 2),)),
+        Case("many_blocks_channels_last", ((1,), (0,)), 2, 1, (7, 13, 15), layout="channels_last_3d", seed=2**63),
+    ]
+
+
+TABLE = {case.name: case for case in table()}

@@ -1,0 +1,117 @@
+"""Runs the Triton kernels in Triton's interpreter: `TRITON_INTERPRET=1 python -m tests.gss_kernels.interpreted FOLDER`.
+
+A process of its own, as the interpreter is chosen when Triton is imported. Leaves `results.npz` with the outcome of
+every case, and `errors.json` with the traceback, empty if all is well, of every case and behaviour.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from gss_kernels.philox import last_masked_word
+from gss_kernels.triton.vote import KEEP_DRAWN, keep_voxels, load_logits
+from tests.gss_kernels.behaviours import FUSED, KERNELS, KERNELS
+from tests.gss_kernels.cases import TABLE, Case, run
+from tests.gss_kernels.oracle import drawn_word
+
+BLOCK = 16
+
+
+@triton.jit
+def keep_kernel(seed_pointer, out_pointer, last_word, sample, start, num_voxels, M: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    keep = keep_voxels(
+        seed_pointer,
+        seed_pointer,
+        last_word,
+        tl.to_tensor(sample).to(tl.int32),
+        tl.to_tensor(start).to(tl.int64),
+        offsets,
+        offsets >= 0,
+        (True,) * M,
+        True,
+        num_voxels,
+        M,
+        KEEP_DRAWN,
+    )
+    for m in tl.static_range(M):
+        tl.store(out_pointer + m * BLOCK + offsets, keep[m])
+
+
+@triton.jit
+def load_kernel(address, out_pointer, base, stride_c, C: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    memory = tl.to_tensor(address).to(tl.int64).to(tl.pointer_type(tl.int8))
+    logits = load_logits((memory,), (True,), tl.to_tensor(base).to(tl.int64), stride_c, offsets, offsets >= 0, 1, C)
+    for c in tl.static_range(C):
+        tl.store(out_pointer + c * BLOCK + offsets, logits[c])
+
+
+def mask_index_needs_more_than_32_bits() -> None:
+    """Volumes too large to allocate, but not too large to number: also a block that crosses 2**32."""
+    for sample, start, num_voxels in ((0, 2**32 - 7, 2**40), (3, 256, 2**31 + 7), (5, 2**33 + 256, 2**34), (1, 0, 9)):
+        keep = torch.empty(6, BLOCK, dtype=torch.bool)
+        seed = torch.tensor(-0x0123_4567_89AB_CDEF)
+        keep_kernel[1,](seed, keep, last_masked_word(0.5), sample, start, num_voxels, 6, BLOCK)
+        first = sample * num_voxels + start
+        for m, v in np.ndindex(6, BLOCK):
+            assert bool(keep[m, v]) == (drawn_word(int(seed), first + v, m) >= 2**31), (sample, start, m, v)
+
+
+def category_offset_needs_more_than_32_bits() -> None:
+    """Category 2 of volumes of 2**30 voxels lies 2**31 elements on; in a file with holes, which takes no room."""
+    stride_c, base = 2**30, 2**31
+    out = torch.empty(3, BLOCK)
+    with tempfile.TemporaryDirectory() as folder:
+        memory = np.memmap(Path(folder) / "logits", np.int8, mode="w+", shape=(2**32 + BLOCK,))
+        for c in range(3):
+            memory[base + c * stride_c : base + c * stride_c + BLOCK] = c + 1
+        load_kernel[1,](memory.ctypes.data, out, base, stride_c, 3, BLOCK)
+        del memory
+    assert out.tolist() == [[c + 1.0] * BLOCK for c in range(3)]
+
+
+WIDE: tuple[Callable[[], None], ...] = (mask_index_needs_more_than_32_bits, category_offset_needs_more_than_32_bits)
+
+
+def main(folder: Path) -> None:
+    # The interpreter computes both sides of a selection in NumPy, which warns of what the other side would have been.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
+    errors: dict[str, str] = {}
+    results: dict[str, np.ndarray] = {}
+
+    def attempt(name: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BaseException:  # noqa: BLE001  (pytest's failures are no Exception)
+            errors[name] = traceback.format_exc()
+        else:
+            errors[name] = ""
+
+    def solve(case: Case) -> None:
+        result = run(case, "triton")
+        results.update({f"{case.name}/{key}": value for key, value in vars(result).items()})
+
+    for case in TABLE.values():
+        attempt(case.name, lambda case=case: solve(case))
+    for behaviour in KERNELS + FUSED:
+        attempt(behaviour.__name__, lambda behaviour=behaviour: behaviour("triton", "cpu"))
+    for check in WIDE:
+        attempt(check.__name__, check)
+    np.savez(folder / "results.npz", **results)
+    (folder / "errors.json").write_text(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
