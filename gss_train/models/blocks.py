@@ -24,7 +24,6 @@ class ConvolutionUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self._whole = stride == 1 and groups == 1
         self.convolution = nn.Conv3d(in_channels, out_channels, 3, stride=stride, groups=groups)
 
     def forward(self, *tensors: Tensor) -> Tensor:
@@ -33,13 +32,21 @@ class ConvolutionUnit(nn.Module):
         Returns:
             `[B, out_channels, D / stride, H / stride, W / stride]`.
         """
-        # oneDNN is up to twice as fast in channels-last, above all with few channels, but not on grouped convolutions.
-        if tensors[0].device.type == "cpu" and self._whole:
-            padded = reflect_and_concatenate(*tensors, memory_format=torch.channels_last_3d)
-            single = len(padded) == 1
-            return normalise_activate(convolve_slabs(self.convolution, padded) if single else self.convolution(padded))
+        on_cpu = tensors[0].device.type == "cpu"
+        return normalise_activate(self._convolve_on_cpu(tensors) if on_cpu else self._convolve(tensors))
+
+    def _convolve(self, tensors: tuple[Tensor, ...]) -> Tensor:
         joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
-        return normalise_activate(self.convolution(functional.pad(joined, (1,) * 6, mode="reflect")))
+        result: Tensor = self.convolution(functional.pad(joined, (1,) * 6, mode="reflect"))
+        return result
+
+    def _convolve_on_cpu(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        if self.convolution.groups > 1 or self.convolution.stride != (1, 1, 1):
+            return self._convolve(tensors)
+        # oneDNN is faster in channels-last, above all with few channels; with groups it is slower.
+        padded = reflect_and_concatenate(*tensors, memory_format=torch.channels_last_3d)
+        result: Tensor = convolve_slabs(self.convolution, padded) if len(padded) == 1 else self.convolution(padded)
+        return result
 
 
 class PointwiseUnit(nn.Module):

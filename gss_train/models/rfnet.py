@@ -144,7 +144,7 @@ class RFNet(nn.Module):
         num_categories: number of categories C, background included.
         width: channels of one modality at the finest level, a multiple of 4; 16 as published.
         activation_checkpointing: whether to recompute encoder levels and decoders in the backward pass rather than
-            keep what they computed: less memory, about a third more time.
+            keep what they computed: less memory, more time.
 
     Raises:
         ValueError: if `num_categories` is below 2 or `width` is no positive multiple of 4.

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gss_kernels import BRATS_2018, gss_loss_reference
+from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
+from gss_train.engine.segmentation_loss import segmentation_loss
+from gss_train.models import SegmentationOutput
+
+
+def random_output(seed: int = 0) -> tuple[SegmentationOutput, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, 4, 4, 4, 4)
+    logits = [3 * torch.randn(shape, generator=generator) for _ in range(7)]
+    auxiliary = tuple(torch.softmax(z, dim=1) for z in logits[5:])
+    labels = torch.randint(0, 4, (2, 4, 4, 4), generator=generator, dtype=torch.uint8)
+    return SegmentationOutput(logits[0], tuple(logits[1:5]), auxiliary, torch.tensor(0.25)), labels
+
+
+def supervised(probabilities: torch.Tensor, labels: torch.Tensor, available: torch.Tensor | None = None) -> torch.Tensor:
+    return sum(segmentation_loss(probabilities, labels, available))
+
+
+def test_published_objective_with_gss() -> None:
+    output, labels = random_output()
+    available = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    terms = Objective(BRATS_2018, GROUP_SELF_SUPPORT)(output, labels, available, seed=5)
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    separate = sum(
+        supervised(torch.softmax(logits, dim=1), labels, available[:, modality])
+        for modality, logits in enumerate(output.separate)
+    )
+    auxiliary = sum(supervised(probabilities, labels) for probabilities in output.auxiliary)
+    gss = gss_loss_reference(output.separate, BRATS_2018, seed=5, available=available)
+    total = supervised(torch.softmax(output.fused, dim=1), labels) + 0.7 * separate + auxiliary + 0.3 * 6.4 * gss + 0.25
+    torch.testing.assert_close(terms.total, total)
+    torch.testing.assert_close(terms.gss, gss)
+
+
+def test_published_baseline_counts_separate_fully_and_has_no_gss() -> None:
+    output, labels = random_output(1)
+    terms = Objective(BRATS_2018, BASELINE)(output, labels, torch.ones(2, 4, dtype=torch.bool), seed=0)
+    torch.testing.assert_close(terms.total, terms.fused + terms.separate + terms.auxiliary + 0.25)
+    assert terms.gss == 0
+
+
+def test_a_network_without_own_predictions_is_refused() -> None:
+    output, labels = random_output()
+    with pytest.raises(ValueError, match="per_modality"):
+        Objective(BRATS_2018, BASELINE)(output._replace(separate=None), labels, torch.ones(2, 4, dtype=torch.bool), 0)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gss_train.config import parse_config
+
+
+def test_quick_is_the_automatic_preset_without_data() -> None:
+    config = parse_config(["--dataset", "brats2015"])
+    assert config.run.preset == "quick"
+    assert config.training.gss
+
+
+def test_paper_is_the_automatic_preset_with_data_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--dataset", "brats2018", "--data-root", "raw"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert parse_config(arguments).run.preset == "quick"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert parse_config(arguments).run.preset == "paper"
+    assert parse_config([*arguments, "--device", "cpu"]).run.preset == "quick"
+    assert parse_config(["--dataset", "brats2018"]).run.preset == "quick"
+
+
+def test_paper_holds_the_published_hyper_parameters() -> None:
+    config = parse_config(["--dataset", "brats2020", "--preset", "paper"])
+    training = config.training
+    assert (training.learning_rate, training.weight_decay, training.batch_size) == (2e-4, 1e-4, 2)
+    assert (training.baseline_epochs, training.rounds, training.epochs, training.steps_per_epoch) == (300, 5, 300, 150)
+    assert training.fusion_warmup_epochs == 20
+    assert config.data.crop == (80, 80, 80)
+    assert config.data.tumour_share == 0
+    assert config.network.width is None
+
+
+def test_flags_override_the_preset() -> None:
+    arguments = "--dataset brats2015 --no-gss --epochs 3 --steps-per-epoch 2 --crop-size 32 40 48 --batch-size 1 --seed 7"
+    config = parse_config(arguments.split())
+    assert not config.training.gss
+    assert (config.training.epochs, config.training.steps_per_epoch, config.training.batch_size) == (3, 2, 1)
+    assert config.data.crop == (32, 40, 48)
+    assert config.run.seed == 7
+    assert parse_config(["--dataset", "brats2015", "--crop-size", "32"]).data.crop == (32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--dataset", "brats2012"], "--dataset"),
+        ([], "--dataset"),
+        (["--dataset", "brats2015", "--epochs", "0"], "--epochs"),
+        (["--dataset", "brats2015", "--learning-rate", "-1"], "--learning-rate"),
+        (["--dataset", "brats2015", "--crop-size", "32", "32"], "--crop-size"),
+        (["--dataset", "brats2015", "--tumour-share", "2"], "--tumour-share"),
+        (["--dataset", "brats2015", "--no-such-flag"], "--no-such-flag"),
+    ],
+)
+def test_bad_settings_stop_and_name_the_flag(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse_config(arguments)
+    assert stopped.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_the_tree_is_plain_json() -> None:
+    config = parse_config(["--dataset", "brats2015", "--data-root", "raw"])
+    values = json.loads(json.dumps(config.to_json()))
+    assert values["data"]["data_root"] == "raw"
+    assert values["data"]["crop_size"] == [48]

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gss_train.engine.checkpoint import read_checkpoint
+from gss_train.main import main
+
+SMALL = (
+    "--phantom-subjects 4 --phantom-size 24 24 24 --phantom-test-subjects 1 --crop-size 16 --width 4 --batch-size 2 "
+    "--baseline-epochs 1 --epochs 1 --steps-per-epoch 2 --device cpu"
+).split()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def train(cache: Path, output: Path, *arguments: str) -> int:
+    return main([*SMALL, "--cache", str(cache), "--output", str(output), *arguments])
+
+
+def metrics(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("dataset", ["brats2015", "brats2018", "brats2020"])
+def test_a_run_without_data_says_so_and_leaves_everything(
+    dataset: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert train(cache, output, "--dataset", dataset) == 0
+    printed = capsys.readouterr().out
+    assert "PHANTOM" in printed
+    assert "Preset quick" in printed
+    table = (output / "subsets.md").read_text()
+    assert table in printed
+    assert len(table.splitlines()) == 18
+    assert len((output / "subsets.csv").read_text().splitlines()) == 1 + 2 * 15
+    assert json.loads((output / "config.json").read_text())["data"]["dataset"] == dataset
+    assert json.loads((output / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+    split = json.loads((output / "split.json").read_text())
+    assert {part: len(names) for part, names in split.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert [(line["kind"], line.get("stage")) for line in metrics(output)] == [
+        ("epoch", "baseline"),
+        ("epoch", "GSS round 1"),
+        ("test", None),
+    ]
+    assert (output / "summary.png").read_bytes().startswith(b"\x89PNG")
+    assert read_checkpoint(output / "checkpoint.pt")["progress"]["step"] == 4
+
+
+def test_gss_is_in_the_objective_only_where_asked(cache: Path, tmp_path: Path) -> None:
+    assert train(cache, tmp_path / "gss", "--dataset", "brats2018") == 0
+    baseline_epoch, gss_epoch = metrics(tmp_path / "gss")[:2]
+    assert baseline_epoch["terms"]["gss"] == 0
+    assert gss_epoch["terms"]["gss"] != 0
+    assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0
+    epochs = [line for line in metrics(tmp_path / "baseline") if line["kind"] == "epoch"]
+    assert [line["terms"]["gss"] for line in epochs] == [0]
+
+
+def test_a_seed_repeats_a_run_and_another_does_not(cache: Path, tmp_path: Path) -> None:
+    for name, seed in (("first", "3"), ("again", "3"), ("other", "4")):
+        assert train(cache, tmp_path / name, "--dataset", "brats2018", "--seed", seed) == 0
+    first, again, other = (read_checkpoint(tmp_path / n / "checkpoint.pt")["weights"] for n in ("first", "again", "other"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_init_from_replaces_the_baseline_stage(cache: Path, tmp_path: Path) -> None:
+    assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0
+    checkpoint = str(tmp_path / "baseline" / "checkpoint.pt")
+    assert train(cache, tmp_path / "gss", "--dataset", "brats2018", "--init-from", checkpoint) == 0
+    assert [line["stage"] for line in metrics(tmp_path / "gss") if line["kind"] == "epoch"] == ["GSS round 1"]
+
+
+def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(cache, tmp_path / "first", "--dataset", "brats2020") == 0
+    (raw,) = (cache / "phantom").glob("brats2020-*")
+    capsys.readouterr()
+    arguments = ["--dataset", "brats2020", "--data-root", str(raw), "--cache", str(tmp_path / "cache")]
+    assert main([*SMALL, *arguments, "--output", str(tmp_path / "own"), "--crop-size", "128", "--no-gss"]) == 2
+    assert "names" not in (message := capsys.readouterr()).out
+    assert "PHANTOM" not in message.out
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_missing_or_empty_data_root_shows_the_expected_layout(
+    exists: bool, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "raw"
+    if exists:
+        root.mkdir()
+    assert train(cache, tmp_path / "run", "--dataset", "brats2015", "--data-root", str(root)) == 2
+    message = capsys.readouterr().err
+    assert str(root) in message
+    assert "VSD.Brain" in message
+    assert "HGG" in message
+
+
+def test_an_earlier_run_is_not_overwritten(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert train(cache, tmp_path / "run", "--dataset", "brats2015") == 2
+    assert "--output" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "abacus"], "--device"),
+        (["--crop-size", "20"], "crop_size"),
+        (["--init-from", "no-such.pt"], "no-such.pt"),
+    ],
+)
+def test_what_cannot_work_stops_before_any_data_is_touched(
+    arguments: list[str], message: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(cache, tmp_path / "run", "--dataset", "brats2015", *arguments) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "subjects found" not in said.out
+    assert not (tmp_path / "run").exists()
