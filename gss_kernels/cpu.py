@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from gss_kernels.autograd import differentiable_once
 from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, VoxelMask
+from gss_kernels.inputs import GroupLogits, VoxelMask, optional
 from gss_kernels.philox import random_keep
 from gss_kernels.settings import DistillationSettings, VoteSettings
 
@@ -168,33 +168,37 @@ class _ChunkedLoss(torch.autograd.Function):
         weights = sums.weights(call.distillation.class_weighting)
         ctx.call = call
         ctx.saved = _Saved(weights, target, students)
-        ctx.save_for_backward(*tensors)
+        # The other tensors are saved too: PyTorch then notices if they are changed in place before the backward pass.
+        ctx.save_for_backward(*tensors, *call.mask.tensors(), *optional(call.available))
         return ((weights * sums.divergence).sum(dim=2) / logits.num_voxels).to(logits.compute_dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        call: _Call = ctx.call
-        saved: _Saved = ctx.saved
-        # Through the saved tensors, so that logits changed in place since the forward pass are noticed.
-        logits = GroupLogits(ctx.saved_tensors, call.logits.stacked)
-        scale = gradient.to(torch.float64)[:, :, None] / (logits.num_voxels * call.vote.temperature)
-        coefficients = (scale * saved.weights).to(logits.compute_dtype)
-        students, saved.students = saved.students, None
-        results = students if students is not None else _gradient_buffers(logits)
-        logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
-        for chunk in call.chunks():
-            if students is not None and saved.target is not None:
-                student = _chunk_logits(result_views, chunk)
-                target = saved.target[chunk.sample, :, chunk.voxels]
-            else:
-                exponentials = _exponentials(_chunk_logits(logit_views, chunk), call.vote.temperature)
-                target = _soft_target(exponentials, chunk, call.groups, call.vote)
-                student = _masked(exponentials.student, call.keep(chunk))
-            pull = coefficients[chunk.sample, chunk.modalities][:, :, None] * target
-            pull.masked_fill_(~(student >= call.distillation.clamp), 0)
-            _store(result_views, chunk, student.mul(pull.sum(dim=1, keepdim=True)).sub_(pull))
-        return (None, None, *results)
+        tensors = ctx.saved_tensors[: len(ctx.call.logits.tensors)]
+        with torch.no_grad():
+            results = _gradients(ctx.call, ctx.saved, GroupLogits(tensors, ctx.call.logits.stacked), gradient)
+        return (None, None, *differentiable_once(results, gradient, *tensors))
+
+
+def _gradients(call: _Call, saved: _Saved, logits: GroupLogits, upstream: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of the loss `[B, M]` in the logits' form, chunk by chunk."""
+    scale = upstream.to(torch.float64)[:, :, None] / (logits.num_voxels * call.vote.temperature)
+    coefficients = (scale * saved.weights).to(logits.compute_dtype)
+    students, saved.students = saved.students, None
+    results = students if students is not None else _gradient_buffers(logits)
+    logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
+    for chunk in call.chunks():
+        if students is not None and saved.target is not None:
+            student = _chunk_logits(result_views, chunk)
+            target = saved.target[chunk.sample, :, chunk.voxels]
+        else:
+            exponentials = _exponentials(_chunk_logits(logit_views, chunk), call.vote.temperature)
+            target = _soft_target(exponentials, chunk, call.groups, call.vote)
+            student = _masked(exponentials.student, call.keep(chunk))
+        pull = coefficients[chunk.sample, chunk.modalities][:, :, None] * target
+        pull.masked_fill_(~(student >= call.distillation.clamp), 0)
+        _store(result_views, chunk, student.mul(pull.sum(dim=1, keepdim=True)).sub_(pull))
+    return results
 
 
 def _gradient_buffers(logits: GroupLogits) -> tuple[Tensor, ...]:

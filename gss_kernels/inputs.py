@@ -92,6 +92,15 @@ class VoxelMask:
     ratio: float = 0.0
     keep: Tensor | None = None
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that there are."""
+        return (*optional(self.seed), *optional(self.keep))
+
+
+def optional(tensor: Tensor | None) -> tuple[Tensor, ...]:
+    """No tensor or one."""
+    return () if tensor is None else (tensor,)
+
 
 def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
     """Check shapes, dtypes and devices against each other and against `groups`.

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from gss_kernels.autograd import differentiable_once
 from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, VoxelMask
+from gss_kernels.inputs import GroupLogits, VoxelMask, optional
 from gss_kernels.philox import last_masked_word
 from gss_kernels.settings import DistillationSettings, VoteSettings
-from gss_kernels.triton.layout import Volumes, addressable
+from gss_kernels.triton.layout import Volumes, addressable, empty_gradients
 from gss_kernels.triton.loss import backward_kernel, finish_kernel, forward_kernel, target_kernel
 from gss_kernels.triton.vote import KEEP_ALL, KEEP_DRAWN, KEEP_GIVEN
 
@@ -128,23 +128,19 @@ class _FusedLoss(torch.autograd.Function):
         volumes = Volumes.of(GroupLogits(tensors, call.stacked))
         weights, losses, mean = _launch_forward(call, volumes)
         ctx.call = call
-        ctx.save_for_backward(weights, *tensors)
+        ctx.num_tensors = len(tensors)
+        # The other tensors are saved too: PyTorch then notices if they are changed in place before the backward pass.
+        ctx.save_for_backward(weights, *tensors, *call.mask.tensors(), *optional(call.available))
         return mean if call.distillation.reduction == "mean" else losses
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        call: _Call = ctx.call
-        weights, *tensors = ctx.saved_tensors
-        gradients = tuple(torch.empty_like(tensor) for tensor in tensors)
-        _launch_backward(
-            call,
-            Volumes.of(GroupLogits(tuple(tensors), call.stacked)),
-            GroupLogits(gradients, call.stacked).per_modality(),
-            weights,
-            upstream,
-        )
-        return (None, *gradients)
+        weights, *tensors = ctx.saved_tensors[: 1 + ctx.num_tensors]
+        logits = GroupLogits(tuple(tensors), ctx.call.stacked)
+        with torch.no_grad():
+            gradients = empty_gradients(logits)
+            _launch_backward(ctx.call, Volumes.of(logits), Volumes.of(gradients), weights, upstream)
+        return (None, *differentiable_once(gradients.tensors, upstream, *tensors))
 
 
 def _launch_forward(call: _Call, volumes: Volumes) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,9 +190,7 @@ def _launch_forward(call: _Call, volumes: Volumes) -> tuple[Tensor, Tensor, Tens
     return weights, losses, mean
 
 
-def _launch_backward(
-    call: _Call, volumes: Volumes, gradients: tuple[Tensor, ...], weights: Tensor, upstream: Tensor
-) -> None:
+def _launch_backward(call: _Call, volumes: Volumes, gradients: Volumes, weights: Tensor, upstream: Tensor) -> None:
     """Fill `gradients` from the gradient of the loss, scalar or `[B, M]`."""
     scale = 1 / (volumes.num_voxels * call.vote.temperature)
     upstream_strides = upstream.stride()
@@ -207,8 +201,9 @@ def _launch_backward(
     with _on_device_of(weights):
         backward_kernel[_blocks(volumes), volumes.num_samples](
             volumes.tensors,
-            gradients,
             *volumes.strides,
+            gradients.tensors,
+            *gradients.strides,
             call.available_bytes(weights),
             keep,
             seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gss_kernels.inputs import GroupLogits
@@ -39,15 +40,26 @@ class Volumes:
 
 
 def addressable(logits: GroupLogits) -> GroupLogits:
-    """The logits themselves where the kernels can address them, else contiguous copies.
+    """The logits themselves where the kernels can address them, else contiguous copies, which autograd sees.
 
-    Addressable are dense tensors of any memory format, channels last included, whose modalities share their strides.
-    The copies are seen by autograd.
+    Addressable are tensors of any memory format, channels last included, and slices of larger tensors, as long as the
+    modalities share their strides and the spatial axes join into one.
     """
     strides = {volume_strides(tensor) for tensor in logits.per_modality()}
-    if len(strides) == 1 and None not in strides and all(_is_dense(tensor) for tensor in logits.tensors):
+    if len(strides) == 1 and None not in strides:
         return logits
     return GroupLogits(tuple(tensor.contiguous() for tensor in logits.tensors), logits.stacked)
+
+
+def empty_gradients(logits: GroupLogits) -> GroupLogits:
+    """Uninitialised tensors for the gradients of addressable logits, addressable too, in the logits' memory format."""
+    gradients = GroupLogits(tuple(torch.empty_like(tensor) for tensor in logits.tensors), logits.stacked)
+    if volume_strides(gradients.per_modality()[0]) is not None:
+        return gradients
+    contiguous = torch.contiguous_format
+    return GroupLogits(
+        tuple(torch.empty_like(tensor, memory_format=contiguous) for tensor in logits.tensors), logits.stacked
+    )
 
 
 def volume_strides(tensor: Tensor) -> Strides | None:
@@ -63,15 +75,3 @@ def volume_strides(tensor: Tensor) -> Strides | None:
             return None
         next_stride = stride * size
     return tensor.stride(0), tensor.stride(1), 1 if voxel_stride is None else voxel_stride
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill their memory without gap or overlap, so that a gradient can have the same strides."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size == 1:
-            continue
-        if stride != expected:
-            return False
-        expected *= size
-    return True

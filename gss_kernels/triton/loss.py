@@ -217,10 +217,13 @@ def finish_kernel(
 @triton.jit
 def backward_kernel(
     pointers,
-    gradient_pointers,
     stride_b,
     stride_c,
     stride_v,
+    gradient_pointers,
+    gradient_stride_b,
+    gradient_stride_c,
+    gradient_stride_v,
     available_pointer,
     keep_pointer,
     seed_pointer,
@@ -247,7 +250,7 @@ def backward_kernel(
 ):
     """The gradient `dl/dz_j = upstream / (N T) * (q_j * sum_c a_c - a_j)`, `a_c = W_c k t_c` where `q_c >= clamp`.
 
-    Grid: (blocks, B). Gradients have the strides of the logits.
+    Grid: (blocks, B).
     """
     sample = tl.program_id(1)
     start = tl.program_id(0).to(tl.int64) * BLOCK
@@ -287,7 +290,7 @@ def backward_kernel(
         M,
         MASK,
     )
-    base = sample.to(tl.int64) * stride_b + start * stride_v
+    base = sample.to(tl.int64) * gradient_stride_b + start * gradient_stride_v
     for m in tl.static_range(M):
         upstream = tl.load(upstream_pointer + sample * upstream_stride_b + m * upstream_stride_m).to(tl.float32)
         scale = upstream * upstream_scale
@@ -300,7 +303,8 @@ def backward_kernel(
             pulls_sum += pull
         for c in tl.static_range(C):
             gradient = tl.where(keep[m], student[m * C + c] * pulls_sum - pulls[c], 0.0)
-            pointer = gradient_pointers[m] + (base + c * stride_c) + offsets * stride_v
+            pointer = gradient_pointers[m] + (base + tl.to_tensor(gradient_stride_c).to(tl.int64) * c)
+            pointer = pointer + offsets * gradient_stride_v
             tl.store(pointer, gradient.to(pointer.dtype.element_ty), mask=inside)
 
 

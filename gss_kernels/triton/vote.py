@@ -37,7 +37,7 @@ def load_logits(pointers, present, base, stride_c, positions, inside, M: tl.cons
     logits = ()
     for m in tl.static_range(M):
         for c in tl.static_range(C):
-            pointer = pointers[m] + (base + c * stride_c)
+            pointer = pointers[m] + (base + tl.to_tensor(stride_c).to(tl.int64) * c)
             value = tl.load(pointer + positions, mask=inside & present[m], other=0.0)
             logits = logits + (value.to(tl.float32),)
     return logits
@@ -189,10 +189,12 @@ def soft_target(
         )
         votes = votes + (vote,)
         total += vote
-    inverse = tl.where(total == 0.0, 0.0, 1.0 / total)
+    # Votes may sum to a denormal number, whose reciprocal overflows: lift them first, by a power of two.
+    lift = tl.where(total < 1e-30, 18446744073709551616.0, 1.0)
+    inverse = tl.where(total == 0.0, 0.0, 1.0 / (total * lift))
     target = ()
     for c in tl.static_range(C):
-        target = target + (votes[c] * inverse,)
+        target = target + (votes[c] * lift * inverse,)
     return target
 
 
@@ -226,7 +228,7 @@ def keep_voxels(
     for m in tl.static_range(M):
         kept = inside & present[m] & enough
         if MASK == KEEP_DRAWN:
-            kept = kept & (words[m] > last_masked_word.to(tl.uint32))
+            kept = kept & (words[m] > tl.to_tensor(last_masked_word).to(tl.uint32))
         if MASK == KEEP_GIVEN:
             row = (sample * M + m).to(tl.int64) * num_voxels + start
             kept = kept & (tl.load(keep_pointer + row + offsets, mask=inside, other=0) != 0)

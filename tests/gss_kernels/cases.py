@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gss_kernels import CategoryGroups, fused_gss_loss, gss_soft_targets
+from gss_kernels.settings import Backend
 from tests.gss_kernels.oracle import Answer, Array, BoolArray, Settings, drawn_keep, gss, near_threshold
 
 BRATS_4 = ((0,), (1,), (0, 3), (1,))
@@ -161,7 +162,7 @@ def target_options(case: Case, device: str = "cpu") -> dict[str, Any]:
     return {name: value for name, value in loss_options(case, device).items() if name in names}
 
 
-def run(case: Case, backend: str, device: str = "cpu") -> Result:
+def run(case: Case, backend: Backend, device: str = "cpu") -> Result:
     """Loss, gradient (in `[B, M, C, *spatial]`) and target by one backend; checks the dtypes on the way."""
     data = problem(case)
     tensors, logits = leaves(case, data.logits, device)
@@ -178,26 +179,29 @@ def run(case: Case, backend: str, device: str = "cpu") -> Result:
     return Result(loss.detach().double().cpu().numpy(), stacked.numpy(), target.double().cpu().numpy())
 
 
-def check(case: Case, result: Result, own: float | None = None) -> None:
-    """Compare with the oracle; `own` replaces the relative tolerance of the gradient's storage."""
+def check(case: Case, result: Result, *, arithmetic: float | None = None, storage: float | None = None) -> None:
+    """Compare with the oracle; the tolerances replace those for arithmetic in float32 or float64, and for storage."""
     data = problem(case)
-    wide = torch.float64 if case.dtype == torch.float64 else torch.float32
+    if arithmetic is None:
+        arithmetic = TOLERANCE[torch.float64 if case.dtype == torch.float64 else torch.float32]
+    if storage is None:
+        storage = TOLERANCE[case.dtype]
     losses = np.asarray(data.answer.losses if case.reduction == "none" else data.answer.mean())
     gradient = data.answer.gradient_under(data.upstream)
     if case.layout == "expanded":
         gradient = gradient.sum(axis=0, keepdims=True)
-    close(result.loss, losses, TOLERANCE[wide], scale=max(float(np.abs(data.answer.losses).max()), 1e-2))
-    close(result.target, data.answer.target, TOLERANCE[wide])
-    close(result.gradient, gradient, TOLERANCE[wide], own or TOLERANCE[case.dtype], SPACING[case.dtype])
+    close(result.loss, losses, arithmetic, scale=max(float(np.abs(data.answer.losses).max()), 1e-2))
+    close(result.target, data.answer.target, arithmetic)
+    close(result.gradient, gradient, arithmetic, storage, SPACING[case.dtype])
 
 
 def close(
-    got: Array, want: Array, tolerance: float, own: float = 0.0, spacing: float = 0.0, scale: float | None = None
+    got: Array, want: Array, tolerance: float, relative: float = 0.0, spacing: float = 0.0, scale: float | None = None
 ) -> None:
-    """Agreement within `tolerance` of the largest entry, and `own` of each entry, and `spacing`."""
+    """Agreement within the sum of `tolerance` of the largest entry, `relative` of the entry itself, and `spacing`."""
     assert got.shape == want.shape
     largest = float(np.abs(want).max(initial=0)) if scale is None else scale
-    np.testing.assert_allclose(got, want, rtol=own, atol=tolerance * largest + spacing)
+    np.testing.assert_allclose(got, want, rtol=relative, atol=tolerance * largest + spacing)
 
 
 def table() -> list[Case]:

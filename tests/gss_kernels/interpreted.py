@@ -21,7 +21,7 @@ import triton.language as tl
 
 from gss_kernels.philox import last_masked_word
 from gss_kernels.triton.vote import KEEP_DRAWN, keep_voxels, load_logits
-from tests.gss_kernels.behaviours import FUSED, KERNELS, KERNELS
+from tests.gss_kernels.behaviours import FUSED, KERNELS
 from tests.gss_kernels.cases import TABLE, Case, run
 from tests.gss_kernels.oracle import drawn_word
 
@@ -29,8 +29,10 @@ BLOCK = 16
 
 
 @triton.jit
-def keep_kernel(seed_pointer, out_pointer, last_word, sample, start, num_voxels, M: tl.constexpr, BLOCK: tl.constexpr):
-    offsets = tl.arange(0, BLOCK)
+def keep_kernel(
+    seed_pointer, out_pointer, last_word, sample, start, num_voxels, count: tl.constexpr, size: tl.constexpr
+):
+    offsets = tl.arange(0, size)
     keep = keep_voxels(
         seed_pointer,
         seed_pointer,
@@ -39,23 +41,23 @@ def keep_kernel(seed_pointer, out_pointer, last_word, sample, start, num_voxels,
         tl.to_tensor(start).to(tl.int64),
         offsets,
         offsets >= 0,
-        (True,) * M,
+        (True,) * count,
         True,
         num_voxels,
-        M,
+        count,
         KEEP_DRAWN,
     )
-    for m in tl.static_range(M):
-        tl.store(out_pointer + m * BLOCK + offsets, keep[m])
+    for m in tl.static_range(count):
+        tl.store(out_pointer + m * size + offsets, keep[m])
 
 
 @triton.jit
-def load_kernel(address, out_pointer, base, stride_c, C: tl.constexpr, BLOCK: tl.constexpr):
-    offsets = tl.arange(0, BLOCK)
+def load_kernel(address, out_pointer, base, stride_c, count: tl.constexpr, size: tl.constexpr):
+    offsets = tl.arange(0, size)
     memory = tl.to_tensor(address).to(tl.int64).to(tl.pointer_type(tl.int8))
-    logits = load_logits((memory,), (True,), tl.to_tensor(base).to(tl.int64), stride_c, offsets, offsets >= 0, 1, C)
-    for c in tl.static_range(C):
-        tl.store(out_pointer + c * BLOCK + offsets, logits[c])
+    logits = load_logits((memory,), (True,), tl.to_tensor(base).to(tl.int64), stride_c, offsets, offsets >= 0, 1, count)
+    for c in tl.static_range(count):
+        tl.store(out_pointer + c * size + offsets, logits[c])
 
 
 def mask_index_needs_more_than_32_bits() -> None:
@@ -94,7 +96,7 @@ def main(folder: Path) -> None:
     def attempt(name: str, action: Callable[[], object]) -> None:
         try:
             action()
-        except BaseException:  # noqa: BLE001  (pytest's failures are no Exception)
+        except BaseException:
             errors[name] = traceback.format_exc()
         else:
             errors[name] = ""

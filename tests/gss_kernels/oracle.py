@@ -173,10 +173,10 @@ def drawn_word(seed: int, index: int, modality: int) -> int:
     return philox((index & _WORD, (index >> 32) & _WORD, modality // 4, 0), key)[modality % 4]
 
 
-def drawn_keep(seed: int, mask_ratio: float, B: int, M: int, spatial: Sequence[int]) -> BoolArray:
+def drawn_keep(seed: int, mask_ratio: float, batch: int, modalities: int, spatial: Sequence[int]) -> BoolArray:
     """The drawn mask, `[B, M, *spatial]`, true where kept."""
     N = math.prod(spatial)
-    keep = np.empty((B, M, N), bool)
-    for b, m, v in np.ndindex(B, M, N):
+    keep = np.empty((batch, modalities, N), bool)
+    for b, m, v in np.ndindex(*keep.shape):
         keep[b, m, v] = not drawn_word(seed, b * N + v, m) < mask_ratio * 2**32
-    return keep.reshape(B, M, *spatial)
+    return keep.reshape(batch, modalities, *spatial)

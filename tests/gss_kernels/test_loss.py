@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gss_kernels import BRATS_2018, CategoryGroups, fused_gss_loss, gss_loss_reference, gss_soft_targets
+from gss_kernels.settings import Backend
 from tests.gss_kernels.behaviours import EVERYWHERE, FUSED, Behaviour, loss_and_gradient, random_tensor
 from tests.gss_kernels.cases import BRATS_4, TABLE, Case, check, leaves, loss_options, problem, run, target_options
 from tests.gss_kernels.oracle import Settings, vote, voxel_target
 
-BACKENDS = ("cpu", "reference")
+BACKENDS: tuple[Backend, ...] = ("cpu", "reference")
 _CHUNK = 16_384
 _LAYOUTS = ("stacked", "sequence", "permuted", "channels_last_3d", "sliced", "expanded")
 
@@ -119,7 +120,7 @@ def test_oracle_on_a_voxel_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("behaviour", EVERYWHERE, ids=lambda behaviour: behaviour.__name__)
-def test_behaviour(behaviour: Behaviour, backend: str) -> None:
+def test_behaviour(behaviour: Behaviour, backend: Backend) -> None:
     behaviour(backend, "cpu")
 
 
@@ -129,26 +130,27 @@ def test_behaviour_of_a_handwritten_backward(behaviour: Behaviour) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spatial", "options"),
+    ("shape", "options"),
     [
-        ((_CHUNK,), {}),
-        ((_CHUNK + 1,), {"available": [[True, False, True, True], [True, True, True, True]]}),
-        ((2, 33, 499), {"semantics": "released"}),
+        ((1, 4, 4, _CHUNK), {}),
+        ((2, 3, 2, _CHUNK + 1), {"available": [[True, False, True], [True, True, True]]}),
+        ((1, 2, 3, 2, 33, 499), {"semantics": "released"}),
     ],
     ids=["one_chunk", "one_voxel_more", "three_chunks"],
 )
-def test_volumes_larger_than_a_chunk(spatial: tuple[int, ...], options: dict[str, Any]) -> None:
+def test_volumes_larger_than_a_chunk(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    groups = CategoryGroups(((0,), (1,), (0, 1), (1,))[: shape[2]])
     options = {name: torch.tensor(value) if name == "available" else value for name, value in options.items()}
-    logits = random_tensor("cpu", (2, 4, 4, *spatial)).double()
-    results = [loss_and_gradient(logits, backend, seed=9, mask_ratio=0.2, **options) for backend in BACKENDS]
-    targets = [gss_soft_targets(logits, BRATS_2018, **options, backend=backend) for backend in BACKENDS]
+    logits = random_tensor("cpu", shape).double()
+    results = [loss_and_gradient(logits, backend, groups, seed=9, mask_ratio=0.2, **options) for backend in BACKENDS]
+    targets = [gss_soft_targets(logits, groups, **options, backend=backend) for backend in BACKENDS]
     for one, other in zip((*results[0], targets[0]), (*results[1], targets[1]), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-16)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", _LAYOUTS[1:])
-def test_layout_does_not_matter(layout: Any, backend: str) -> None:
+def test_layout_does_not_matter(layout: Any, backend: Backend) -> None:
     case = Case(layout, layout=layout, mask="given")
     data = problem(case)
     logits = leaves(case, data.logits)[1]
@@ -167,7 +169,7 @@ def test_mean_is_over_samples_of_the_sum_over_modalities() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_divergences_have_the_same_gradient(backend: str) -> None:
+def test_divergences_have_the_same_gradient(backend: Backend) -> None:
     logits = random_tensor("cpu")
     (kl, kl_gradient), (entropy, entropy_gradient) = (
         loss_and_gradient(logits, backend, divergence=name) for name in ("kl", "cross_entropy")
@@ -177,7 +179,7 @@ def test_divergences_have_the_same_gradient(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_agreeing_modalities_lose_nothing(backend: str) -> None:
+def test_agreeing_modalities_lose_nothing(backend: Backend) -> None:
     """Where all modalities say the same and are sure of it, students and target agree."""
     logits = (6 * torch.eye(4)[torch.arange(24) % 4]).T.expand(1, 4, 4, 24)
     losses, gradient = loss_and_gradient(logits, backend, class_weighting=False, temperature=2.0)
@@ -289,6 +291,6 @@ def test_released_differs_only_where_it_should() -> None:
     paper, released = (gss_soft_targets(logits, groups, semantics=name) for name in ("paper", "released"))
     assert not torch.equal(paper, released)
     groups = CategoryGroups(BRATS_4)
-    options = {"available": alone, "member_threshold": 0.999999}
+    options: dict[str, Any] = {"available": alone, "member_threshold": 0.999999}
     paper, released = (gss_soft_targets(logits, groups, semantics=name, **options) for name in ("paper", "released"))
     assert torch.equal(paper, released)

@@ -38,7 +38,7 @@ _NUMBERS = {
     **dict.fromkeys(("programs", "num_samples", "upstream_stride_b", "upstream_stride_m"), "i32"),
     "last_masked_word": "i64",
 }
-_SIZES_AND_STRIDES = ("stride_b", "stride_c", "num_voxels")
+_SIZES_AND_STRIDES = ("stride_b", "stride_c", "gradient_stride_b", "gradient_stride_c", "num_voxels")
 _POINTERS = {"available_pointer": "*u8", "keep_pointer": "*u8", "seed_pointer": "*i64"}
 
 
@@ -50,11 +50,18 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def compiled(
-    name: str, target: str, M: int = 4, C: int = 4, dtype: str = "fp32", integers: str = "i32", **constants: Any
+    name: str,
+    target: str,
+    modalities: int = 4,
+    categories: int = 4,
+    dtype: str = "fp32",
+    integers: str = "i32",
+    **constants: Any,
 ) -> Any:
     """A kernel as a launch on dense volumes of a multiple of 16 voxels would compile it."""
     kernel = getattr(loss, name)
-    groups = CategoryGroups(tuple((c % M,) for c in range(C - 1)) + ((0, M - 1),))
+    M, C = modalities, categories
+    groups = CategoryGroups((*((c % M,) for c in range(C - 1)), (0, M - 1)))
     values: dict[str, Any] = {
         "M": M,
         "C": C,
@@ -70,6 +77,7 @@ def compiled(
         "CLASS_WEIGHTING": True,
         "CHUNK": FINISH_CHUNK,
         "stride_v": 1,
+        "gradient_stride_v": 1,
     } | constants
     constexprs = {(i,): values[key] for i, key in enumerate(kernel.arg_names) if key in values}
     signature: dict[str, Any] = {}
@@ -110,10 +118,10 @@ def test_compiles(name: str, target: str) -> None:
     assert code["cubin" if target == "sm_80" else "hsaco"]
 
 
-@pytest.mark.parametrize(("M", "C"), SIZES)
+@pytest.mark.parametrize(("modalities", "categories"), SIZES)
 @pytest.mark.parametrize("name", KERNELS)
-def test_nothing_spills(name: str, M: int, C: int, tmp_path: Path) -> None:
-    kernel = compiled(name, "sm_90", M, C)
+def test_nothing_spills(name: str, modalities: int, categories: int, tmp_path: Path) -> None:
+    kernel = compiled(name, "sm_90", modalities, categories)
     registers, stack = registers_and_stack(kernel.asm["cubin"], tmp_path)
     assert stack == 0
     assert registers <= 255

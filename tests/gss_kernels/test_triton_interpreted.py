@@ -54,7 +54,7 @@ def test_case_agrees_with_oracle(outcome: Outcome, name: str) -> None:
     outcome.require(name)
     case = TABLE[name]
     result = Result(*(outcome.results[f"{name}/{key}"] for key in ("loss", "gradient", "target")))
-    check(case, result, own=_TRUNCATION if case.dtype == torch.bfloat16 else None)
+    check(case, result, storage=_TRUNCATION if case.dtype == torch.bfloat16 else None)
 
 
 @pytest.mark.parametrize("name", [behaviour.__name__ for behaviour in KERNELS + FUSED])

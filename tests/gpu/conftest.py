@@ -1,0 +1,12 @@
+"""These tests need a GPU; without one they are skipped, and pytest's summary says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU: PyTorch finds no CUDA device, the Triton kernels were not run on hardware")

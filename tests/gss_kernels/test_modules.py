@@ -1,0 +1,88 @@
+"""`GSSLoss`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+from gss_kernels import BRATS_2015, BRATS_2018, GSSLoss, fused_gss_loss
+from tests.gss_kernels.behaviours import random_tensor
+
+_OPTIONS: dict[str, Any] = {
+    "temperature": 4.0,
+    "leader_threshold": 0.6,
+    "member_threshold": 0.5,
+    "leader_blend": 0.4,
+    "mask_ratio": 0.3,
+    "divergence": "cross_entropy",
+    "semantics": "released",
+    "class_weighting": False,
+    "clamp": 0.1,
+    "reduction": "none",
+    "backend": "reference",
+}
+
+
+@pytest.mark.parametrize("name", [None, *_OPTIONS])
+def test_equals_the_function(name: str | None) -> None:
+    """With its defaults, and with each argument changed."""
+    options = {} if name is None else {name: _OPTIONS[name]}
+    logits = random_tensor("cpu")
+    want = fused_gss_loss(logits, BRATS_2018, seed=3, **options)
+    assert torch.equal(GSSLoss(BRATS_2018, **options)(logits, seed=3), want)
+    if name not in (None, "backend"):
+        assert not torch.equal(fused_gss_loss(logits, BRATS_2018, seed=3), want)
+
+
+def test_takes_the_arguments_of_a_call() -> None:
+    logits = random_tensor("cpu")
+    keep = torch.ones(2, 4, 3, 5, 3, dtype=torch.bool)
+    keep[:, :, 1] = False
+    available = torch.tensor([[True, True, False, True], [True] * 4])
+    for options in ({"voxel_mask": keep}, {"available": available, "seed": 1}):
+        want = fused_gss_loss(logits, BRATS_2018, **options)
+        assert torch.equal(GSSLoss(BRATS_2018)(logits, **options), want)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_survives_copy_and_pickle(duplicate: Any) -> None:
+    loss = GSSLoss(BRATS_2018, **_OPTIONS)
+    logits = random_tensor("cpu")
+    assert torch.equal(duplicate(loss)(logits, seed=2), loss(logits, seed=2))
+
+
+def test_repr_names_every_setting() -> None:
+    text = repr(GSSLoss(BRATS_2015, **_OPTIONS))
+    for name, value in _OPTIONS.items():
+        assert f"{name}={value!r}" in text
+    assert "NET" in text
+
+
+def test_has_no_state() -> None:
+    module = GSSLoss(BRATS_2018)
+    assert not module.state_dict()
+    assert not list(module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0.0),
+        ("leader_threshold", 1.0),
+        ("member_threshold", 0.0),
+        ("leader_blend", 2.0),
+        ("mask_ratio", -1.0),
+        ("divergence", "l2"),
+        ("semantics", "other"),
+        ("clamp", 0.0),
+        ("reduction", "sum"),
+        ("backend", "tpu"),
+    ],
+)
+def test_arguments_are_checked_at_once(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: got"):
+        GSSLoss(BRATS_2018, **{name: value})
