@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from gss_train.config import Config
 from gss_train.data import DATASETS, Dataset, PreparedSubject, TrainingCrops
@@ -20,7 +19,7 @@ from gss_train.engine.run_folder import RunFolder, describe_environment
 from gss_train.engine.tables import csv_table, markdown_table
 from gss_train.engine.training import EpochRecord, Stage, plan_stages, train
 from gss_train.metrics import SCORES
-from gss_train.models import build_network
+from gss_train.models import SegmentationNetwork, build_network
 from gss_train.sources import prepare_subjects, split
 
 
@@ -60,7 +59,7 @@ def _pick_device(name: str) -> torch.device:
     return device
 
 
-def _build(config: Config, dataset: Dataset, device: torch.device) -> nn.Module:
+def _build(config: Config, dataset: Dataset, device: torch.device) -> SegmentationNetwork:
     network = build_network(
         config.network.network, dataset.num_categories, crop_size=config.data.crop, width=config.network.width
     )
@@ -69,10 +68,11 @@ def _build(config: Config, dataset: Dataset, device: torch.device) -> nn.Module:
         report = load_weights(network, path)
         keys = "all keys" if report is None else f"{len(report.used)} public keys, {len(report.unused)} not used"
         print(f"Starting from {path}: {keys}")
-    return network.to(device)
+    network.to(device)
+    return network
 
 
-def _announce(config: Config, dataset: Dataset, device: torch.device, network: nn.Module) -> None:
+def _announce(config: Config, dataset: Dataset, device: torch.device, network: SegmentationNetwork) -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan_stages(config.training))
     crop = "x".join(str(length) for length in config.data.crop)
@@ -93,7 +93,7 @@ def _default_output(config: Config) -> Path:
 def _train(
     config: Config,
     dataset: Dataset,
-    network: nn.Module,
+    network: SegmentationNetwork,
     subjects: Sequence[PreparedSubject],
     device: torch.device,
     folder: RunFolder,
@@ -134,7 +134,7 @@ def _train(
 def _evaluate(
     config: Config,
     dataset: Dataset,
-    network: nn.Module,
+    network: SegmentationNetwork,
     subjects: Sequence[PreparedSubject],
     device: torch.device,
     folder: RunFolder,

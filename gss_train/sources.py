@@ -10,8 +10,8 @@ from gss_train.data import Dataset, PreparedSubject, Split, find_subjects, prepa
 from gss_train.engine.progress import show_progress
 from gss_train.phantom import generate_phantoms
 
-# Authors' preparation keeps at least this many voxels on each axis, whatever the crop.
-_PUBLISHED_MINIMUM_SIZE = 128
+# The authors' preparation grows the brain's box to this many voxels on each axis, whatever the crop.
+_PUBLISHED_BOX = 128
 _PHANTOM_SEED = 0
 _RULE = "=" * 78
 
@@ -24,21 +24,18 @@ def prepare_subjects(config: Config, dataset: Dataset) -> list[PreparedSubject]:
         ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
     """
     crop = config.data.crop
+    grown = None
     if config.data.data_root is None:
-        raw_root, least = _make_phantom(config, dataset), crop
+        raw_root = _make_phantom(config, dataset)
         name = raw_root.name
     else:
         raw_root, name = config.data.data_root, dataset.name
-        least = (
-            max(crop[0], _PUBLISHED_MINIMUM_SIZE),
-            max(crop[1], _PUBLISHED_MINIMUM_SIZE),
-            max(crop[2], _PUBLISHED_MINIMUM_SIZE),
-        )
+        grown = (_PUBLISHED_BOX, _PUBLISHED_BOX, _PUBLISHED_BOX)
     subjects = find_subjects(raw_root, dataset)
     print(f"{len(subjects)} subjects found in {raw_root}", flush=True)
-    folder = config.data.cache / "prepared" / f"{name}-minimum{_dimensions(least)}"
+    folder = config.data.cache / "prepared" / f"{name}-crop{_dimensions(crop)}"
     with show_progress("preparing") as meter:
-        return prepare_dataset(subjects, dataset, folder, least, progress=meter)
+        return prepare_dataset(subjects, dataset, folder, crop, progress=meter, grown_size=grown)
 
 
 def split(config: Config, dataset: Dataset, subjects: Sequence[PreparedSubject]) -> Split:

@@ -52,6 +52,7 @@ def prepare_dataset(
     minimum_size: Triple,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    grown_size: Triple | None = None,
 ) -> list[PreparedSubject]:
     """Prepares all subjects, those that are up to date excepted.
 
@@ -63,6 +64,7 @@ def prepare_dataset(
         workers: processes; 1 works in this process. Default: the processors at hand, at most 8.
         progress: called with the number of finished subjects and that of all subjects, at first with what was
             already there.
+        grown_size: see `prepare_subject`.
 
     Returns:
         The prepared subjects in the order of `subjects`.
@@ -77,13 +79,13 @@ def prepare_dataset(
         raise ValueError(f"workers: got {workers}, need at least 1")
     if len({subject.name for subject in subjects}) != len(subjects):
         raise ValueError("subjects: got two of the same name, need different names")
-    prepared = {s.name: _up_to_date(s, _settings(dataset, minimum_size), folder) for s in subjects}
+    prepared = {s.name: _up_to_date(s, _settings(dataset, minimum_size, grown_size), folder) for s in subjects}
     pending = [subject for subject in subjects if prepared[subject.name] is None]
     faults: list[str] = []
     finished = len(subjects) - len(pending)
     report = progress or (lambda _finished, _total: None)
     report(finished, len(subjects))
-    for name, result in _attempt_all(pending, dataset, folder, minimum_size, workers):
+    for name, result in _attempt_all(pending, dataset, folder, minimum_size, grown_size, workers):
         if isinstance(result, PreparedSubject):
             prepared[name] = result
         else:
@@ -95,11 +97,13 @@ def prepare_dataset(
     return [subject for subject in prepared.values() if subject is not None]
 
 
-def prepare_subject(subject: Subject, dataset: Dataset, folder: Path, minimum_size: Triple) -> PreparedSubject:
+def prepare_subject(
+    subject: Subject, dataset: Dataset, folder: Path, minimum_size: Triple, grown_size: Triple | None = None
+) -> PreparedSubject:
     """Prepares one subject, or finds that it is up to date.
 
-    The image is cut to the box of voxels that are non-zero in any modality, grown to `minimum_size` where the raw
-    volume allows, and padded with background where it does not. Each modality is normalised by the mean and standard
+    The image is cut to the box of voxels that are non-zero in any modality, grown to `grown_size` where the raw volume
+    allows, and padded with background to `minimum_size`. Each modality is normalised by the mean and standard
     deviation of the brain (voxels whose modalities' sum is above 0) over the whole box: the background becomes
     -mean/std, as in the public preprocessing of RFNet and mmFormer. Labels become category indices.
 
@@ -111,13 +115,15 @@ def prepare_subject(subject: Subject, dataset: Dataset, folder: Path, minimum_si
         dataset: its edition.
         folder: where the prepared files go; made when missing.
         minimum_size: voxels per axis that the prepared volume has at least.
+        grown_size: voxels per axis that the box is grown to within the raw volume; 128 as published. Default:
+            `minimum_size`.
 
     Raises:
         VolumeError: a file cannot be used.
         PreparationError: grids differ, a label value is unexpected, or there is no brain to normalise by.
         ValueError: an impossible `minimum_size`.
     """
-    settings = _settings(dataset, minimum_size)
+    settings = _settings(dataset, minimum_size, grown_size)
     existing = _up_to_date(subject, settings, folder)
     if existing is not None:
         return existing
@@ -129,11 +135,18 @@ def prepare_subject(subject: Subject, dataset: Dataset, folder: Path, minimum_si
     return PreparedSubject(subject.name, path, metadata)
 
 
-def _settings(dataset: Dataset, minimum_size: Triple) -> PreparationSettings:
-    if len(minimum_size) != 3 or min(minimum_size) < 1:
-        raise ValueError(f"minimum_size: got {minimum_size}, need three sizes of at least 1 voxel")
-    depth, height, width = minimum_size
-    return PreparationSettings(_VERSION, dataset.name, dataset.label_values, (depth, height, width))
+def _settings(dataset: Dataset, minimum_size: Triple, grown_size: Triple | None) -> PreparationSettings:
+    grown_size = minimum_size if grown_size is None else grown_size
+    for name, size in (("minimum_size", minimum_size), ("grown_size", grown_size)):
+        if len(size) != 3 or min(size) < 1:
+            raise ValueError(f"{name}: got {size}, need three sizes of at least 1 voxel")
+    return PreparationSettings(
+        _VERSION,
+        dataset.name,
+        dataset.label_values,
+        _triple(minimum_size),
+        _triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)]),
+    )
 
 
 def _sources(subject: Subject) -> dict[str, SourceFile]:
@@ -167,7 +180,7 @@ def _prepare(
     scans = {modality: read_volume(subject.images[modality]) for modality in MODALITIES}
     first = scans[MODALITIES[0]]
     _check_grids(subject, scans)
-    box = _brain_box(subject, scans, settings.minimum_size)
+    box = _brain_box(subject, scans, settings.grown_size)
     inside = tuple(slice(start, stop) for start, stop in box)
     image = np.stack([scan.voxels[inside].astype(np.float32) for scan in scans.values()])
     label = _read_label(subject, dataset, first)[inside]
@@ -219,14 +232,14 @@ def _check_same_grid(path: Path, volume: Volume, first_path: Path, first: Volume
         raise PreparationError(f"{path}: lies up to {distance:.3g} mm away from where it should: it {grids}")
 
 
-def _brain_box(subject: Subject, scans: dict[str, Volume], minimum_size: Triple) -> tuple[tuple[int, int], ...]:
+def _brain_box(subject: Subject, scans: dict[str, Volume], grown_size: Triple) -> tuple[tuple[int, int], ...]:
     occupied = np.zeros(scans[MODALITIES[0]].voxels.shape, bool)
     for scan in scans.values():
         occupied |= scan.voxels != 0
     if not occupied.any():
         raise PreparationError(f"{subject.images[MODALITIES[0]]}: all modalities are 0 everywhere, should show a brain")
     box = []
-    for axis, (length, least) in enumerate(zip(_triple(occupied.shape), minimum_size, strict=True)):
+    for axis, (length, least) in enumerate(zip(_triple(occupied.shape), grown_size, strict=True)):
         positions = np.flatnonzero(occupied.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append(_grow(int(positions[0]), int(positions[-1]) + 1, least, length))
     return tuple(box)
@@ -329,26 +342,33 @@ def _available_processors() -> int:
 
 
 def _attempt_all(
-    subjects: Sequence[Subject], dataset: Dataset, folder: Path, minimum_size: Triple, workers: int
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    folder: Path,
+    minimum_size: Triple,
+    grown_size: Triple | None,
+    workers: int,
 ) -> Iterator[tuple[str, PreparedSubject | str]]:
     """Prepares subjects in any order; yields each one's name with its result, or with what is wrong with its files."""
     if min(workers, len(subjects)) <= 1:
         for subject in subjects:
-            yield subject.name, _attempt(subject, dataset, folder, minimum_size)
+            yield subject.name, _attempt(subject, dataset, folder, minimum_size, grown_size)
         return
     # Spawned, because a fork of a process with running threads can hang.
     pool = ProcessPoolExecutor(min(workers, len(subjects)), mp_context=multiprocessing.get_context("spawn"))
     try:
-        names = {pool.submit(_attempt, s, dataset, folder, minimum_size): s.name for s in subjects}
+        names = {pool.submit(_attempt, s, dataset, folder, minimum_size, grown_size): s.name for s in subjects}
         for future in as_completed(names):
             yield names[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _attempt(subject: Subject, dataset: Dataset, folder: Path, minimum_size: Triple) -> PreparedSubject | str:
+def _attempt(
+    subject: Subject, dataset: Dataset, folder: Path, minimum_size: Triple, grown_size: Triple | None
+) -> PreparedSubject | str:
     try:
-        return prepare_subject(subject, dataset, folder, minimum_size)
+        return prepare_subject(subject, dataset, folder, minimum_size, grown_size)
     except (VolumeError, PreparationError) as error:
         return str(error)
 

@@ -50,12 +50,14 @@ class PreparationSettings:
         dataset: name of the edition.
         label_values: for each category in training order, its value in the label files.
         minimum_size: voxels per axis that a prepared volume has at least.
+        grown_size: voxels per axis that the brain's box is grown to where the raw volume allows.
     """
 
     version: int
     dataset: str
     label_values: tuple[int, ...]
     minimum_size: Triple
+    grown_size: Triple
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def load_weights(network: nn.Module, path: Path) -> CheckpointReport | None:
 
 
 def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # noqa: SLF001
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     return [
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),

@@ -93,7 +93,7 @@ def segment_subsets(
     flags = torch.tensor(subsets, dtype=torch.bool, device=image.device)
     total: Tensor | None = None
     for window in _windows(image.shape[1:], crop_size):
-        features = network.encode(image[(slice(None), *window)][None])
+        features = network.encode(image[:, *window][None])
         for number, subset in enumerate(flags):
             probabilities = torch.softmax(network.fuse(features, subset[None])[0].float(), dim=0)
             if total is None:
@@ -101,7 +101,7 @@ def segment_subsets(
                     (len(flags), len(probabilities), *image.shape[1:]), dtype=torch.float32, device=image.device
                 )
             # The sum will do: dividing a voxel's sums by its number of windows does not change which is largest.
-            total[(number, slice(None), *window)] += probabilities
+            total[number][:, *window] += probabilities
     assert total is not None
     return total.argmax(dim=1).to(torch.uint8)
 

@@ -43,7 +43,7 @@ def save_summary(
     """
     figure = Figure(figsize=(14, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    pictures, curves = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    pictures, curves = figure.subfigures(2, 1, height_ratios=(1, 1.05), squeeze=False)[:, 0]
     level = int((truth > 0).sum(dim=(0, 1)).argmax())
     axes = pictures.subplots(1, len(MODALITIES) + 2)
     for axis, name, scan in zip(axes, MODALITIES, image, strict=False):

@@ -55,7 +55,7 @@ class RunFolder:
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions, processor and GPU, as JSON values."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from gss_kernels import CategoryGroups
 from gss_train.config import TrainingOptions
 from gss_train.data import Crop, TrainingCrops, augment, draw_subsets
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, ObjectiveWeights
+from gss_train.models import SegmentationNetwork
 
 _DECAY_POWER = 0.9
 _STEPS_BETWEEN_GATHERS = 10
@@ -71,7 +71,7 @@ def plan_stages(options: TrainingOptions) -> list[Stage]:
 
 
 def train(
-    network: nn.Module,
+    network: SegmentationNetwork,
     crops: TrainingCrops,
     groups: CategoryGroups,
     options: TrainingOptions,
@@ -85,7 +85,7 @@ def train(
     """Train all stages.
 
     Args:
-        network: behind the interface of `gss_train.models`, on `device`; trained in place.
+        network: on `device`; trained in place.
         crops: as many per epoch as `options` takes.
         groups: the category groups of the GSS loss.
         options: the schedule.
@@ -126,7 +126,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def _train_step(
-    network: nn.Module,
+    network: SegmentationNetwork,
     batch: Crop,
     objective: Objective,
     optimiser: torch.optim.Optimizer,
@@ -142,7 +142,7 @@ def _train_step(
     output = network(image, fused_modalities, available)
     terms = objective(output, labels, available, mask_seed)
     optimiser.zero_grad(set_to_none=True)
-    terms.total.backward()
+    terms.total.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return ObjectiveTerms(*(term.detach() for term in terms))
 
@@ -175,7 +175,7 @@ class _Gathered:
         values = torch.stack([torch.stack(tuple(terms)) for terms in self.pending]).tolist()
         self.pending.clear()
         self.fetched.extend(values)
-        mean = sum(value[0] for value in values) / len(values)
+        mean: float = sum(value[0] for value in values) / len(values)
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the objective became {mean} within the last {len(values)} steps: lower --learning-rate, or check the "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SegmentationOutput(NamedTuple):
@@ -28,10 +29,11 @@ Features = tuple[Tensor, ...]
 """What a network's encoders make of a batch; only the network itself knows how to read it."""
 
 
-class SegmentationNetwork(Protocol):
+class SegmentationNetwork(nn.Module, ABC):
     """What all networks can do."""
 
-    def __call__(
+    @abstractmethod
+    def forward(
         self,
         x: Tensor,
         fused_modalities: Tensor,
@@ -46,12 +48,22 @@ class SegmentationNetwork(Protocol):
             available: `[B, 4]` bool, the scans that exist; None: all of them.
             per_modality: whether to compute `separate` and `auxiliary`; None: as the network's training mode.
         """
-        ...
 
+    @abstractmethod
     def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
         """Encode every available modality of scans `[B, 4, D, H, W]`."""
-        ...
 
+    @abstractmethod
     def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
         """Fuse a subset of the modalities, `[B, 4]` bool, into logits `[B, C, D, H, W]`."""
-        ...
+
+    def __call__(
+        self,
+        x: Tensor,
+        fused_modalities: Tensor,
+        available: Tensor | None = None,
+        per_modality: bool | None = None,
+    ) -> SegmentationOutput:
+        """`forward`, with PyTorch's hooks; declared for its type."""
+        output: SegmentationOutput = super().__call__(x, fused_modalities, available, per_modality)
+        return output

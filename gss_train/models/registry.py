@@ -9,7 +9,7 @@ from gss_train.models.rfnet import DEFAULT_WIDTH, RFNet, check_crop_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    from gss_train.models.interface import SegmentationNetwork
 
 
 def _build_rfnet(
@@ -23,7 +23,9 @@ def _build_rfnet(
     )
 
 
-NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int | None, bool], nn.Module]] = {"rfnet": _build_rfnet}
+NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int | None, bool], SegmentationNetwork]] = {
+    "rfnet": _build_rfnet
+}
 
 
 def build_network(
@@ -33,8 +35,8 @@ def build_network(
     crop_size: tuple[int, int, int],
     width: int | None = None,
     activation_checkpointing: bool = False,
-) -> nn.Module:
-    """Build a network; all of them are called as `SegmentationNetwork`.
+) -> SegmentationNetwork:
+    """Build a network.
 
     Args:
         name: one of `NETWORKS`.

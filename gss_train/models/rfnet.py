@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gss_train.models.blocks import ConvolutionUnit, PointwiseUnit
-from gss_train.models.interface import SegmentationOutput
+from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
 from gss_train.models.pointwise import PointwiseConvolution
 from gss_train.models.region_fusion import NUM_MODALITIES, RegionFusion, RegionMapHead
 from gss_train.models.resampling import upsample
@@ -18,9 +18,8 @@ NUM_LEVELS = 4
 COARSEST_STRIDE = 2 ** (NUM_LEVELS - 1)
 DEFAULT_WIDTH = 16
 
-Features: TypeAlias = tuple[Tensor, ...]
-"""Encoder features, finest level first; level l is `[B, M * width * 2**l, D / 2**l, H / 2**l, W / 2**l]`, the
-modalities one after the other on the channel axis."""
+# The features of this network: finest level first; level l is [B, M * width * 2**l, D / 2**l, H / 2**l, W / 2**l], the
+# modalities one after the other on the channel axis.
 
 
 class EncoderLevel(nn.Module):
@@ -137,7 +136,7 @@ class FusionDecoder(nn.Module):
         return (self.classify(x), *reversed(maps))
 
 
-class RFNet(nn.Module):
+class RFNet(SegmentationNetwork):
     """Region-aware fusion network.
 
     Args:

@@ -36,7 +36,9 @@ def test_paper_holds_the_published_hyper_parameters() -> None:
 
 
 def test_flags_override_the_preset() -> None:
-    arguments = "--dataset brats2015 --no-gss --epochs 3 --steps-per-epoch 2 --crop-size 32 40 48 --batch-size 1 --seed 7"
+    arguments = (
+        "--dataset brats2015 --no-gss --epochs 3 --steps-per-epoch 2 --crop-size 32 40 48 --batch-size 1 --seed 7"
+    )
     config = parse_config(arguments.split())
     assert not config.training.gss
     assert (config.training.epochs, config.training.steps_per_epoch, config.training.batch_size) == (3, 2, 1)

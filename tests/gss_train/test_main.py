@@ -8,11 +8,13 @@ import torch
 
 from gss_train.engine.checkpoint import read_checkpoint
 from gss_train.main import main
+from gss_train.phantom import generate_phantoms
 
-SMALL = (
-    "--phantom-subjects 4 --phantom-size 24 24 24 --phantom-test-subjects 1 --crop-size 16 --width 4 --batch-size 2 "
-    "--baseline-epochs 1 --epochs 1 --steps-per-epoch 2 --device cpu"
-).split()
+SMALL = [
+    *("--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"),
+    *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--device", "cpu"),
+    *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,9 @@ def test_gss_is_in_the_objective_only_where_asked(cache: Path, tmp_path: Path) -
 def test_a_seed_repeats_a_run_and_another_does_not(cache: Path, tmp_path: Path) -> None:
     for name, seed in (("first", "3"), ("again", "3"), ("other", "4")):
         assert train(cache, tmp_path / name, "--dataset", "brats2018", "--seed", seed) == 0
-    first, again, other = (read_checkpoint(tmp_path / n / "checkpoint.pt")["weights"] for n in ("first", "again", "other"))
+    first, again, other = (
+        read_checkpoint(tmp_path / n / "checkpoint.pt")["weights"] for n in ("first", "again", "other")
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -80,13 +84,14 @@ def test_init_from_replaces_the_baseline_stage(cache: Path, tmp_path: Path) -> N
 
 
 def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(cache, tmp_path / "first", "--dataset", "brats2020") == 0
-    (raw,) = (cache / "phantom").glob("brats2020-*")
-    capsys.readouterr()
-    arguments = ["--dataset", "brats2020", "--data-root", str(raw), "--cache", str(tmp_path / "cache")]
-    assert main([*SMALL, *arguments, "--output", str(tmp_path / "own"), "--crop-size", "128", "--no-gss"]) == 2
-    assert "names" not in (message := capsys.readouterr()).out
-    assert "PHANTOM" not in message.out
+    raw = tmp_path / "MICCAI_BraTS2020_TrainingData"
+    generate_phantoms("brats2020", raw, 4, 1, (24, 24, 24), compressed=False)
+    arguments = ["--dataset", "brats2020", "--data-root", str(raw), "--no-gss"]
+    assert train(tmp_path / "cache", tmp_path / "run", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"4 subjects found in {raw}" in printed
+    assert "PHANTOM" not in printed
+    assert not (tmp_path / "cache" / "phantom").exists()
 
 
 @pytest.mark.parametrize("exists", [True, False])

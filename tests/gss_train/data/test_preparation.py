@@ -97,6 +97,13 @@ def test_box_grows_on_both_sides_within_the_volume(
     assert prepared.shape[0] == expected[1] - expected[0]
 
 
+def test_the_box_may_grow_beyond_the_minimum_but_is_not_padded_for_it(tmp_path: Path, brats2020: Dataset) -> None:
+    subject = write_and_find(tmp_path / "raw", make_raw((14, 12, 12), ((4, 8), (2, 10), (2, 10))))
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (6, 6, 6), (12, 128, 128))
+    assert prepared.metadata.box == ((0, 12), (0, 12), (0, 12))
+    assert prepared.shape == (12, 12, 12)
+
+
 def test_volumes_below_the_minimum_are_padded_with_background(
     tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
 ) -> None:

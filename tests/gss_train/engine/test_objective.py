@@ -18,7 +18,9 @@ def random_output(seed: int = 0) -> tuple[SegmentationOutput, torch.Tensor]:
     return SegmentationOutput(logits[0], tuple(logits[1:5]), auxiliary, torch.tensor(0.25)), labels
 
 
-def supervised(probabilities: torch.Tensor, labels: torch.Tensor, available: torch.Tensor | None = None) -> torch.Tensor:
+def supervised(
+    probabilities: torch.Tensor, labels: torch.Tensor, available: torch.Tensor | None = None
+) -> torch.Tensor:
     return sum(segmentation_loss(probabilities, labels, available))
 
 
