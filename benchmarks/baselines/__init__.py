@@ -1,0 +1,1 @@
+"""Plain formulations that the kernels are compared with."""
