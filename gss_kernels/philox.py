@@ -40,13 +40,14 @@ def philox_words(seed: Tensor, index: Tensor, block: int) -> tuple[Tensor, Tenso
     c2, c3 = torch.full_like(c0, block), torch.zeros_like(c0)
     key0, key1 = seed & _WORD, (seed >> 32) & _WORD
     for _ in range(_ROUNDS):
-        # The int64 product wraps, yet its 64 bits are those of the unsigned product, so both halves are exact.
+        # The int64 product wraps, yet its 64 bits are those of the unsigned product, so both halves are exact. Its high
+        # half goes on as a word; the low one is cut to a word where it is used.
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0 = ((product1 >> 32) & _WORD) ^ c1 ^ key0
-        c2 = ((product0 >> 32) & _WORD) ^ c3 ^ key1
-        c1, c3 = product1 & _WORD, product0 & _WORD
-        key0, key1 = (key0 + _KEY_STEPS[0]) & _WORD, (key1 + _KEY_STEPS[1]) & _WORD
-    return c0, c1, c2, c3
+        c0 = (product1 >> 32).bitwise_xor_(c1).bitwise_xor_(key0).bitwise_and_(_WORD)
+        c2 = (product0 >> 32).bitwise_xor_(c3).bitwise_xor_(key1).bitwise_and_(_WORD)
+        c1, c3 = product1, product0
+        key0, key1 = key0 + _KEY_STEPS[0], key1 + _KEY_STEPS[1]
+    return c0, c1 & _WORD, c2, c3 & _WORD
 
 
 def random_keep(seed: Tensor, mask_ratio: float, num_modalities: int, index: Tensor) -> Tensor:

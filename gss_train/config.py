@@ -161,16 +161,16 @@ def preset_config(preset: Literal["quick", "paper"]) -> Config:
     if preset == "paper":
         return Config(data=DataOptions(dataset=tyro.MISSING))
     return Config(
-        data=DataOptions(dataset=tyro.MISSING, crop_size=(48,), tumour_share=0.5, workers=0),
-        phantom=PhantomOptions(phantom_subjects=24, phantom_size=(64, 72, 64), phantom_test_subjects=4),
+        data=DataOptions(dataset=tyro.MISSING, crop_size=(32, 40, 32), tumour_share=0.5, workers=0),
+        phantom=PhantomOptions(phantom_subjects=32, phantom_size=(48, 56, 48), phantom_test_subjects=4),
         network=NetworkOptions(width=8),
         training=TrainingOptions(
-            baseline_epochs=8,
+            baseline_epochs=15,
             rounds=1,
-            epochs=4,
+            epochs=6,
             steps_per_epoch=20,
             batch_size=2,
-            learning_rate=2e-3,
+            learning_rate=4e-3,
             fusion_warmup_epochs=0,
         ),
     )

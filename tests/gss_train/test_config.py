@@ -72,4 +72,4 @@ def test_the_tree_is_plain_json() -> None:
     config = parse_config(["--dataset", "brats2015", "--data-root", "raw"])
     values = json.loads(json.dumps(config.to_json()))
     assert values["data"]["data_root"] == "raw"
-    assert values["data"]["crop_size"] == [48]
+    assert values["data"]["crop_size"] == [32, 40, 32]
