@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +18,12 @@ NetworkName = Literal["rfnet"]
 PresetName = Literal["auto", "quick", "paper"]
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _at_least(flag: str, value: float, least: float) -> None:
-    if value < least:
+    if not value >= least or math.isinf(value):
         raise ValueError(f"{flag}: got {value}, need {least} or more")
 
 
@@ -32,6 +38,10 @@ class DataOptions:
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
         workers: loader processes; 0 loads in the training process.
+        split_seed: of the division into training, validation and test subjects; apart from `--seed`, so that runs of
+            different seeds, and runs that start from each other's checkpoints, keep the same test subjects.
+        max_training_subjects: use no more than so many; None for all.
+        max_test_subjects: score no more than so many; None for all.
     """
 
     dataset: DatasetName
@@ -39,7 +49,10 @@ class DataOptions:
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0
-    workers: int = 4
+    workers: int = min(4, os.cpu_count() or 1)
+    split_seed: int = 0
+    max_training_subjects: int | None = None
+    max_test_subjects: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.crop_size) not in {1, 3} or min(self.crop_size, default=0) < 1:
@@ -47,6 +60,10 @@ class DataOptions:
         if not 0 <= self.tumour_share <= 1:
             raise ValueError(f"--tumour-share: got {self.tumour_share}, need a number from 0 to 1")
         _at_least("--workers", self.workers, 0)
+        _at_least("--split-seed", self.split_seed, 0)
+        for name in ("max_training_subjects", "max_test_subjects"):
+            if getattr(self, name) is not None:
+                _at_least(_flag(name), getattr(self, name), 1)
 
     @property
     def crop(self) -> tuple[int, int, int]:
@@ -68,6 +85,11 @@ class PhantomOptions:
     phantom_subjects: int = 24
     phantom_size: tuple[int, int, int] = (96, 112, 96)
     phantom_test_subjects: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least("--phantom-test-subjects", self.phantom_test_subjects, 1)
+        # One subject at least is left for training and one for validation.
+        _at_least("--phantom-subjects", self.phantom_subjects, self.phantom_test_subjects + 2)
 
 
 @dataclass(frozen=True)
@@ -113,11 +135,17 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs", "steps_per_epoch", "batch_size"):
-            _at_least("--" + name.replace("_", "-"), getattr(self, name), 1)
+            _at_least(_flag(name), getattr(self, name), 1)
         for name in ("baseline_epochs", "fusion_warmup_epochs", "weight_decay"):
-            _at_least("--" + name.replace("_", "-"), getattr(self, name), 0)
-        if not self.learning_rate > 0:
-            raise ValueError(f"--learning-rate: got {self.learning_rate}, need a number above 0")
+            _at_least(_flag(name), getattr(self, name), 0)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"--learning-rate: got {self.learning_rate}, need a finite number above 0")
+        baseline_epochs = self.epochs if not self.gss else 0 if self.init_from else self.baseline_epochs
+        if 0 < baseline_epochs <= self.fusion_warmup_epochs:
+            raise ValueError(
+                f"--fusion-warmup-epochs: got {self.fusion_warmup_epochs} for a baseline of {baseline_epochs} epochs, "
+                "whose fused prediction would never be trained: need fewer"
+            )
 
 
 @dataclass(frozen=True)
@@ -161,7 +189,14 @@ def preset_config(preset: Literal["quick", "paper"]) -> Config:
     if preset == "paper":
         return Config(data=DataOptions(dataset=tyro.MISSING))
     return Config(
-        data=DataOptions(dataset=tyro.MISSING, crop_size=(32, 40, 32), tumour_share=0.5, workers=0),
+        data=DataOptions(
+            dataset=tyro.MISSING,
+            crop_size=(32, 40, 32),
+            tumour_share=0.5,
+            workers=0,
+            max_training_subjects=32,
+            max_test_subjects=4,
+        ),
         phantom=PhantomOptions(phantom_subjects=32, phantom_size=(48, 56, 48), phantom_test_subjects=4),
         network=NetworkOptions(width=8),
         training=TrainingOptions(
@@ -185,10 +220,11 @@ def parse_config(arguments: list[str] | None = None) -> Config:
         ValueError: a value out of range; the message names the flag.
         SystemExit: an unknown or unreadable flag, or `--help`.
     """
+    # Faults are left for tyro to find, which says them better.
     selection = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    selection.add_argument("--preset", choices=("auto", "quick", "paper"), default="auto")
-    selection.add_argument("--data-root", "--data_root")
-    selection.add_argument("--device", default="auto")
+    selection.add_argument("--preset", nargs="?", default="auto")
+    selection.add_argument("--data-root", "--data_root", nargs="?")
+    selection.add_argument("--device", nargs="?", default="auto")
     chosen, _ = selection.parse_known_args(arguments)
     preset = chosen.preset
     if preset == "auto":
@@ -196,7 +232,7 @@ def parse_config(arguments: list[str] | None = None) -> Config:
         preset = "paper" if chosen.data_root is not None and has_gpu else "quick"
     config: Config = tyro.cli(
         Annotated[Config, tyro.conf.OmitArgPrefixes],
-        default=preset_config(preset),
+        default=preset_config("paper" if preset == "paper" else "quick"),
         args=arguments,
         prog="python -m gss_train.main",
     )

@@ -5,39 +5,43 @@ from __future__ import annotations
 import sys
 import time
 
-from gss_train.config import parse_config
-from gss_train.data import LayoutError, PreparationError, PreparedError, VolumeError
-from gss_train.engine.checkpoint import CheckpointError
-from gss_train.engine.training import TrainingError
-from gss_train.pipeline import run
+from gss_train.errors import UserError
 
-_SAID_IN_ONE_MESSAGE = (
-    ValueError,
-    OSError,
-    ModuleNotFoundError,
-    LayoutError,
-    VolumeError,
-    PreparationError,
-    PreparedError,
-    CheckpointError,
-    TrainingError,
-)
+_USER_ERROR = 2
+_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, or 2 after an error that was said in one message on standard error.
+        0; 2 after an error that the user can mend, said in one message on standard error; 130 if interrupted.
     """
     started = time.monotonic()
     try:
+        # Here, so that a missing package is said as plainly as any other error.
+        from gss_train.config import parse_config  # noqa: PLC0415
+        from gss_train.pipeline import run  # noqa: PLC0415
+
         run(parse_config(arguments))
-    except _SAID_IN_ONE_MESSAGE as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except ModuleNotFoundError as error:
+        advice = 'pip install -c constraints.txt -e ".[train,demo]" in a clone of this repository'
+        return _fail(f"{error}; {advice}", _USER_ERROR)
+    except (UserError, OSError) as error:
+        return _fail(str(error), _USER_ERROR)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        return _fail(f"the GPU's memory is full: lower --batch-size or --crop-size\n{error}", _USER_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted", _INTERRUPTED)
     print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
     return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -42,12 +42,14 @@ def region_dice(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> Te
     for name, volume in (("prediction", prediction), ("truth", truth)):
         if volume.is_floating_point():
             raise ValueError(f"{name}: got {volume.dtype}, need integer category indices")
-    scores = []
-    for region in REGIONS:
-        predicted, true = (_in_region(volume, dataset.regions[region]) for volume in (prediction, truth))
-        scores.append(_dice(predicted, true))
-    large_enough = predicted.sum(dim=(-3, -2, -1), keepdim=True) >= _SMALLEST_ET_VOXELS
-    scores.append(_dice(predicted & large_enough, true))
+    regions = {
+        region: tuple(_in_region(volume, dataset.regions[region]) for volume in (prediction, truth))
+        for region in REGIONS
+    }
+    scores = [_dice(predicted, true) for predicted, true in regions.values()]
+    predicted_et, true_et = regions["ET"]
+    large_enough = predicted_et.sum(dim=(-3, -2, -1), keepdim=True) >= _SMALLEST_ET_VOXELS
+    scores.append(_dice(predicted_et & large_enough, true_et))
     return torch.stack(scores, dim=-1)
 
 

@@ -11,41 +11,44 @@ import torch
 
 from gss_train.config import Config
 from gss_train.data import DATASETS, Dataset, PreparedSubject, TrainingCrops
-from gss_train.engine.checkpoint import load_weights, save_checkpoint
+from gss_train.engine.checkpoint import LoadedWeights, load_weights, save_checkpoint
 from gss_train.engine.evaluation import evaluate_subsets, read_subject, segment_subsets
 from gss_train.engine.figures import save_summary
 from gss_train.engine.progress import show_progress
-from gss_train.engine.run_folder import RunFolder, describe_environment
+from gss_train.engine.run_folder import RunFolder, describe_environment, refuse_used_folder
 from gss_train.engine.tables import csv_table, markdown_table
 from gss_train.engine.training import EpochRecord, Stage, plan_stages, train
-from gss_train.metrics import SCORES
+from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork, build_network
-from gss_train.sources import prepare_subjects, split
+from gss_train.sources import find_source, prepare
 
 
 def run(config: Config) -> None:
     """Train, evaluate and leave a run folder.
 
     Raises:
-        ValueError: a setting that cannot be used; the message names its flag.
-        FileExistsError: the output folder is not empty.
-        Exception: as the parts say; the callers' errors are those of `gss_train.main`.
+        UserError: a setting, a file or the data cannot be used; the message names it.
+        OSError: the disk is full, or a folder cannot be written.
+        ModuleNotFoundError: an optional package is needed and not installed.
     """
     dataset = DATASETS[config.data.dataset]
     device = _pick_device(config.run.device)
     torch.manual_seed(config.run.seed)
-    network = _build(config, dataset, device)
+    network, loaded = _build(config, dataset, device)
+    output = config.run.output or _default_output(config)
+    refuse_used_folder(output)
     _announce(config, dataset, device, network)
-    folder = RunFolder(config.run.output or _default_output(config))
+    source = find_source(config, dataset)
+    _refuse_leak(config, loaded, source.split.test)
+    subjects = prepare(config, dataset, source)
+
+    folder = RunFolder(output)
     folder.write_json("config.json", config.to_json())
     folder.write_json("environment.json", describe_environment(device))
-
-    subjects = {subject.name: subject for subject in prepare_subjects(config, dataset)}
-    parts = split(config, dataset, list(subjects.values()))
-    folder.write_json("split.json", vars(parts))
-    records = _train(config, dataset, network, [subjects[name] for name in parts.train], device, folder)
+    folder.write_json("split.json", vars(source.split))
+    records = _train(config, dataset, network, [subjects[name] for name in source.split.train], device, folder, loaded)
     network.eval()
-    _evaluate(config, dataset, network, [subjects[name] for name in parts.test], device, folder, records)
+    _evaluate(config, dataset, network, [subjects[name] for name in source.split.test], device, folder, records)
 
 
 def _pick_device(name: str) -> torch.device:
@@ -55,21 +58,36 @@ def _pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: got {name!r}, which cannot be used here: {error}") from error
+        raise UserError(f"--device: got {name!r}, which cannot be used here: {error}") from error
     return device
 
 
-def _build(config: Config, dataset: Dataset, device: torch.device) -> SegmentationNetwork:
-    network = build_network(
-        config.network.network, dataset.num_categories, crop_size=config.data.crop, width=config.network.width
-    )
-    path = config.training.init_from
-    if path is not None:
-        report = load_weights(network, path)
-        keys = "all keys" if report is None else f"{len(report.used)} public keys, {len(report.unused)} not used"
-        print(f"Starting from {path}: {keys}")
+def _build(config: Config, dataset: Dataset, device: torch.device) -> tuple[SegmentationNetwork, LoadedWeights | None]:
+    options = config.network
+    try:
+        network = build_network(
+            options.network, dataset.num_categories, crop_size=config.data.crop, width=options.width
+        )
+    except ValueError as error:
+        raise UserError(f"--network, --crop-size, --width: {error}") from error
+    loaded = None
+    if config.training.init_from is not None:
+        loaded = load_weights(network, config.training.init_from)
+        keys = loaded.public_keys
+        which = "all weights" if keys is None else f"{len(keys.used)} public keys, {len(keys.unused)} not used"
+        print(f"Starting from {config.training.init_from}: {which}")
     network.to(device)
-    return network
+    return network, loaded
+
+
+def _refuse_leak(config: Config, loaded: LoadedWeights | None, test: Sequence[str]) -> None:
+    """Weights must not be tested on subjects that they were trained on."""
+    leaked = sorted(loaded.training_subjects & set(test)) if loaded is not None else []
+    if leaked:
+        raise UserError(
+            f"--init-from: {config.training.init_from} was trained on {len(leaked)} of the {len(test)} test subjects, "
+            f"such as {leaked[0]}; take the --split-seed of its run"
+        )
 
 
 def _announce(config: Config, dataset: Dataset, device: torch.device, network: SegmentationNetwork) -> None:
@@ -77,6 +95,8 @@ def _announce(config: Config, dataset: Dataset, device: torch.device, network: S
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan_stages(config.training))
     crop = "x".join(str(length) for length in config.data.crop)
     print(f"{dataset.title}: {dataset.num_categories} categories ({', '.join(dataset.categories)})")
+    if config.run.preset == "quick" and config.data.data_root is not None:
+        print("Preset quick: a first look at your data, not the published training; that is --preset paper, on a GPU")
     print(f"Preset {config.run.preset}: {config.network.network} with {parameters:,} parameters on {device}")
     print(
         f"Stages: {stages}; {config.training.steps_per_epoch} steps an epoch of {config.training.batch_size} crops of "
@@ -97,26 +117,33 @@ def _train(
     subjects: Sequence[PreparedSubject],
     device: torch.device,
     folder: RunFolder,
+    loaded: LoadedWeights | None,
 ) -> list[EpochRecord]:
     options = config.training
     length = options.batch_size * options.steps_per_epoch
     crops = TrainingCrops(subjects, config.data.crop, length, config.run.seed, config.data.tumour_share)
     total_steps = options.steps_per_epoch * sum(stage.epochs for stage in plan_stages(options))
+    seen = {subject.name for subject in subjects} | (loaded.training_subjects if loaded is not None else set())
     records: list[EpochRecord] = []
     started = time.monotonic()
-
+    network.train()
     with show_progress("training") as meter:
+        note = ""
 
-        def on_step(stage: Stage, step: int, loss: float) -> None:
-            meter(step, total_steps, f"{stage.name}, loss {loss:.3f}")
+        def on_step(stage: Stage, step: int, loss: float | None) -> None:
+            nonlocal note
+            note = note if loss is None else f"{stage.name}, loss {loss:.3f}"
+            meter(step, total_steps, note)
 
-        def on_epoch(record: EpochRecord, optimiser: torch.optim.Optimizer) -> None:
+        def on_epoch(stage: Stage, record: EpochRecord, optimiser: torch.optim.Optimizer) -> None:
             records.append(record)
             folder.log_metrics({"kind": "epoch", **vars(record), "seconds": round(time.monotonic() - started, 3)})
-            progress = {"epoch": record.epoch, "step": record.step, "config": config.to_json()}
+            progress = {"epoch": record.epoch, "step": record.step, "training_subjects": sorted(seen)}
             save_checkpoint(folder.checkpoint, network, optimiser, progress)
+            if record.stage_epoch == stage.epochs:
+                save_checkpoint(folder.stage_checkpoint(stage.name), network, optimiser, progress)
 
-        network.train()
+        meter(0, total_steps)
         train(
             network,
             crops,
@@ -145,9 +172,16 @@ def _evaluate(
     table = markdown_table(scores)
     folder.write_text("subsets.md", table)
     folder.write_text("subsets.csv", csv_table(scores))
-    folder.log_metrics({"kind": "test", "dice": dict(zip(SCORES, scores.mean[-1].tolist(), strict=True))})
+    all_modalities, over_subsets = scores.mean[-1].tolist(), scores.mean.mean(dim=0).tolist()
+    folder.log_metrics(
+        {
+            "kind": "test",
+            "dice_all_modalities": dict(zip(scores.names, all_modalities, strict=True)),
+            "dice_mean_over_subsets": dict(zip(scores.names, over_subsets, strict=True)),
+        }
+    )
     image, truth = read_subject(subjects[0])
     prediction = segment_subsets(network, image.to(device), config.data.crop, [[True] * len(image)])[0].cpu()
-    save_summary(folder.summary, subjects[0].name, image, truth, prediction, dataset, records)
+    save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, records)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}")
     print(f"Run folder: {folder.path}", flush=True)

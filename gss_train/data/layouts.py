@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gss_train.data.conventions import MODALITIES, Dataset
+from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ _NIFTI_ENDINGS = (".nii.gz", ".nii")
 _MISNAMED_LABEL = "W39_1998.09.19_Segm"
 
 
-class LayoutError(Exception):
+class LayoutError(UserError):
     """The data root does not hold the expected subjects; the message shows the expected layout."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from gss_train.data.prepared import (
     sidecar_of,
 )
 from gss_train.data.volumes import Volume, VolumeError, read_volume
+from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +43,7 @@ _UNKNOWN_CATEGORY = 255
 Floats = npt.NDArray[np.float32]
 
 
-class PreparationError(Exception):
+class PreparationError(UserError):
     """Raw files do not fit together; the message names them, what they are and what they should be."""
 
 
@@ -360,6 +362,11 @@ def _attempt_all(
         names = {pool.submit(_attempt, s, dataset, folder, minimum_size, grown_size): s.name for s in subjects}
         for future in as_completed(names):
             yield names[future], future.result()
+    except BrokenProcessPool as error:
+        raise PreparationError(
+            "a process that prepares subjects was killed, for want of memory most likely: "
+            f"{workers} at a time need about 1 GB each"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

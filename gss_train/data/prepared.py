@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gss_train.data.conventions import MODALITIES
+from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ VOXEL_DTYPE = np.dtype([("image", "<f2", (len(MODALITIES),)), ("label", "u1")])
 Triple = tuple[int, int, int]
 
 
-class PreparedError(Exception):
+class PreparedError(UserError):
     """A prepared file is damaged or does not fit its description; the message names it."""
 
 

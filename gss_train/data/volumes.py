@@ -14,12 +14,14 @@ import SimpleITK
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from gss_train.errors import UserError
+
 _NIFTI_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 # ITK's world axes point left, posterior and superior; ours right, anterior and superior.
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
-class VolumeError(Exception):
+class VolumeError(UserError):
     """A file is not a usable volume; the message names it, what it is and what it should be."""
 
 

@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from gss_train.errors import UserError
 from gss_train.models import CheckpointReport, load_public_checkpoint
 
 _FORMAT = "gss-checkpoint-1"
+# What PyTorch's reader raises on files that are cut, altered, or hold more than weights.
+_DAMAGES = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+)
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint cannot be used; the message names the file."""
 
 
@@ -51,18 +65,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file, need a checkpoint") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint of weights: {error}") from error
+    except _DAMAGES as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint of weights: {reason}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, need a dictionary of weights")
     return content
 
 
-def load_weights(network: nn.Module, path: Path) -> CheckpointReport | None:
-    """Load the weights of a checkpoint into a network of the same shape.
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What `load_weights` found.
 
-    Returns:
-        Which keys of a public checkpoint were used; None for one of this software, whose keys all have to fit.
+    Attributes:
+        public_keys: which keys of a public checkpoint were used; None for a checkpoint of this software.
+        training_subjects: names of the subjects that the weights were trained on, as far as known.
+    """
+
+    public_keys: CheckpointReport | None
+    training_subjects: frozenset[str]
+
+
+def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
+    """Load the weights of a checkpoint into a network of the same shape.
 
     Raises:
         CheckpointError: the file cannot be read, or its weights do not fit the network.
@@ -71,19 +96,19 @@ def load_weights(network: nn.Module, path: Path) -> CheckpointReport | None:
     try:
         if content.get("format") == _FORMAT:
             network.load_state_dict(content["weights"])
-            return None
+            return LoadedWeights(None, frozenset(content["progress"].get("training_subjects", ())))
         report = load_public_checkpoint(network, content)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: does not fit the network: {error}") from error
     if report.missing:
         raise CheckpointError(
             f"{path}: lacks {len(report.missing)} weights of the network, such as {report.missing[0]}"
         )
-    return report
+    return LoadedWeights(report, frozenset())
 
 
 def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    scalar = cast("Callable[..., Any]", np.float64(0).__reduce__()[0])
     return [
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss_train.data import MODALITY_SUBSETS, Dataset, PreparedSubject
-from gss_train.metrics import region_dice
+from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject
+from gss_train.metrics import SCORES, region_dice
 from gss_train.models import SegmentationNetwork
 
 Triple = tuple[int, int, int]
@@ -24,15 +24,17 @@ class SubsetScores:
 
     Attributes:
         subjects: names.
-        dice: float64 `[subjects, 15, 4]`, subsets as in `MODALITY_SUBSETS`, scores as in `gss_train.metrics.SCORES`.
+        names: of the scores, the first of `gss_train.metrics.SCORES`.
+        dice: float64 `[subjects, 15, scores]`, subsets as in `MODALITY_SUBSETS`.
     """
 
     subjects: tuple[str, ...]
+    names: tuple[str, ...]
     dice: Tensor
 
     @property
     def mean(self) -> Tensor:
-        """Mean over subjects, `[15, 4]`."""
+        """Mean over subjects, `[15, scores]`."""
         return self.dice.mean(dim=0)
 
 
@@ -45,6 +47,8 @@ def evaluate_subsets(
     progress: Callable[[int, int], None],
 ) -> SubsetScores:
     """Score the network on whole subjects, 15 subsets each.
+
+    ET post-processed, which counts voxels, is left out unless all subjects have BraTS's voxels of 1 mm.
 
     Source: the evaluation protocol of RFNet (Ding et al., ICCV 2021).
 
@@ -63,7 +67,12 @@ def evaluate_subsets(
         truth = label.to(device).expand_as(prediction)
         dice.append(region_dice(prediction, truth, dataset).cpu())
         progress(number + 1, len(subjects))
-    return SubsetScores(tuple(subject.name for subject in subjects), torch.stack(dice))
+    names = SCORES if all(_has_millimetre_voxels(subject) for subject in subjects) else REGIONS
+    return SubsetScores(tuple(subject.name for subject in subjects), names, torch.stack(dice)[..., : len(names)])
+
+
+def _has_millimetre_voxels(subject: PreparedSubject) -> bool:
+    return all(math.isclose(length, 1, rel_tol=0.01) for length in subject.metadata.spacing)
 
 
 def read_subject(subject: PreparedSubject) -> tuple[Tensor, Tensor]:
@@ -103,7 +112,7 @@ def segment_subsets(
             # The sum will do: dividing a voxel's sums by its number of windows does not change which is largest.
             total[number][:, *window] += probabilities
     assert total is not None
-    return total.argmax(dim=1).to(torch.uint8)
+    return torch.stack([probabilities.argmax(dim=0).to(torch.uint8) for probabilities in total])
 
 
 def _windows(shape: Sequence[int], crop_size: Triple) -> Iterator[tuple[slice, ...]]:

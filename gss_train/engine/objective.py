@@ -51,7 +51,7 @@ class Objective:
 
     Args:
         groups: the category groups of the GSS loss.
-        weights: of the terms; a weight of 0 saves the term's computation.
+        weights: of the terms. With a GSS weight of 0 that loss is not computed.
     """
 
     def __init__(self, groups: CategoryGroups, weights: ObjectiveWeights) -> None:
@@ -68,29 +68,22 @@ class Objective:
             seed: of the GSS loss's voxel mask.
 
         Raises:
-            ValueError: `output` lacks a prediction that has a weight.
+            ValueError: `output` lacks the per-modality predictions or the auxiliary ones.
         """
+        if output.separate is None or output.auxiliary is None:
+            raise ValueError("output: has no separate and auxiliary predictions, need both; pass per_modality=True")
         weights = self.weights
         zero = output.regulariser.new_zeros(())
-        fused = separate = auxiliary = gss = zero
-        if weights.fused:
-            fused = _supervised(torch.softmax(output.fused, dim=1), labels)
-        if weights.auxiliary and output.auxiliary is not None:
-            auxiliary = sum((_supervised(probabilities, labels) for probabilities in output.auxiliary), zero)
-        if weights.separate or weights.gss:
-            if output.separate is None:
-                raise ValueError(
-                    "output: has no per-modality predictions, need them; call the network with per_modality"
-                )
-            separate = sum(
-                (
-                    _supervised(torch.softmax(logits, dim=1), labels, available[:, modality])
-                    for modality, logits in enumerate(output.separate)
-                ),
-                zero,
-            )
-            if weights.gss:
-                gss = self.gss(output.separate, seed=seed, available=available)
+        fused = _supervised(torch.softmax(output.fused, dim=1), labels)
+        auxiliary = sum((_supervised(probabilities, labels) for probabilities in output.auxiliary), zero)
+        separate = sum(
+            (
+                _supervised(torch.softmax(logits, dim=1), labels, available[:, modality])
+                for modality, logits in enumerate(output.separate)
+            ),
+            zero,
+        )
+        gss = self.gss(output.separate, seed=seed, available=available) if weights.gss else zero
         total = (
             weights.fused * fused
             + weights.separate * separate

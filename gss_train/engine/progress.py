@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_REMEMBERED = 3600.0
 
 
 class Meter(Protocol):
@@ -42,7 +43,8 @@ def _bar(title: str) -> Iterator[Meter]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console()) as progress:
+    # Steps may be minutes apart: remember their speed for long.
+    with Progress(*columns, console=Console(), speed_estimate_period=_SECONDS_REMEMBERED) as progress:
         task = progress.add_task(title, total=None, note="")
 
         def meter(done: int, total: int, note: str = "") -> None:
@@ -56,14 +58,18 @@ class _Lines:
         self.title = title
         self.start = time.monotonic()
         self.last_line = self.start - _SECONDS_BETWEEN_LINES
+        self.done_before: int | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
+        if self.done_before is None:
+            self.done_before = done
         if done < total and now - self.last_line < _SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
         elapsed = now - self.start
-        left = f", about {_duration(elapsed / done * (total - done))} left" if 0 < done < total else ""
+        new = done - self.done_before
+        left = f", about {_duration(elapsed / new * (total - done))} left" if new and done < total else ""
         print(f"{self.title}: {done}/{total}{', ' + note if note else ''} ({_duration(elapsed)}{left})", flush=True)
 
 

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_PACKAGES = ("gss", "torch", "triton", "numpy", "monai", "nibabel", "SimpleITK", "nilearn")
+from gss_train.errors import UserError
+
+_PACKAGES = (
+    "gss",
+    "torch",
+    "triton",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "SimpleITK",
+    "nilearn",
+    "matplotlib",
+    "tyro",
+    "rich",
+)
+
+
+def refuse_used_folder(path: Path) -> None:
+    """Raise a UserError if `path` is a file or a folder that is not empty, so that no run is overwritten."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"--output: {path} exists and is not an empty folder; name another one")
 
 
 class RunFolder:
     """Writes what a run produces.
 
     Args:
-        path: made if missing; has to be empty, so that no run is overwritten.
+        path: made if missing; has to be empty.
 
     Raises:
-        FileExistsError: `path` is a file or a folder that is not empty.
+        UserError: it is not empty.
     """
 
     def __init__(self, path: Path) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileExistsError(f"--output: {path} exists and is not an empty folder; name another one")
+        refuse_used_folder(path)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
 
@@ -33,6 +53,10 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The latest weights."""
         return self.path / "checkpoint.pt"
+
+    def stage_checkpoint(self, stage: str) -> Path:
+        """The weights at the end of a stage, such as `gss-round-1.pt`."""
+        return self.path / f"{stage.lower().replace(' ', '-')}.pt"
 
     @property
     def summary(self) -> Path:
@@ -67,5 +91,8 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "packages": versions,
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cuda": torch.version.cuda,
+        "processor": platform.processor() or platform.machine(),
+        "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }

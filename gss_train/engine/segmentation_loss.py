@@ -45,10 +45,11 @@ def segmentation_loss(probabilities: Tensor, labels: Tensor, available: Tensor |
     own = probabilities.gather(1, index[:, None]).squeeze(1)
     log_own = own.clamp(_LOWEST_PROBABILITY, 1).log()
     per_sample = -(weights.gather(1, index) * log_own).mean(dim=1)
-    cross_entropy = (per_sample * available).sum() / available.sum().clamp(min=1)
+    # Selections, not products: an unavailable sample may hold anything, NaN included.
+    cross_entropy = torch.where(available, per_sample, 0).sum() / available.sum().clamp(min=1)
 
     overlap = torch.stack([(own * mask).sum(dim=1) for mask in is_category], dim=1)
     total = probabilities.sum(dim=2) + counts
-    overlap, total = ((sums * available[:, None]).sum(dim=0) for sums in (overlap, total))
+    overlap, total = (torch.where(available[:, None], sums, 0).sum(dim=0) for sums in (overlap, total))
     dice = 1 - (2 * overlap / (total + _DICE_SMOOTHING)).mean()
     return SegmentationLoss(cross_entropy, torch.where(available.any(), dice, 0))

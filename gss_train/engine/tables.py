@@ -8,13 +8,12 @@ from collections.abc import Iterable
 
 from gss_train.data import MODALITIES, MODALITY_SUBSETS, subset_name
 from gss_train.engine.evaluation import SubsetScores
-from gss_train.metrics import SCORES
 
 
 def markdown_table(scores: SubsetScores) -> str:
     """Mean Dice in per cent; a filled circle marks a modality that the network was given."""
-    header = (*MODALITIES, *SCORES)
-    lines = [_row(header), _row("---:" if name in SCORES else ":---:" for name in header)]
+    header = (*MODALITIES, *scores.names)
+    lines = [_row(header), _row(":---:" if name in MODALITIES else "---:" for name in header)]
     for subset, values in zip(MODALITY_SUBSETS, scores.mean.tolist(), strict=True):
         lines.append(_row([*("●" if flag else "○" for flag in subset), *_percent(values)]))
     lines.append(_row(["mean", *[""] * (len(MODALITIES) - 1), *_percent(scores.mean.mean(dim=0).tolist())]))
@@ -22,15 +21,21 @@ def markdown_table(scores: SubsetScores) -> str:
 
 
 def csv_table(scores: SubsetScores) -> str:
-    """Dice of every subject and subset as a number from 0 to 1, then the mean over subjects."""
+    """Dice of every subject and subset as a number from 0 to 1, with means over subjects and over subsets."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("subject", "modalities", *SCORES))
+    writer.writerow(("subject", "modalities", *(f"{name} (0 to 1)" for name in scores.names)))
     rows = [*zip(scores.subjects, scores.dice.tolist(), strict=True), ("mean", scores.mean.tolist())]
     for name, values_by_subset in rows:
         for subset, values in zip(MODALITY_SUBSETS, values_by_subset, strict=True):
-            writer.writerow((name, subset_name(subset), *(f"{value:.6f}" for value in values)))
+            writer.writerow((name, subset_name(subset), *_fractions(values)))
+        columns = zip(*values_by_subset, strict=True)
+        writer.writerow((name, "mean", *_fractions([sum(column) / len(column) for column in columns])))
     return text.getvalue()
+
+
+def _fractions(values: list[float]) -> list[str]:
+    return [f"{value:.6f}" for value in values]
 
 
 def _percent(values: list[float]) -> list[str]:

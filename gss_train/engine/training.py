@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,14 @@ from gss_kernels import CategoryGroups
 from gss_train.config import TrainingOptions
 from gss_train.data import Crop, TrainingCrops, augment, draw_subsets
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, ObjectiveWeights
+from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork
 
 _DECAY_POWER = 0.9
 _STEPS_BETWEEN_GATHERS = 10
 
 
-class TrainingError(Exception):
+class TrainingError(UserError):
     """Training cannot go on."""
 
 
@@ -47,6 +48,7 @@ class EpochRecord:
 
     Attributes:
         stage: name of the stage.
+        stage_epoch: 1 for the first of the stage.
         epoch: 1 for the first of the run, counted through all stages.
         step: optimiser steps so far.
         learning_rate: of the epoch.
@@ -54,6 +56,7 @@ class EpochRecord:
     """
 
     stage: str
+    stage_epoch: int
     epoch: int
     step: int
     learning_rate: float
@@ -79,8 +82,8 @@ def train(
     workers: int,
     device: torch.device,
     seed: int,
-    on_step: Callable[[Stage, int, float], None],
-    on_epoch: Callable[[EpochRecord, torch.optim.Optimizer], None],
+    on_step: Callable[[Stage, int, float | None], None],
+    on_epoch: Callable[[Stage, EpochRecord, torch.optim.Optimizer], None],
 ) -> None:
     """Train all stages.
 
@@ -92,13 +95,15 @@ def train(
         workers: loader processes.
         device: to train on.
         seed: of augmentation, modality subsets and voxel masks.
-        on_step: called now and then with the stage, the steps done in all and the mean objective since the last call.
+        on_step: called after each step with the stage, the steps done in all and, every tenth step, the mean objective
+            since the last time: reading it from the device more often would hold the device up.
         on_epoch: called after each epoch.
 
     Raises:
         TrainingError: the objective is no longer finite.
     """
     epoch = step = 0
+    loader = _loader(crops, options.batch_size, workers, device)
     for stage in plan_stages(options):
         optimiser = torch.optim.Adam(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, amsgrad=True
@@ -110,13 +115,13 @@ def train(
             objective = Objective(groups, _weights_in_epoch(stage, stage_epoch))
             gathered = _Gathered()
             crops.set_epoch(epoch)
-            for batch in _loader(crops, options.batch_size, workers, device):
+            for batch in loader:
                 gathered.add(_train_step(network, batch, objective, optimiser, device, step_generator(seed, step)))
                 step += 1
-                if step % _STEPS_BETWEEN_GATHERS == 0:
-                    on_step(stage, step, gathered.gather())
+                on_step(stage, step, gathered.gather() if step % _STEPS_BETWEEN_GATHERS == 0 else None)
             epoch += 1
-            on_epoch(EpochRecord(stage.name, epoch, step, learning_rate, gathered.means()), optimiser)
+            record = EpochRecord(stage.name, stage_epoch + 1, epoch, step, learning_rate, gathered.means())
+            on_epoch(stage, record, optimiser)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -154,8 +159,10 @@ def _weights_in_epoch(stage: Stage, stage_epoch: int) -> ObjectiveWeights:
     return ObjectiveWeights(0.0, weights.separate, weights.auxiliary, weights.gss)
 
 
-def _loader(crops: TrainingCrops, batch_size: int, workers: int, device: torch.device) -> Iterator[Crop]:
-    return iter(DataLoader(crops, batch_size, num_workers=workers, pin_memory=device.type == "cuda"))
+def _loader(crops: TrainingCrops, batch_size: int, workers: int, device: torch.device) -> Iterable[Crop]:
+    return DataLoader(
+        crops, batch_size, num_workers=workers, pin_memory=device.type == "cuda", persistent_workers=workers > 0
+    )
 
 
 class _Gathered:

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             _print_progress,
             compressed=options.compressed,
         )
-    except (ValueError, FileExistsError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{len(folders)} {options.dataset} subjects in {options.out}")

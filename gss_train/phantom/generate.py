@@ -148,10 +148,11 @@ def _claim(out: Path, settings: Settings) -> None:
 
 def _require_packages(settings: Settings) -> None:
     writer = "SimpleITK" if settings.dataset == "brats2015" else "nibabel"
-    needed = {"nilearn": "demo", "scipy": "demo", writer: "train"}
-    for package, extra in needed.items():
+    for package in ("nilearn", "scipy", writer):
         if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f'the phantom needs {package}: pip install "gss[{extra}]"', name=package)
+            raise ModuleNotFoundError(
+                f'the phantom needs {package}: pip install -e ".[demo]" in a clone of this repository', name=package
+            )
 
 
 def _write_subjects(

@@ -56,6 +56,12 @@ def test_flags_override_the_preset() -> None:
         (["--dataset", "brats2015", "--learning-rate", "-1"], "--learning-rate"),
         (["--dataset", "brats2015", "--crop-size", "32", "32"], "--crop-size"),
         (["--dataset", "brats2015", "--tumour-share", "2"], "--tumour-share"),
+        (["--dataset", "brats2015", "--preset", "best"], "--preset"),
+        (["--dataset", "brats2015", "--data-root"], "--data-root"),
+        (["--dataset", "brats2015", "--preset", "paper", "--no-gss", "--epochs", "20"], "--fusion-warmup-epochs"),
+        (["--dataset", "brats2015", "--phantom-subjects", "5"], "--phantom-subjects"),
+        (["--dataset", "brats2015", "--max-test-subjects", "0"], "--max-test-subjects"),
+        (["--dataset", "brats2015", "--weight-decay", "nan"], "--weight-decay"),
         (["--dataset", "brats2015", "--no-such-flag"], "--no-such-flag"),
     ],
 )

@@ -42,7 +42,8 @@ def test_a_run_without_data_says_so_and_leaves_everything(
     table = (output / "subsets.md").read_text()
     assert table in printed
     assert len(table.splitlines()) == 18
-    assert len((output / "subsets.csv").read_text().splitlines()) == 1 + 2 * 15
+    assert table.splitlines()[0] == "| FLAIR | T1ce | T1 | T2 | WT | TC | ET |"
+    assert len((output / "subsets.csv").read_text().splitlines()) == 1 + 2 * 16
     assert json.loads((output / "config.json").read_text())["data"]["dataset"] == dataset
     assert json.loads((output / "environment.json").read_text())["packages"]["torch"] == torch.__version__
     split = json.loads((output / "split.json").read_text())
@@ -52,6 +53,7 @@ def test_a_run_without_data_says_so_and_leaves_everything(
         ("epoch", "GSS round 1"),
         ("test", None),
     ]
+    assert {path.name for path in output.glob("*.pt")} == {"checkpoint.pt", "baseline.pt", "gss-round-1.pt"}
     assert (output / "summary.png").read_bytes().startswith(b"\x89PNG")
     assert read_checkpoint(output / "checkpoint.pt")["progress"]["step"] == 4
 
@@ -76,11 +78,25 @@ def test_a_seed_repeats_a_run_and_another_does_not(cache: Path, tmp_path: Path) 
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_init_from_replaces_the_baseline_stage(cache: Path, tmp_path: Path) -> None:
+def test_init_from_replaces_the_baseline_stage(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0
     checkpoint = str(tmp_path / "baseline" / "checkpoint.pt")
     assert train(cache, tmp_path / "gss", "--dataset", "brats2018", "--init-from", checkpoint) == 0
     assert [line["stage"] for line in metrics(tmp_path / "gss") if line["kind"] == "epoch"] == ["GSS round 1"]
+    # Another split would test on subjects that the checkpoint was trained on.
+    leaking = ["--dataset", "brats2018", "--init-from", checkpoint, "--split-seed", "2"]
+    assert train(cache, tmp_path / "leak", *leaking) == 2
+    assert "--split-seed" in capsys.readouterr().err
+
+
+def test_no_more_subjects_are_used_than_asked_for(cache: Path, tmp_path: Path) -> None:
+    limits = ["--phantom-subjects", "6", "--phantom-test-subjects", "2"]
+    few = ["--max-training-subjects", "1", "--max-test-subjects", "1"]
+    assert train(cache, tmp_path / "run", "--dataset", "brats2018", *limits, *few) == 0
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert {part: len(names) for part, names in split.items()} == {"train": 1, "validation": 1, "test": 1}
+    prepared = [path.stem for path in cache.glob("prepared/brats2018-6-*/*.npy")]
+    assert sorted(prepared) == sorted(split["train"] + split["test"])
 
 
 def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +122,7 @@ def test_a_missing_or_empty_data_root_shows_the_expected_layout(
     assert str(root) in message
     assert "VSD.Brain" in message
     assert "HGG" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_earlier_run_is_not_overwritten(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

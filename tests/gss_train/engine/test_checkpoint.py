@@ -29,11 +29,12 @@ def small_network(seed: int) -> nn.Module:
 
 def test_weights_come_back(tmp_path: Path) -> None:
     saved, loaded = small_network(0), small_network(1)
-    save_checkpoint(tmp_path / "checkpoint.pt", saved, torch.optim.Adam(saved.parameters()), {"epoch": 3})
-    assert load_weights(loaded, tmp_path / "checkpoint.pt") is None
+    progress = {"epoch": 3, "training_subjects": ["a", "b"]}
+    save_checkpoint(tmp_path / "checkpoint.pt", saved, torch.optim.Adam(saved.parameters()), progress)
+    assert load_weights(loaded, tmp_path / "checkpoint.pt").training_subjects == {"a", "b"}
     for name, weight in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
-    assert read_checkpoint(tmp_path / "checkpoint.pt")["progress"] == {"epoch": 3}
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["progress"] == progress
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 

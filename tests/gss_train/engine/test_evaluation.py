@@ -7,6 +7,7 @@ from torch import Tensor
 from gss_train.data import MODALITY_SUBSETS
 from gss_train.engine.evaluation import SubsetScores, segment_subsets
 from gss_train.engine.tables import csv_table, markdown_table
+from gss_train.metrics import SCORES
 
 
 class BrightestModality:
@@ -62,7 +63,7 @@ def test_a_volume_smaller_than_the_window_is_refused() -> None:
 
 def test_tables_hold_every_subset_and_the_means() -> None:
     dice = torch.rand(2, 15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    scores = SubsetScores(("a", "b"), dice)
+    scores = SubsetScores(("a", "b"), SCORES, dice)
     lines = markdown_table(scores).splitlines()
     assert len(lines) == 2 + 15 + 1
     all_four = next(line for line in lines if line.startswith("| ● | ● | ● | ● |"))
@@ -70,6 +71,9 @@ def test_tables_hold_every_subset_and_the_means() -> None:
         pytest.approx(100 * value, abs=0.006) for value in dice[:, -1].mean(dim=0).tolist()
     ]
     rows = csv_table(scores).splitlines()
-    assert rows[0] == "subject,modalities,WT,TC,ET,ET post-processed"
-    assert len(rows) == 1 + 3 * 15
+    assert rows[0].startswith("subject,modalities,WT (0 to 1),TC (0 to 1),")
+    assert len(rows) == 1 + 3 * 16
+    mean = rows[-1].split(",")
+    assert mean[:2] == ["mean", "mean"]
+    assert float(mean[2]) == pytest.approx(dice[..., 0].mean().item(), abs=1e-6)
     assert rows[15].split(",")[:3] == ["a", "FLAIR+T1ce+T1+T2", f"{dice[0, -1, 0].item():.6f}"]

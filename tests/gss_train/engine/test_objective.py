@@ -50,5 +50,5 @@ def test_published_baseline_counts_separate_fully_and_has_no_gss() -> None:
 
 def test_a_network_without_own_predictions_is_refused() -> None:
     output, labels = random_output()
-    with pytest.raises(ValueError, match="per_modality"):
+    with pytest.raises(ValueError, match="separate"):
         Objective(BRATS_2018, BASELINE)(output._replace(separate=None), labels, torch.ones(2, 4, dtype=torch.bool), 0)

@@ -43,6 +43,7 @@ def test_equals_the_formulas() -> None:
 def test_unavailable_samples_leave_the_mean_and_the_sums() -> None:
     probabilities, labels = random_batch(1)
     available = torch.tensor([True, False, True])
+    probabilities[1, 2, 0] = torch.nan
     loss = segmentation_loss(probabilities, labels, available)
     alone = segmentation_loss(probabilities[available], labels[available])
     torch.testing.assert_close(loss, alone)

@@ -117,7 +117,7 @@ def test_impossible_requests_name_the_argument(tmp_path: Path, changed: dict[str
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = "gss_train.phantom.generate.importlib.util.find_spec"
     monkeypatch.setattr(find_spec, lambda name: None if name == "nilearn" else object())
-    with pytest.raises(ModuleNotFoundError, match=r'nilearn: pip install "gss\[demo\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'nilearn: pip install -e "\.\[demo\]"'):
         generate_phantoms("brats2015", tmp_path / "new", 1, seed=0, size=TINY)
 
 
