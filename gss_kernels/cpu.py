@@ -6,6 +6,7 @@ backward pass turns the one into the gradient in place. Formulas: docs of `gss_k
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from gss_kernels.inputs import GroupLogits, VoxelMask, optional
 from gss_kernels.philox import random_keep
 from gss_kernels.settings import DistillationSettings, VoteSettings
 
-# Measured on two cores with M=4, C=4: below it the cost of a call shows, above it a chunk leaves the L2 cache.
-_CHUNK_VOXELS = 16_384
+# Measured on two cores with M=4, C=4: below it the cost of calls shows, above it a single thread runs out of cache.
+_CHUNK_VOXELS = 32_768
 
 
 def cpu_loss(
@@ -66,7 +67,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Exponentials:
-    """`[m, C, n]` for the m present modalities; the sums over C are `[m, 1, n]`.
+    """`[m, C, n]` for the m present modalities; the sums over C are `[m, n]`.
 
     `student_log` is `log q`, `student` is `q`; `sharp / sharp_sum` would be `p`.
     """
@@ -164,7 +165,10 @@ class _ChunkedLoss(torch.autograd.Function):
             _accumulate(sums, chunk, exponentials, chunk_target, keep, call.distillation)
             if student_views is not None and target is not None:
                 target[chunk.sample, :, chunk.voxels] = chunk_target
-                _store(student_views, chunk, _masked(exponentials.student, keep))
+                for view, student in zip(
+                    _chunk_views(student_views, chunk), _masked(exponentials.student, keep), strict=True
+                ):
+                    view.copy_(student)
         weights = sums.weights(call.distillation.class_weighting)
         ctx.call = call
         ctx.saved = _Saved(weights, target, students)
@@ -188,16 +192,19 @@ def _gradients(call: _Call, saved: _Saved, logits: GroupLogits, upstream: Tensor
     results = students if students is not None else _gradient_buffers(logits)
     logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
     for chunk in call.chunks():
+        views = _chunk_views(result_views, chunk)
         if students is not None and saved.target is not None:
-            student = _chunk_logits(result_views, chunk)
-            target = saved.target[chunk.sample, :, chunk.voxels]
+            chunk_students, target = views, saved.target[chunk.sample, :, chunk.voxels]
         else:
             exponentials = _exponentials(_chunk_logits(logit_views, chunk), call.vote.temperature)
             target = _soft_target(exponentials, chunk, call.groups, call.vote)
-            student = _masked(exponentials.student, call.keep(chunk))
-        pull = coefficients[chunk.sample, chunk.modalities][:, :, None] * target
-        pull.masked_fill_(~(student >= call.distillation.clamp), 0)
-        _store(result_views, chunk, student.mul(pull.sum(dim=1, keepdim=True)).sub_(pull))
+            chunk_students = list(_masked(exponentials.student, call.keep(chunk)))
+        for modality, student, view in zip(chunk.modalities, chunk_students, views, strict=True):
+            pull = coefficients[chunk.sample, modality][:, None] * target
+            pull.masked_fill_(student < call.distillation.clamp, 0)
+            student.mul_(pull.sum(dim=0)).sub_(pull)
+            if student is not view:
+                view.copy_(student)
     return results
 
 
@@ -210,14 +217,15 @@ def _voxel_views(logits: GroupLogits) -> tuple[Tensor, ...]:
     return tuple(tensor.flatten(2) for tensor in logits.per_modality())
 
 
+def _chunk_views(views: tuple[Tensor, ...], chunk: _Chunk) -> list[Tensor]:
+    """The chunk of each present modality, `[C, n]`."""
+    return [views[modality][chunk.sample, :, chunk.voxels] for modality in chunk.modalities]
+
+
 def _chunk_logits(views: tuple[Tensor, ...], chunk: _Chunk) -> Tensor:
-    """`[m, C, n]`, a contiguous copy."""
-    return torch.stack([views[modality][chunk.sample, :, chunk.voxels] for modality in chunk.modalities])
-
-
-def _store(views: tuple[Tensor, ...], chunk: _Chunk, values: Tensor) -> None:
-    for modality, value in zip(chunk.modalities, values, strict=True):
-        views[modality][chunk.sample, :, chunk.voxels] = value
+    """`[m, C, n]`, a contiguous copy in the dtype of the computation."""
+    logits = torch.stack(_chunk_views(views, chunk))
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _masked(student: Tensor, keep: Tensor | None) -> Tensor:
@@ -226,75 +234,71 @@ def _masked(student: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def _exponentials(z: Tensor, temperature: float) -> _Exponentials:
-    z = z if z.dtype == torch.float64 else z.float()
+    """Overwrites z."""
     shifted = z.sub_(z.amax(dim=1, keepdim=True))
-    tempered_log = shifted / temperature
-    tempered = tempered_log.exp()
-    if temperature in (2.0, 4.0, 8.0, 16.0):
-        sharp = tempered.square()
-        for _ in range(int(math.log2(temperature)) - 1):
+    student_log = shifted / temperature
+    student = student_log.exp()
+    squarings = {2.0: 1, 4.0: 2, 8.0: 3, 16.0: 4}.get(temperature, 0)
+    if squarings:
+        # A power of the tempered exponential is cheaper than another exponential.
+        sharp = torch.mul(student, student, out=shifted)
+        for _ in range(squarings - 1):
             sharp.square_()
     else:
         sharp = shifted.exp_()
-    tempered_sum = tempered.sum(dim=1, keepdim=True)
+    student_sum = student.sum(dim=1, keepdim=True)
     return _Exponentials(
         sharp=sharp,
-        sharp_sum=sharp.sum(dim=1, keepdim=True),
-        student_log=tempered_log.sub_(tempered_sum.log()),
-        student=tempered.div_(tempered_sum),
+        sharp_sum=sharp.sum(dim=1),
+        student_log=student_log.sub_(student_sum.log()),
+        student=student.div_(student_sum),
     )
 
 
 def _soft_target(exponentials: _Exponentials, chunk: _Chunk, groups: CategoryGroups, vote: VoteSettings) -> Tensor:
-    """Soft target of the chunk, `[C, n]`. Without division: `p > tau` is `e > tau * sum(e)`."""
-    leader_bar = vote.leader_threshold * exponentials.sharp_sum
-    member_bar = vote.member_threshold * exponentials.sharp_sum
-    confident_leaders = exponentials.sharp > leader_bar
-    confident_members = exponentials.sharp > member_bar
+    """Soft target of the chunk, `[C, n]`."""
+    # Without division: p > tau is e > tau * sum(e).
+    leader_bars = (vote.leader_threshold * exponentials.sharp_sum).unbind()
+    member_bars = (vote.member_threshold * exponentials.sharp_sum).unbind()
     minimum = exponentials.student.amin(dim=0)
     target = torch.empty_like(minimum)
-    for category, leaders in enumerate(groups.leaders):
-        rows = [row for row, modality in enumerate(chunk.modalities) if modality in leaders]
-        others = [row for row in range(len(chunk.modalities)) if row not in rows]
-        target[category] = _vote(
-            exponentials.student[:, category],
-            confident_leaders[:, category],
-            confident_members[:, category],
+    for category, indices in enumerate(groups.leaders):
+        sharp, student = exponentials.sharp[:, category].unbind(), exponentials.student[:, category].unbind()
+        leaders = [row for row, modality in enumerate(chunk.modalities) if modality in indices]
+        members = [row for row in range(len(chunk.modalities)) if row not in leaders]
+        by_members = _members_vote(
+            [sharp[row] > member_bars[row] for row in members],
+            [student[row] for row in members],
             minimum[category],
-            rows,
-            others,
-            vote,
+            counts=vote.semantics == "paper" or len(leaders) != 1,
+        )
+        target[category] = _leaders_vote(
+            [sharp[row] > leader_bars[row] for row in leaders], [student[row] for row in leaders], by_members, vote
         )
     total = target.sum(dim=0)
     return target.div_(total.masked_fill_(total == 0, 1))
 
 
-def _vote(
-    student: Tensor,
-    confident_leaders: Tensor,
-    confident_members: Tensor,
-    minimum: Tensor,
-    leaders: list[int],
-    members: list[int],
-    vote: VoteSettings,
-) -> Tensor:
-    """One category's un-normalised target s, `[n]`, from the rows of its leaders and members."""
-    result = minimum
-    released = vote.semantics == "released"
-    if members:
-        mean = student[members].sum(dim=0).mul_(1 / len(members))
-        if released and len(leaders) == 1:
-            mean = torch.zeros_like(mean)
-        result = torch.where(confident_members[members].all(dim=0), mean, result)
-    if len(leaders) == 1:
-        return torch.where(confident_leaders[leaders[0]], student[leaders[0]], result)
-    if leaders:
-        lowest, highest = student[leaders].aminmax(dim=0)
-        blend = highest - vote.leader_blend * (highest - lowest)
-        agreed = highest + blend if released else highest
-        result = torch.where(confident_leaders[leaders].any(dim=0), blend, result)
-        result = torch.where(confident_leaders[leaders].all(dim=0), agreed, result)
-    return result
+def _members_vote(confident: list[Tensor], students: list[Tensor], minimum: Tensor, *, counts: bool) -> Tensor:
+    """What the members decide, `[n]`: where all are confident their mean, 0 if it does not count; else the minimum."""
+    if not students:
+        return minimum
+    mean = functools.reduce(torch.add, students) / len(students) if counts else minimum.new_zeros(())
+    return torch.where(functools.reduce(torch.logical_and, confident), mean, minimum)
+
+
+def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Tensor, vote: VoteSettings) -> Tensor:
+    """What the leaders decide where one is confident at least, `[n]`; `otherwise` elsewhere."""
+    if not students:
+        return otherwise
+    if len(students) == 1:
+        return torch.where(confident[0], students[0], otherwise)
+    highest = functools.reduce(torch.maximum, students)
+    lowest = functools.reduce(torch.minimum, students)
+    blend = torch.lerp(highest, lowest, vote.leader_blend)
+    agreed = highest + blend if vote.semantics == "released" else highest
+    result = torch.where(functools.reduce(torch.logical_or, confident), blend, otherwise)
+    return torch.where(functools.reduce(torch.logical_and, confident), agreed, result)
 
 
 def _accumulate(
@@ -305,21 +309,27 @@ def _accumulate(
     keep: Tensor | None,
     distillation: DistillationSettings,
 ) -> None:
-    floor = math.log(distillation.clamp)
-    student_log = exponentials.student_log
-    # clamp_ would keep NaN as well, but only by PyTorch's choice; the comparison says what is meant.
-    student_log.masked_fill_(student_log < floor, floor)
-    divergence = student_log.neg_().mul_(target)
-    if distillation.divergence == "kl":
-        divergence.add_(torch.special.xlogy(target, target))
-    kept_target = target.expand(len(chunk.modalities), -1, -1)
-    if keep is not None:
-        # Selections, not products: at a masked voxel not even a NaN may count.
-        divergence.masked_fill_(~keep[:, None], 0)
-        kept_target = kept_target.masked_fill(~keep[:, None], 0)
-        kept = keep.sum(dim=1)
-    else:
-        kept = torch.full((len(chunk.modalities),), target.shape[1])
-    sums.kept[chunk.sample, chunk.modalities] += kept
-    sums.target[chunk.sample, chunk.modalities] += kept_target.sum(dim=2)
-    sums.divergence[chunk.sample, chunk.modalities] += divergence.sum(dim=2)
+    """Add the chunk to the sums; overwrites `student_log`."""
+    # clamp_ keeps NaN.
+    cross = exponentials.student_log.clamp_(min=math.log(distillation.clamp)).mul_(target)
+    entropy = torch.special.xlogy(target, target) if distillation.divergence == "kl" else torch.zeros_like(target)
+    weight = target.new_ones(cross.shape[::2]) if keep is None else keep.to(target.dtype)
+    rows = (chunk.sample, chunk.modalities)
+    sums.kept[rows] += weight.sum(dim=1)
+    sums.target[rows] += _weighted_sum(weight, target)
+    sums.divergence[rows] += _weighted_sum(weight, entropy) - _weighted_sum(weight, cross)
+
+
+def _weighted_sum(weight: Tensor, values: Tensor) -> Tensor:
+    """`sum_n weight * values`, `[m, C]`, of values `[C, n]` or `[m, C, n]`; a NaN of weight 0 does not count."""
+    result = _multiply(weight, values)
+    if not bool(result.isnan().any()):
+        return result
+    invalid = values.isnan()
+    return _multiply(weight, values.masked_fill(invalid, 0)).masked_fill_(
+        _multiply(weight, invalid.to(weight.dtype)) > 0, math.nan
+    )
+
+
+def _multiply(weight: Tensor, values: Tensor) -> Tensor:
+    return weight @ values.T if values.dim() == 2 else torch.bmm(values, weight[:, :, None]).squeeze(2)

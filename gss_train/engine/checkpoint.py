@@ -36,7 +36,11 @@ class CheckpointError(UserError):
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Write weights, optimiser state and `progress` (plain values) to `path`, replacing it at once or not at all."""
+    """Write weights, optimiser state and `progress` (plain values) to `path`, replacing it at once or not at all.
+
+    Raises:
+        OSError: the file cannot be written; the old one is still there.
+    """
     partial = path.with_name(path.name + ".partial")
     content = {
         "format": _FORMAT,
@@ -44,10 +48,15 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
         "optimiser": optimiser.state_dict(),
         "progress": progress,
     }
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer may hide the system's error behind one of its own, and neither names the file.
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written, is the disk full? {error}") from error
     partial.replace(path)
 
 

@@ -61,6 +61,7 @@ def evaluate_subsets(
         progress: called with the number of finished subjects and that of all.
     """
     dice = []
+    progress(0, len(subjects))
     for number, subject in enumerate(subjects):
         image, label = read_subject(subject)
         prediction = segment_subsets(network, image.to(device), crop_size, MODALITY_SUBSETS)

@@ -80,10 +80,10 @@ def _show(
 
 def _draw_curves(axes: Sequence[Axes], epochs: Sequence[EpochRecord]) -> None:
     for axis, name in zip(axes, _CURVES, strict=True):
-        for stage in dict.fromkeys(record.stage for record in epochs):
+        for number, stage in enumerate(dict.fromkeys(record.stage for record in epochs)):
             points = [(record.epoch, record.terms[name]) for record in epochs if record.stage == stage]
             if any(value for _, value in points):
-                axis.plot(*zip(*points, strict=True), marker=".", label=stage)
+                axis.plot(*zip(*points, strict=True), marker=".", color=f"C{number}", label=stage)
         axis.set_title(f"{name} loss", fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.tick_params(labelsize=7)
