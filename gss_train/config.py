@@ -200,9 +200,9 @@ def preset_config(preset: Literal["quick", "paper"]) -> Config:
         phantom=PhantomOptions(phantom_subjects=32, phantom_size=(48, 56, 48), phantom_test_subjects=4),
         network=NetworkOptions(width=8),
         training=TrainingOptions(
-            baseline_epochs=15,
+            baseline_epochs=11,
             rounds=1,
-            epochs=6,
+            epochs=5,
             steps_per_epoch=20,
             batch_size=2,
             learning_rate=4e-3,
