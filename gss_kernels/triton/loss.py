@@ -100,7 +100,7 @@ def forward_kernel(
     target_sums = (zeros,) * (M * C)
     divergence_sums = (zeros,) * (M * C)
     for block in tl.range(program, tl.cdiv(num_voxels, BLOCK), programs):
-        start = tl.to_tensor(block).to(tl.int64) * BLOCK
+        start = tl.cast(block, tl.int64) * BLOCK
         target, _, student_log, inside, present, enough = target_and_students(
             pointers,
             stride_b,
@@ -188,7 +188,7 @@ def finish_kernel(
     entry = m[:, None] * C + c[None, :]
     total = 0.0
     for sample in tl.range(0, num_samples):
-        row = partial_pointer + tl.to_tensor(sample).to(tl.int64) * (M + 2 * M * C) * programs
+        row = partial_pointer + tl.cast(sample, tl.int64) * (M + 2 * M * C) * programs
         kept = tl.zeros((M_PADDED,), tl.float32)
         target = tl.zeros((M_PADDED, C_PADDED), tl.float32)
         divergence = tl.zeros((M_PADDED, C_PADDED), tl.float32)
@@ -303,7 +303,7 @@ def backward_kernel(
             pulls_sum += pull
         for c in tl.static_range(C):
             gradient = tl.where(keep[m], student[m * C + c] * pulls_sum - pulls[c], 0.0)
-            pointer = gradient_pointers[m] + (base + tl.to_tensor(gradient_stride_c).to(tl.int64) * c)
+            pointer = gradient_pointers[m] + (base + tl.cast(gradient_stride_c, tl.int64) * c)
             pointer = pointer + offsets * gradient_stride_v
             tl.store(pointer, gradient.to(pointer.dtype.element_ty), mask=inside)
 

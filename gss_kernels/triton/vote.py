@@ -37,7 +37,7 @@ def load_logits(pointers, present, base, stride_c, positions, inside, M: tl.cons
     logits = ()
     for m in tl.static_range(M):
         for c in tl.static_range(C):
-            pointer = pointers[m] + (base + tl.to_tensor(stride_c).to(tl.int64) * c)
+            pointer = pointers[m] + (base + tl.cast(stride_c, tl.int64) * c)
             value = tl.load(pointer + positions, mask=inside & present[m], other=0.0)
             logits = logits + (value.to(tl.float32),)
     return logits
@@ -228,7 +228,7 @@ def keep_voxels(
     for m in tl.static_range(M):
         kept = inside & present[m] & enough
         if MASK == KEEP_DRAWN:
-            kept = kept & (words[m] > tl.to_tensor(last_masked_word).to(tl.uint32))
+            kept = kept & (words[m] > tl.cast(last_masked_word, tl.uint32))
         if MASK == KEEP_GIVEN:
             row = (sample * M + m).to(tl.int64) * num_voxels + start
             kept = kept & (tl.load(keep_pointer + row + offsets, mask=inside, other=0) != 0)

@@ -37,8 +37,8 @@ def keep_kernel(
         seed_pointer,
         seed_pointer,
         last_word,
-        tl.to_tensor(sample).to(tl.int32),
-        tl.to_tensor(start).to(tl.int64),
+        tl.cast(sample, tl.int32),
+        tl.cast(start, tl.int64),
         offsets,
         offsets >= 0,
         (True,) * count,
@@ -54,8 +54,8 @@ def keep_kernel(
 @triton.jit
 def load_kernel(address, out_pointer, base, stride_c, count: tl.constexpr, size: tl.constexpr):
     offsets = tl.arange(0, size)
-    memory = tl.to_tensor(address).to(tl.int64).to(tl.pointer_type(tl.int8))
-    logits = load_logits((memory,), (True,), tl.to_tensor(base).to(tl.int64), stride_c, offsets, offsets >= 0, 1, count)
+    memory = tl.cast(address, tl.int64).to(tl.pointer_type(tl.int8))
+    logits = load_logits((memory,), (True,), tl.cast(base, tl.int64), stride_c, offsets, offsets >= 0, 1, count)
     for c in tl.static_range(count):
         tl.store(out_pointer + c * size + offsets, logits[c])
 
