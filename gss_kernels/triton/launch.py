@@ -22,7 +22,8 @@ from gss_kernels.triton.vote import KEEP_ALL, KEEP_DRAWN, KEEP_GIVEN
 
 # Two voxels a thread make 64-bit loads of float32 logits, and five categories of four modalities do not spill.
 BLOCK_VOXELS = 256
-NUM_WARPS = 4
+# Newer versions of Triton ask for a decision on fused multiply-add; the kernels want it.
+COMPILE_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 FINISH_CHUNK = 64
 _PROGRAMS_PER_MULTIPROCESSOR = 4
 
@@ -63,7 +64,7 @@ def triton_soft_targets(
             *call.vote_arguments(),
             **call.vote_constants(volumes),
             BLOCK=BLOCK_VOXELS,
-            num_warps=NUM_WARPS,
+            **COMPILE_OPTIONS,
         )
     return target
 
@@ -169,7 +170,7 @@ def _launch_forward(call: _Call, volumes: Volumes) -> tuple[Tensor, Tensor, Tens
             MASK=call.mask_mode(),
             KL=call.distillation.divergence == "kl",
             BLOCK=BLOCK_VOXELS,
-            num_warps=NUM_WARPS,
+            **COMPILE_OPTIONS,
         )
         finish_kernel[1,](
             partial,
@@ -185,7 +186,7 @@ def _launch_forward(call: _Call, volumes: Volumes) -> tuple[Tensor, Tensor, Tens
             C_PADDED=triton.next_power_of_2(categories),
             CLASS_WEIGHTING=call.distillation.class_weighting,
             CHUNK=FINISH_CHUNK,
-            num_warps=NUM_WARPS,
+            **COMPILE_OPTIONS,
         )
     return weights, losses, mean
 
@@ -218,7 +219,7 @@ def _launch_backward(call: _Call, volumes: Volumes, gradients: Volumes, weights:
             **call.vote_constants(volumes),
             MASK=call.mask_mode(),
             BLOCK=BLOCK_VOXELS,
-            num_warps=NUM_WARPS,
+            **COMPILE_OPTIONS,
         )
 
 

@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gss_kernels.triton import loss
-from gss_kernels.triton.launch import BLOCK_VOXELS, FINISH_CHUNK, NUM_WARPS, leader_bits
+from gss_kernels.triton.launch import BLOCK_VOXELS, COMPILE_OPTIONS, FINISH_CHUNK, leader_bits
 from gss_kernels.triton.vote import KEEP_DRAWN, KEEP_GIVEN
 
 KERNELS = ("forward_kernel", "backward_kernel", "target_kernel", "finish_kernel")
@@ -97,7 +97,7 @@ def compiled(
         else:
             signature[key] = _NUMBERS.get(key, "fp32")
     source = ASTSource(kernel, signature, constexprs=constexprs, attrs=attributes)
-    return triton.compile(source, target=TARGETS[target], options={"num_warps": NUM_WARPS})
+    return triton.compile(source, target=TARGETS[target], options=COMPILE_OPTIONS)
 
 
 def registers_and_stack(cubin: bytes, folder: Path) -> tuple[int, int]:
