@@ -36,9 +36,11 @@ def load_logits(pointers, present, base, stride_c, positions, inside, M: tl.cons
     """Logits in float32; 0 outside the volume and for absent modalities, whose memory is not read."""
     logits = ()
     for m in tl.static_range(M):
+        # A selection and not a conjunction, whose result Triton 3.9's interpreter does not take for a mask.
+        readable = tl.where(present[m], inside, False)
         for c in tl.static_range(C):
             pointer = pointers[m] + (base + tl.cast(stride_c, tl.int64) * c)
-            value = tl.load(pointer + positions, mask=inside & present[m], other=0.0)
+            value = tl.load(pointer + positions, mask=readable, other=0.0)
             logits = logits + (value.to(tl.float32),)
     return logits
 
