@@ -1,4 +1,4 @@
-"""Results of a session, and their tables for the terminal."""
+"""Results of a run, and their tables for the terminal."""
 
 from __future__ import annotations
 
