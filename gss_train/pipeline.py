@@ -180,8 +180,8 @@ def _evaluate(
             "dice_mean_over_subsets": dict(zip(scores.names, over_subsets, strict=True)),
         }
     )
+    print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}", flush=True)
     image, truth = read_subject(subjects[0])
     prediction = segment_subsets(network, image.to(device), config.data.crop, [[True] * len(image)])[0].cpu()
     save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, records)
-    print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}")
     print(f"Run folder: {folder.path}", flush=True)
