@@ -34,9 +34,9 @@ def cpu_loss(
     available: Tensor | None,
 ) -> Tensor:
     """The loss, scalar or `[B, M]` by `distillation.reduction`."""
-    call = _Call(logits, groups, vote, distillation, mask, available)
+    call = _Call(groups, vote, distillation, mask, available)
     keep_students = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in logits.tensors)
-    loss: Tensor = _ChunkedLoss.apply(call, keep_students, *logits.tensors)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ChunkedLoss.apply(call, logits.stacked, keep_students, *logits.tensors)  # type: ignore[no-untyped-call]
     return loss if distillation.reduction == "none" else loss.sum(dim=1).mean()
 
 
@@ -45,13 +45,13 @@ def cpu_soft_targets(
     logits: GroupLogits, groups: CategoryGroups, vote: VoteSettings, available: Tensor | None
 ) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
-    call = _Call(logits, groups, vote, DistillationSettings(), VoxelMask(), available)
+    call = _Call(groups, vote, DistillationSettings(), VoxelMask(), available)
     target = torch.zeros(
         logits.num_samples, logits.num_categories, logits.num_voxels, dtype=logits.compute_dtype, device=logits.device
     )
     views = _voxel_views(logits)
-    for chunk in call.chunks():
-        exponentials = _exponentials(_chunk_logits(views, chunk), vote.temperature)
+    for chunk in call.chunks(logits):
+        exponentials = _exponentials(_chunk_logits(views, chunk), vote)
         target[chunk.sample, :, chunk.voxels] = _soft_target(exponentials, chunk, groups, vote)
     return target.reshape(logits.num_samples, logits.num_categories, *logits.spatial)
 
@@ -80,20 +80,19 @@ class _Exponentials:
 
 @dataclass(frozen=True)
 class _Call:
-    """What stays the same over all chunks of a call."""
+    """What a call has besides its logits, which autograd alone keeps, and frees after the backward pass."""
 
-    logits: GroupLogits
     groups: CategoryGroups
     vote: VoteSettings
     distillation: DistillationSettings
     mask: VoxelMask
     available: Tensor | None
 
-    def chunks(self) -> Iterator[_Chunk]:
+    def chunks(self, logits: GroupLogits) -> Iterator[_Chunk]:
         """All chunks of all samples that have at least two modalities."""
-        num_voxels = self.logits.num_voxels
-        for sample in range(self.logits.num_samples):
-            modalities = list(range(self.logits.num_modalities))
+        num_voxels = logits.num_voxels
+        for sample in range(logits.num_samples):
+            modalities = list(range(logits.num_modalities))
             if self.available is not None:
                 modalities = [m for m in modalities if bool(self.available[sample, m])]
             if len(modalities) < 2:
@@ -101,15 +100,15 @@ class _Call:
             for start in range(0, num_voxels, _CHUNK_VOXELS):
                 yield _Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
 
-    def keep(self, chunk: _Chunk) -> Tensor | None:
+    def keep(self, logits: GroupLogits, chunk: _Chunk) -> Tensor | None:
         """The voxel mask of the chunk's modalities, `[m, n]` bool; None where all is kept."""
         if self.mask.keep is not None:
             return self.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
         if self.mask.seed is None:
             return None
-        first = chunk.sample * self.logits.num_voxels
+        first = chunk.sample * logits.num_voxels
         index = torch.arange(first + chunk.voxels.start, first + chunk.voxels.stop)
-        return random_keep(self.mask.seed, self.mask.ratio, self.logits.num_modalities, index)[chunk.modalities]
+        return random_keep(self.mask.seed, self.mask.ratio, logits.num_modalities, index)[chunk.modalities]
 
 
 @dataclass
@@ -137,8 +136,8 @@ class _Sums:
 class _Saved:
     """What the forward pass hands to the backward pass besides the logits.
 
-    `students` become the gradient in place at the first backward pass, and are gone for the second one, which
-    recomputes them. Half-precision students would lose digits, so those are always recomputed.
+    `students` become the gradient in place at the first backward pass; they and `target` are gone for a second one,
+    which recomputes them. Half-precision students would lose digits, so those are always recomputed.
     """
 
     weights: Tensor
@@ -148,8 +147,8 @@ class _Saved:
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, keep_students: bool, *tensors: Tensor) -> Tensor:
-        logits = call.logits
+    def forward(ctx: Any, call: _Call, stacked: bool, keep_students: bool, *tensors: Tensor) -> Tensor:
+        logits = GroupLogits(tensors, stacked)
         views = _voxel_views(logits)
         sums = _Sums.zeros(logits)
         students = _gradient_buffers(logits) if keep_students and logits.dtype == logits.compute_dtype else None
@@ -158,10 +157,10 @@ class _ChunkedLoss(torch.autograd.Function):
         if students is not None:
             shape = (logits.num_samples, logits.num_categories, logits.num_voxels)
             target = torch.zeros(shape, dtype=logits.compute_dtype)
-        for chunk in call.chunks():
-            exponentials = _exponentials(_chunk_logits(views, chunk), call.vote.temperature)
+        for chunk in call.chunks(logits):
+            exponentials = _exponentials(_chunk_logits(views, chunk), call.vote)
             chunk_target = _soft_target(exponentials, chunk, call.groups, call.vote)
-            keep = call.keep(chunk)
+            keep = call.keep(logits, chunk)
             _accumulate(sums, chunk, exponentials, chunk_target, keep, call.distillation)
             if student_views is not None and target is not None:
                 target[chunk.sample, :, chunk.voxels] = chunk_target
@@ -170,7 +169,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 ):
                     view.copy_(student)
         weights = sums.weights(call.distillation.class_weighting)
-        ctx.call = call
+        ctx.call, ctx.stacked, ctx.num_tensors = call, stacked, len(tensors)
         ctx.saved = _Saved(weights, target, students)
         # The other tensors are saved too: PyTorch then notices if they are changed in place before the backward pass.
         ctx.save_for_backward(*tensors, *call.mask.tensors(), *optional(call.available))
@@ -178,27 +177,28 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors[: len(ctx.call.logits.tensors)]
+        tensors = ctx.saved_tensors[: ctx.num_tensors]
         with torch.no_grad():
-            results = _gradients(ctx.call, ctx.saved, GroupLogits(tensors, ctx.call.logits.stacked), gradient)
-        return (None, None, *differentiable_once(results, gradient, *tensors))
+            results = _gradients(ctx.call, ctx.saved, GroupLogits(tensors, ctx.stacked), gradient)
+        return (None, None, None, *differentiable_once(results, gradient, *tensors))
 
 
 def _gradients(call: _Call, saved: _Saved, logits: GroupLogits, upstream: Tensor) -> tuple[Tensor, ...]:
     """The gradient of the loss `[B, M]` in the logits' form, chunk by chunk."""
     scale = upstream.to(torch.float64)[:, :, None] / (logits.num_voxels * call.vote.temperature)
     coefficients = (scale * saved.weights).to(logits.compute_dtype)
-    students, saved.students = saved.students, None
+    students, kept_target = saved.students, saved.target
+    saved.students = saved.target = None
     results = students if students is not None else _gradient_buffers(logits)
     logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
-    for chunk in call.chunks():
+    for chunk in call.chunks(logits):
         views = _chunk_views(result_views, chunk)
-        if students is not None and saved.target is not None:
-            chunk_students, target = views, saved.target[chunk.sample, :, chunk.voxels]
+        if students is not None and kept_target is not None:
+            chunk_students, target = views, kept_target[chunk.sample, :, chunk.voxels]
         else:
-            exponentials = _exponentials(_chunk_logits(logit_views, chunk), call.vote.temperature)
+            exponentials = _exponentials(_chunk_logits(logit_views, chunk), call.vote)
             target = _soft_target(exponentials, chunk, call.groups, call.vote)
-            chunk_students = list(_masked(exponentials.student, call.keep(chunk)))
+            chunk_students = list(_masked(exponentials.student, call.keep(logits, chunk)))
         for modality, student, view in zip(chunk.modalities, chunk_students, views, strict=True):
             pull = coefficients[chunk.sample, modality][:, None] * target
             pull.masked_fill_(student < call.distillation.clamp, 0)
@@ -233,16 +233,15 @@ def _masked(student: Tensor, keep: Tensor | None) -> Tensor:
     return student if keep is None else student.masked_fill_(~keep[:, None], 0)
 
 
-def _exponentials(z: Tensor, temperature: float) -> _Exponentials:
+def _exponentials(z: Tensor, vote: VoteSettings) -> _Exponentials:
     """Overwrites z."""
     shifted = z.sub_(z.amax(dim=1, keepdim=True))
-    student_log = shifted / temperature
+    student_log = shifted / vote.temperature
     student = student_log.exp()
-    squarings = {2.0: 1, 4.0: 2, 8.0: 3, 16.0: 4}.get(temperature, 0)
-    if squarings:
+    if vote.squarings:
         # A power of the tempered exponential is cheaper than another exponential.
         sharp = torch.mul(student, student, out=shifted)
-        for _ in range(squarings - 1):
+        for _ in range(vote.squarings - 1):
             sharp.square_()
     else:
         sharp = shifted.exp_()

@@ -25,6 +25,7 @@ BLOCK_VOXELS = 256
 # Newer versions of Triton ask for a decision on fused multiply-add; the kernels want it.
 COMPILE_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 FINISH_CHUNK = 64
+# Twice as many as the forward kernel's registers let reside at a time; not tuned on a GPU yet.
 _PROGRAMS_PER_MULTIPROCESSOR = 4
 
 
@@ -74,11 +75,6 @@ def leader_bits(groups: CategoryGroups, num_modalities: int) -> int:
     return sum(1 << (c * num_modalities + m) for c, leaders in enumerate(groups.leaders) for m in leaders)
 
 
-def squarings(temperature: float) -> int:
-    """How often to square a tempered exponential to get the sharp one; 0 where that is no short cut."""
-    return {2.0: 1, 4.0: 2, 8.0: 3, 16.0: 4}.get(temperature, 0)
-
-
 @dataclass(frozen=True)
 class _Call:
     """What a call has besides its logits, in the kernels' terms."""
@@ -104,7 +100,7 @@ class _Call:
             "LEADERS": leader_bits(self.groups, len(volumes.tensors)),
             "RELEASED": self.vote.semantics == "released",
             "HAS_AVAILABLE": self.available is not None,
-            "SQUARINGS": squarings(self.vote.temperature),
+            "SQUARINGS": self.vote.squarings,
         }
 
     def mask_mode(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -294,3 +296,15 @@ def test_released_differs_only_where_it_should() -> None:
     options: dict[str, Any] = {"available": alone, "member_threshold": 0.999999}
     paper, released = (gss_soft_targets(logits, groups, semantics=name, **options) for name in ("paper", "released"))
     assert torch.equal(paper, released)
+
+
+def test_a_loss_kept_for_the_record_does_not_keep_the_logits() -> None:
+    leaf = torch.randn(1, 4, 4, 6, 6, 6, requires_grad=True)
+    logits = 2 * leaf
+    alive = weakref.ref(logits)
+    loss = fused_gss_loss(logits, BRATS_2018, seed=0, backend="cpu")
+    del logits
+    loss.backward()
+    gc.collect()
+    assert alive() is None
+    assert loss.isfinite()
