@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable
 from typing import TypedDict, Unpack
 
-import torch
 from torch import Tensor
 
+from gss_kernels.backends import pick_backend
 from gss_kernels.cpu import cpu_loss, cpu_soft_targets
 from gss_kernels.groups import CategoryGroups
 from gss_kernels.inputs import GroupLogits, Logits, VoxelMask, check_available, check_logits, check_mask
@@ -21,7 +19,6 @@ from gss_kernels.settings import (
     Reduction,
     Semantics,
     VoteSettings,
-    check_backend,
 )
 
 _Loss = Callable[
@@ -116,13 +113,13 @@ def fused_gss_loss(
     distillation = DistillationSettings(divergence, class_weighting, clamp, reduction)
     checked = check_logits(logits, groups)
     check_available(available, checked)
-    name = _pick_backend(backend, checked.device, checked.dtype)
+    name = pick_backend(backend, checked.device, checked.dtype, argument="logits")
     mask = check_mask(checked, mask_ratio, seed, voxel_mask)
     return _loss_backend(name)(checked, groups, vote, distillation, mask, available)
 
 
 def gss_loss_reference(logits: Logits, groups: CategoryGroups, **options: Unpack[LossOptions]) -> Tensor:
-    """`fused_gss_loss` in plain PyTorch, readable next to the paper: see `gss_kernels/reference.py`.
+    """`fused_gss_loss` in plain PyTorch, readable next to the paper: see `gss_kernels/reference/gss.py`.
 
     Takes the arguments of `fused_gss_loss` except `backend`, on any device; slow, and differentiable by autograd.
     """
@@ -152,37 +149,8 @@ def gss_soft_targets(
     vote = VoteSettings(temperature, leader_threshold, member_threshold, leader_blend, semantics)
     checked = check_logits(logits, groups)
     check_available(available, checked)
-    name = _pick_backend(backend, checked.device, checked.dtype)
+    name = pick_backend(backend, checked.device, checked.dtype, argument="logits")
     return _soft_targets_backend(name)(checked, groups, vote, available)
-
-
-def _pick_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backend:
-    check_backend(backend)
-    name = backend
-    if name == "auto":
-        name = "cpu" if device.type == "cpu" else "triton"
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend: got 'cpu' for logits on {device}, need them on the CPU, or 'triton' or 'reference'")
-    if name == "triton":
-        _check_triton(device, dtype)
-    return name
-
-
-def _check_triton(device: torch.device, dtype: torch.dtype) -> None:
-    if importlib.util.find_spec("triton") is None:
-        raise RuntimeError(
-            "backend 'triton' needs the package triton, which is not installed (it exists for Linux): install it, or "
-            "choose backend='cpu' for tensors on the CPU, backend='reference' for others"
-        )
-    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(
-            "backend: got 'triton' for logits on the CPU, need them on a GPU (or the environment variable "
-            "TRITON_INTERPRET=1 before the import, to debug the kernels on the CPU)"
-        )
-    if dtype == torch.float64:
-        raise ValueError(
-            f"logits: got dtype {dtype} for backend 'triton', need float32, bfloat16 or float16, or backend='reference'"
-        )
 
 
 def _loss_backend(name: Backend) -> _Loss:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gss_kernels import BRATS_2018, CategoryGroups, fused_gss_loss, gss_loss_reference, gss_soft_targets
-from gss_kernels.cpu import _CHUNK_VOXELS as _CHUNK
+from gss_kernels.cpu.gss import _CHUNK_VOXELS as _CHUNK
 from gss_kernels.settings import Backend
 from tests.gss_kernels.behaviours import EVERYWHERE, FUSED, Behaviour, loss_and_gradient, random_tensor
 from tests.gss_kernels.cases import BRATS_4, TABLE, Case, check, leaves, loss_options, problem, run, target_options

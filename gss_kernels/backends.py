@@ -1,0 +1,51 @@
+"""Which backend a call gets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+
+from gss_kernels.settings import Backend, check_backend
+
+_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+_TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def pick_backend(backend: Backend, device: torch.device, dtype: torch.dtype, *, argument: str) -> Backend:
+    """The backend for tensors on `device`; never "auto".
+
+    Raises:
+        ValueError: the backend does not take the tensors; `argument` is their name.
+        RuntimeError: "triton" without Triton installed.
+    """
+    check_backend(backend)
+    name = backend
+    if name == "auto":
+        name = "cpu" if device.type == "cpu" else "triton"
+    if name == "cpu" and device.type != "cpu":
+        raise ValueError(
+            f"backend: got 'cpu' for {argument} on {device}, need it on the CPU, or 'triton' or 'reference'"
+        )
+    if name == "triton":
+        _check_triton(device, dtype, argument)
+    return name
+
+
+def _check_triton(device: torch.device, dtype: torch.dtype, argument: str) -> None:
+    if not _TRITON_INSTALLED:
+        raise RuntimeError(
+            "backend 'triton' needs the package triton, which is not installed (it exists for Linux): install it, or "
+            "choose backend='cpu' for tensors on the CPU, backend='reference' for others"
+        )
+    if device.type == "cpu" and not _TRITON_INTERPRETED:
+        raise ValueError(
+            f"backend: got 'triton' for {argument} on the CPU, need it on a GPU (or the environment variable "
+            "TRITON_INTERPRET=1 before the import, to debug the kernels on the CPU)"
+        )
+    if dtype == torch.float64:
+        raise ValueError(
+            f"{argument}: got dtype {dtype} for backend 'triton', need float32, bfloat16 or float16, or "
+            "backend='reference'"
+        )
