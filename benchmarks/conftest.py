@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
+import time
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.measuring import (
-    Call,
-    Measure,
-    Size,
-    copy_bytes_per_second,
-    device_seconds,
-    peak_extra_megabytes,
-    synchronised,
-    wall_seconds,
-)
-from benchmarks.results_table import EAGER, Result, tables, times_faster
+from benchmarks import machine
+from benchmarks.measuring import Figures, Measure, Size, Work, memory_figures, time_figures
+from benchmarks.results_table import Result, ratios, tables
+from benchmarks.steps import LossStep
+from benchmarks.timing import Call, copy_bytes_per_second, synchronised, wall_seconds
 
 _RESULTS = pytest.StashKey[list[Result]]()
 _LOAD = pytest.StashKey[float]()
+_START = pytest.StashKey[float]()
 _MOST_ROUNDS = 30
-_SECONDS_OF_ROUNDS = {"small": 0.2, "full": 2.5}
+_GPU = torch.cuda.is_available()
+_SECONDS_OF_ROUNDS = {"small": 0.2, "full": 0.5 if _GPU else 2.5}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,31 +30,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="full",
         help="small: a quick check that every benchmark runs (its ratios mean little); full: sizes worth reporting",
     )
+    parser.addoption(
+        "--benchmark-time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="skip the benchmarks that would begin later than this after the start (default: no limit)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RESULTS] = []
     config.stash[_LOAD] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    config.stash[_START] = time.monotonic()
+    # Benchmarks run on versions nobody has tried, and torch.compile gives advice as warnings.
+    config.addinivalue_line("filterwarnings", "default")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"benchmarks: {config.getoption('--benchmark-size')} size on {_describe(_pick_device())}"
+    return f"benchmarks: {config.getoption('--benchmark-size')} size on {machine.describe(machine.pick_device())}"
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info |= {name: _version(name) for name in ("torch", "triton", "numpy")}
+    machine_info["versions"] = machine.versions()
     machine_info["load_average_at_start"] = config.stash[_LOAD]
     machine_info["torch_threads"] = torch.get_num_threads()
-    machine_info["device"] = _describe(_pick_device())
+    machine_info["device"] = machine.describe(machine.pick_device())
     machine_info["benchmark_size"] = config.getoption("--benchmark-size")
-    if torch.cuda.is_available():
-        machine_info["gpu"] = {
-            "name": torch.cuda.get_device_name(),
-            "driver": os.environ.get("GPU_DRIVER", "unknown"),
-            "runtime": torch.version.cuda or torch.version.hip,
-            "memory_bytes": torch.cuda.get_device_properties(0).total_memory,
-            "copy_gb_per_second": copy_bytes_per_second() / 1e9,
-        }
+    if _GPU:
+        machine_info["card"] = machine.card() | {"copy_gb_per_s": copy_bytes_per_second() / 1e9}
 
 
 @pytest.hookimpl(trylast=True)
@@ -68,7 +66,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not results:
         return
     terminalreporter.section("ratios and memory")
-    terminalreporter.write_line(f"{config.getoption('--benchmark-size')} size on {_describe(_pick_device())}")
+    device = machine.describe(machine.pick_device())
+    terminalreporter.write_line(f"{config.getoption('--benchmark-size')} size on {device}")
     load, cores = config.stash[_LOAD], os.cpu_count() or 1
     if load > cores / 2:
         terminalreporter.write_line(
@@ -76,10 +75,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             "do not trust the ratios (OMP_NUM_THREADS=1 helps)",
             yellow=True,
         )
-    if torch.cuda.is_available():
+    if _GPU:
         terminalreporter.write_line(f"device-to-device copy: {copy_bytes_per_second() / 1e9:.0f} GB/s")
     terminalreporter.write_line(
-        "best ms: the fastest round; X / this: that of X divided by it, above 1 is faster than X"
+        "wall ms: the fastest round; X / this: the time of X divided by this one's, above 1 is faster than X"
     )
     terminalreporter.write_line("")
     for line in tables(results):
@@ -89,7 +88,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The first GPU if there is one, else the CPU."""
-    return _pick_device()
+    return machine.pick_device()
 
 
 @pytest.fixture(scope="session")
@@ -99,58 +98,40 @@ def size(request: pytest.FixtureRequest) -> Size:
     return chosen
 
 
+@pytest.fixture(autouse=True)
+def _time_limit(request: pytest.FixtureRequest) -> None:
+    limit = request.config.getoption("--benchmark-time-limit")
+    if limit is not None and time.monotonic() - request.config.stash[_START] > limit:
+        pytest.skip(f"the time limit of {limit:.0f} s has passed")
+
+
 @pytest.fixture
 def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.FixtureRequest) -> Measure:
     """Measures a call with pytest-benchmark, and what else there is to say about it."""
     results = request.config.stash[_RESULTS]
 
     def measure_call(
-        call: Call, *, group: str, name: str, floor_bytes: int | None = None, samples: int | None = None
+        call: Call | LossStep,
+        *,
+        group: str,
+        name: str,
+        samples: int | None = None,
+        voxels: int | None = None,
+        share_of_copy: bool = True,
+        memory: bool = True,
     ) -> None:
         benchmark.group = group
         timed = synchronised(call, device)
-        figures = {"peak_extra_mb": peak_extra_megabytes(call, device)}  # warms up too
-        estimate = wall_seconds(timed)
-        fitting = int(_SECONDS_OF_ROUNDS[size] / estimate)
+        timed()  # compiles, and libraries make their workspaces
+        memory_use: Figures = memory_figures(call, device) if memory else {}
+        fitting = int(_SECONDS_OF_ROUNDS[size] / wall_seconds(timed))
         benchmark.pedantic(timed, rounds=min(max(fitting, 1), _MOST_ROUNDS))
         if benchmark.stats is None:  # --benchmark-disable
             return
-        best = benchmark.stats.stats.min
-        if samples is not None:
-            figures["samples_per_s"] = samples / best
-        if device.type == "cuda":
-            figures |= _gpu_figures(call, estimate, floor_bytes)
-        result = Result(group, name, best, figures)
+        figures = time_figures(call, Work(samples, voxels, share_of_copy), device, benchmark.stats.stats.min)
+        result = Result(group, name, figures | memory_use)
+        result.figures.update(ratios(results, result))
         results.append(result)
-        benchmark.extra_info.update(figures)
-        ratio = times_faster(results, result, EAGER)
-        if ratio is not None:
-            benchmark.extra_info["times_faster_than_eager"] = ratio
+        benchmark.extra_info |= {"group": group, "name": name, "figures": result.figures}
 
     return measure_call
-
-
-def _gpu_figures(call: Call, estimate: float, floor_bytes: int | None) -> dict[str, float]:
-    seconds = device_seconds(call, calls=min(max(int(0.5 / estimate), 1), 20), repeats=3)
-    figures = {"queued_ms": seconds * 1e3}
-    if floor_bytes is not None:
-        rate = floor_bytes / seconds
-        figures |= {"floor_gb_per_s": rate / 1e9, "percent_of_copy": 100 * rate / copy_bytes_per_second()}
-    return figures
-
-
-def _pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"the CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,108 +1,100 @@
-"""Time, memory and bandwidth of a call, on the CPU or a GPU."""
+"""What is measured of a call, and the figures that come of it."""
 
 from __future__ import annotations
 
-import functools
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
-Call = Callable[[], object]
+from benchmarks.memory import peak_extra_bytes
+from benchmarks.steps import FloorBytes, LossStep
+from benchmarks.timing import (
+    Call,
+    PassSeconds,
+    copy_bytes_per_second,
+    device_pass_seconds,
+    device_seconds,
+    host_pass_seconds,
+)
+
 Size = Literal["small", "full"]
+Figures = dict[str, float]
 
 
 class Measure(Protocol):
     """What the fixture `measure` is: measures a call and records the result."""
 
     def __call__(
-        self, call: Call, *, group: str, name: str, floor_bytes: int | None = None, samples: int | None = None
+        self,
+        call: Call | LossStep,
+        *,
+        group: str,
+        name: str,
+        samples: int | None = None,
+        voxels: int | None = None,
+        share_of_copy: bool = True,
+        memory: bool = True,
     ) -> None:
         """Measure a call.
 
         Args:
-            call: what is measured.
+            call: what is measured; the passes of a `LossStep` are also measured by themselves.
             group: benchmarks that are compared with each other.
             name: of this one within the group.
-            floor_bytes: bytes that have to move whatever the implementation; on a GPU they give GB/s.
             samples: handled by one call; they give samples per second.
+            voxels: handled by one call; they give the time per voxel.
+            share_of_copy: whether to relate a `LossStep` on a GPU to its copy bandwidth; pointless if its input fits
+                in the cache.
+            memory: whether to measure it.
         """
 
 
-def synchronised(call: Call, device: torch.device) -> Call:
-    """The call, which on a GPU then waits until its kernels have ended."""
-    if device.type == "cpu":
-        return call
+class Work(NamedTuple):
+    """What one call handles; None where that is of no interest."""
 
-    def wait_for_call() -> None:
-        call()
-        torch.cuda.synchronize(device)
-
-    return wait_for_call
+    samples: int | None
+    voxels: int | None
+    share_of_copy: bool
 
 
-def wall_seconds(call: Call) -> float:
-    """Duration of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def time_figures(call: Call | LossStep, work: Work, device: torch.device, wall: float) -> Figures:
+    """Times and rates of a call whose fastest wall time is known, in the order in which they are shown."""
+    figures = {"wall_ms": wall * 1e3}
+    seconds = wall
+    calls, repeats = min(max(int(0.2 / wall), 1), 20), 5 if wall < 0.05 else 1
+    if device.type == "cuda":
+        seconds = device_seconds(call, calls, repeats)
+        figures["gpu_ms"] = seconds * 1e3
+    if isinstance(call, LossStep):
+        if device.type == "cuda":
+            passes = device_pass_seconds(call, calls, repeats)
+        else:
+            passes = host_pass_seconds(call, repeats=3)
+        figures |= {"forward_ms": passes.forward * 1e3, "backward_ms": passes.backward * 1e3}
+        if device.type == "cuda" and work.share_of_copy:
+            figures |= _rates(call.floor, passes, seconds)
+    if work.samples is not None:
+        figures["samples_per_s"] = work.samples / seconds
+    if work.voxels is not None:
+        figures["ns_per_voxel"] = seconds * 1e9 / work.voxels
+    return figures
 
 
-def device_seconds(call: Call, calls: int = 20, repeats: int = 5) -> float:
-    """Seconds per call on the GPU's own clock when calls are queued back to back: the median over repeats.
-
-    Unlike the wall time of a single call it leaves out the launch latency that the host hides in a training step.
-    """
-    durations: list[float] = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        durations.append(start.elapsed_time(end) / 1000 / calls)
-    return statistics.median(durations)
+def memory_figures(call: Call | LossStep, device: torch.device) -> Figures:
+    """Peak memory of a call."""
+    peak = peak_extra_bytes(call, device)
+    figures = {"peak_extra_mb": peak / 1e6}
+    if isinstance(call, LossStep):
+        figures["beyond_gradient_mb"] = (peak - call.gradient_bytes) / 1e6
+    return figures
 
 
-@functools.cache
-def copy_bytes_per_second() -> float:
-    """What a device-to-device copy of 1 GiB moves, read and written bytes together."""
-    source = torch.empty(2**28, dtype=torch.float32, device="cuda").normal_()
-    target = torch.empty_like(source)
-    device_seconds(lambda: target.copy_(source), calls=5, repeats=1)
-    return float(2 * source.nbytes / device_seconds(lambda: target.copy_(source)))
-
-
-def peak_extra_megabytes(call: Call, device: torch.device) -> float:
-    """Most tensor memory that one call holds at a time beyond what was allocated before it, in MB (1e6 bytes)."""
-    if device.type == "cpu":
-        return _peak_allocated(call) / 1e6
-    call()  # workspaces that a library keeps from its first call on do not count
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    call()
-    torch.cuda.synchronize(device)
-    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-
-
-def _peak_allocated(call: Call) -> int:
-    """Running peak of PyTorch's CPU allocations and frees, as its profiler reports them."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    changes = [event for event in events if event.get("name") == "[memory]"]
-    held = peak = 0
-    for change in sorted(changes, key=lambda event: event["ts"]):
-        held += change["args"]["Bytes"]
-        peak = max(peak, held)
-    return peak
+def _rates(floor: FloorBytes, passes: PassSeconds, seconds: float) -> Figures:
+    """Bytes of the floor over time, and over what a copy moves in that time."""
+    rates = {
+        "": sum(floor) / seconds,
+        "forward_": floor.forward / passes.forward,
+        "backward_": floor.backward / passes.backward,
+    }
+    percentages = {f"{name}percent_of_copy": 100 * rate / copy_bytes_per_second() for name, rate in rates.items()}
+    return {"gb_per_s": rates[""] / 1e9} | percentages

@@ -1,11 +1,18 @@
-"""Results of a run, and their tables for the terminal."""
+"""Results of a run, and their tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-EAGER, PUBLISHED = "eager", "published steps"
+EAGER, COMPILED, PUBLISHED = "eager", "torch.compile", "published steps"
+
+RATIOS = {
+    "times_faster_than_eager": EAGER,
+    "times_faster_than_torch_compile": COMPILED,
+    "times_faster_than_published_steps": PUBLISHED,
+}
+"""The figures that compare a result with another one of its group: that one's name."""
 
 
 @dataclass(frozen=True)
@@ -15,51 +22,64 @@ class Result:
     Attributes:
         group: benchmarks that are compared with each other.
         name: within the group.
-        seconds: best wall time of a call.
-        figures: further measurements.
+        figures: what was measured, `wall_ms` and on a GPU `gpu_ms` among it.
     """
 
     group: str
     name: str
-    seconds: float
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float]
+
+    @property
+    def milliseconds(self) -> float:
+        """The time that is compared: the GPU's own, if there is one, else the wall time."""
+        return self.figures.get("gpu_ms", self.figures["wall_ms"])
 
 
-def times_faster(results: Iterable[Result], result: Result, yardstick: str) -> float | None:
-    """Wall time of the benchmark `yardstick` of the same group over that of `result`; None if it was not run."""
-    for other in results:
-        if (other.group, other.name) == (result.group, yardstick):
-            return other.seconds / result.seconds
-    return None
+def ratios(results: Iterable[Result], result: Result) -> dict[str, float]:
+    """How many times faster than the plain formulations of its group, of those that were measured."""
+    times = {other.name: other.milliseconds for other in results if other.group == result.group}
+    return {
+        figure: times[name] / result.milliseconds
+        for figure, name in RATIOS.items()
+        if name in times and name != result.name
+    }
 
 
 def tables(results: list[Result]) -> list[str]:
-    """Lines of one table per group; ratios to the plain formulations in the groups that have them."""
+    """Lines of one table per group, for the terminal."""
     lines: list[str] = []
     for group in dict.fromkeys(result.group for result in results):
-        rows = [_cells(results, result) for result in results if result.group == group]
-        titles = list(dict.fromkeys(title for row in rows for title in row))
-        cells = [titles, *([row.get(title, "") for title in titles] for row in rows)]
+        cells = group_cells(results, group)
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines += [group, *("  " + _line(row, widths) for row in cells), ""]
     return lines
 
 
-def _cells(results: list[Result], result: Result) -> dict[str, str]:
-    cells = {"": result.name, "best ms": f"{result.seconds * 1e3:.2f}"}
-    for yardstick in (EAGER, PUBLISHED):
-        ratio = times_faster(results, result, yardstick)
-        if ratio is not None:
-            cells[f"{yardstick} / this"] = f"{ratio:.2f}"
-    return cells | {name.replace("_", " "): _rounded(value) for name, value in result.figures.items()}
+def group_cells(results: Iterable[Result], group: str) -> list[list[str]]:
+    """A row of titles, and one for each result of the group."""
+    rows = [result for result in results if result.group == group]
+    titles = list(dict.fromkeys(title for row in rows for title in row.figures))
+    cells = [[row.name, *(_rounded(row.figures.get(title)) for title in titles)] for row in rows]
+    return [["", *map(_title, titles)], *cells]
 
 
-def _rounded(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def _title(figure: str) -> str:
+    if figure in RATIOS:
+        return f"{RATIOS[figure]} / this"
+    for written, shown in (("gb_per_s", "GB/s"), ("percent_of", "% of"), ("_per_", "/"), ("_mb", " MB"), ("_", " ")):
+        figure = figure.replace(written, shown)
+    return figure
 
 
-def _line(row: list[str], widths: list[int]) -> str:
-    name, *numbers = row
-    cells = [name.ljust(widths[0])]
-    cells += [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
-    return "   ".join(cells)
+def _rounded(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    name, *numbers = (
+        cell.rjust(width) if index else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([name, *numbers]).rstrip()

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+ONCE = "the fused losses can be differentiated once only: for second derivatives, backend='reference'"
+
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def by_hand(passes: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """A hand-written pass: autograd does not look at it, and autocast does not change it.
+
+    Autocast would have matrix products in half precision.
+    """
+
+    @functools.wraps(passes)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return passes(*args, **kwargs)
+
+    return run
 
 
 def differentiable_once(gradients: tuple[Tensor, ...], *dependencies: Tensor) -> tuple[Tensor, ...]:
@@ -27,6 +49,4 @@ class _DifferentiableOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ARG004
-        raise RuntimeError(
-            "fused_gss_loss can be differentiated once only: for second derivatives, backend='reference'"
-        )
+        raise RuntimeError(ONCE)

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack, overload
 
 from torch import Tensor
 
 from gss_kernels.backends import pick_backend
-from gss_kernels.cpu import cpu_loss, cpu_soft_targets
+from gss_kernels.call import GroupCall
+from gss_kernels.cpu import cpu_soft_targets
+from gss_kernels.group_loss import group_loss
 from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, Logits, VoxelMask, check_available, check_logits, check_mask
-from gss_kernels.reference import reference_loss, reference_soft_targets
-from gss_kernels.settings import (
-    Backend,
-    DistillationSettings,
-    Divergence,
-    Reduction,
-    Semantics,
-    VoteSettings,
-)
+from gss_kernels.inputs import GroupLogits, Logits, check_available, check_logits, check_mask
+from gss_kernels.reference import reference_soft_targets
+from gss_kernels.results import GSSStatistics
+from gss_kernels.settings import Backend, DistillationSettings, Divergence, Reduction, Semantics, VoteSettings
 
-_Loss = Callable[
-    [GroupLogits, CategoryGroups, VoteSettings, DistillationSettings, VoxelMask, Tensor | None],
-    Tensor,
-]
 _SoftTargets = Callable[[GroupLogits, CategoryGroups, VoteSettings, Tensor | None], Tensor]
 
 
@@ -46,6 +38,28 @@ class LossOptions(TypedDict, total=False):
     reduction: Reduction
 
 
+@overload
+def fused_gss_loss(
+    logits: Logits,
+    groups: CategoryGroups,
+    *,
+    return_stats: Literal[False] = False,
+    backend: Backend = "auto",
+    **options: Unpack[LossOptions],
+) -> Tensor: ...
+
+
+@overload
+def fused_gss_loss(
+    logits: Logits,
+    groups: CategoryGroups,
+    *,
+    return_stats: Literal[True],
+    backend: Backend = "auto",
+    **options: Unpack[LossOptions],
+) -> tuple[Tensor, GSSStatistics]: ...
+
+
 def fused_gss_loss(
     logits: Logits,
     groups: CategoryGroups,
@@ -63,8 +77,9 @@ def fused_gss_loss(
     class_weighting: bool = True,
     clamp: float = 0.005,
     reduction: Reduction = "mean",
+    return_stats: bool = False,
     backend: Backend = "auto",
-) -> Tensor:
+) -> Tensor | tuple[Tensor, GSSStatistics]:
     """Group self-support loss: every modality is drawn towards the target that all modalities vote.
 
     With tempered probabilities `q = softmax(z / T)`, voted target `t`, voxel mask `k`, N voxels and category weights
@@ -98,6 +113,8 @@ def fused_gss_loss(
         class_weighting: whether W is used; without it W = 1.
         clamp: student probability below which the loss is flat, in (0, 1).
         reduction: "mean" over samples of the sum over modalities (a scalar), or "none" for `[B, M]`.
+        return_stats: return `(loss, statistics)`: the routes that the vote took and how far modalities and target
+            agree, from the same pass.
         backend: "triton" (GPU), "cpu", "reference" (plain PyTorch, any device) or "auto": triton for tensors on a
             GPU, cpu for those on the CPU.
 
@@ -109,13 +126,19 @@ def fused_gss_loss(
         ValueError: an argument of wrong shape, dtype, device or range; the message names it.
         RuntimeError: `backend="triton"` without Triton installed.
     """
-    vote = VoteSettings(temperature, leader_threshold, member_threshold, leader_blend, semantics)
-    distillation = DistillationSettings(divergence, class_weighting, clamp, reduction)
     checked = check_logits(logits, groups)
-    check_available(available, checked)
     name = pick_backend(backend, checked.device, checked.dtype, argument="logits")
-    mask = check_mask(checked, mask_ratio, seed, voxel_mask)
-    return _loss_backend(name)(checked, groups, vote, distillation, mask, available)
+    call = GroupCall(
+        groups,
+        VoteSettings(temperature, leader_threshold, member_threshold, leader_blend, semantics),
+        DistillationSettings(divergence, class_weighting, clamp, reduction),
+        check_mask(checked, mask_ratio, seed, voxel_mask),
+        check_available(available, checked),
+        statistics=return_stats,
+    )
+    results = group_loss(checked, call, name)
+    loss = results.total if reduction == "mean" else results.losses
+    return (loss, GSSStatistics(results.routes, results.agreement)) if return_stats else loss
 
 
 def gss_loss_reference(logits: Logits, groups: CategoryGroups, **options: Unpack[LossOptions]) -> Tensor:
@@ -150,20 +173,12 @@ def gss_soft_targets(
     checked = check_logits(logits, groups)
     check_available(available, checked)
     name = pick_backend(backend, checked.device, checked.dtype, argument="logits")
-    return _soft_targets_backend(name)(checked, groups, vote, available)
+    return _soft_targets(name)(checked, groups, vote, available)
 
 
-def _loss_backend(name: Backend) -> _Loss:
-    if name == "triton":
-        from gss_kernels.triton import triton_loss  # noqa: PLC0415  (Triton is optional)
-
-        return triton_loss
-    return cpu_loss if name == "cpu" else reference_loss
-
-
-def _soft_targets_backend(name: Backend) -> _SoftTargets:
-    if name == "triton":
+def _soft_targets(backend: Backend) -> _SoftTargets:
+    if backend == "triton":
         from gss_kernels.triton import triton_soft_targets  # noqa: PLC0415  (Triton is optional)
 
         return triton_soft_targets
-    return cpu_soft_targets if name == "cpu" else reference_soft_targets
+    return cpu_soft_targets if backend == "cpu" else reference_soft_targets

@@ -217,5 +217,77 @@ def _check_bool(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch
         raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the logits' device {device}")
 
 
+def compute_dtype_of(prediction: Tensor) -> torch.dtype:
+    """float64 for a float64 prediction, else float32."""
+    return torch.float64 if prediction.dtype == torch.float64 else torch.float32
+
+
+def check_prediction(prediction: Tensor) -> Tensor:
+    """Check shape and dtype of one prediction `[B, C, *spatial]`, the argument `input` of the supervised loss."""
+    if not isinstance(prediction, Tensor):
+        raise ValueError(f"input: got {type(prediction).__name__}, need a tensor")  # noqa: TRY004
+    if not 3 <= prediction.dim() <= 5:
+        raise ValueError(f"input: got shape {_shape(prediction)}, need [B, C, *spatial] with one to three spatial axes")
+    if prediction.dtype not in _DTYPES:
+        raise ValueError(f"input: got dtype {prediction.dtype}, need float32, bfloat16, float16 or float64")
+    if prediction.shape[1] < 2:
+        raise ValueError(f"input: got shape {_shape(prediction)}, need at least 2 categories, the second axis")
+    if prediction.numel() == 0:
+        raise ValueError(f"input: got shape {_shape(prediction)}, need at least one sample and one voxel")
+    return prediction
+
+
+def check_samples_available(available: Tensor | None, num_samples: int, device: torch.device) -> Tensor | None:
+    """Check `available` `[B]` bool of one prediction."""
+    if available is not None:
+        _check_tensor_on("available", available, device)
+        _check_bool("available", available, (num_samples,), device)
+    return available
+
+
+def check_labels(
+    labels: Tensor,
+    samples: int,
+    spatial: tuple[int, ...],
+    categories: int,
+    device: torch.device,
+    available: Tensor | None = None,
+) -> Tensor:
+    """Check `labels` `[B, *spatial]`, uint8 or int64, against the shape of the prediction.
+
+    Values are checked on the CPU alone, and where a sample is `available` (`[B]`, or `[B, M]` for any of M). On another
+    device the host would have to wait for them: there the backends return NaN.
+    """
+    _check_tensor_on("labels", labels, device)
+    if labels.dtype not in (torch.uint8, torch.int64):
+        raise ValueError(f"labels: got dtype {labels.dtype}, need uint8 or int64")
+    if tuple(labels.shape) != (samples, *spatial):
+        raise ValueError(f"labels: got shape {_shape(labels)}, need {[samples, *spatial]}, [B, *spatial] of the input")
+    if not torch.compiler.is_compiling():
+        check_label_values(labels, categories, available)
+    return labels
+
+
+def check_label_values(labels: Tensor, categories: int, available: Tensor | None) -> None:
+    """Raise ValueError if labels on the CPU are no category, where the sample is available (`[B]` or `[B, M]`)."""
+    if labels.device.type != "cpu":
+        return
+    for sample, own in enumerate(labels):
+        if available is not None and not bool(available[sample].any()):
+            continue
+        lowest, highest = (int(value) for value in own.aminmax())
+        if lowest < 0 or highest >= categories:
+            raise ValueError(
+                f"labels: got values from {lowest} to {highest} in sample {sample}, need 0 to {categories - 1}"
+            )
+
+
+def _check_tensor_on(name: str, tensor: Tensor, device: torch.device) -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name}: got {type(tensor).__name__}, need a tensor")  # noqa: TRY004
+    if tensor.device != device:
+        raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the input's device {device}")
+
+
 def _shape(tensor: Tensor) -> list[int]:
     return list(tensor.shape)

@@ -1,4 +1,4 @@
-"""The loss as a module, with its arguments fixed."""
+"""The losses as modules, with their arguments fixed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from gss_kernels.settings import (
     check_backend,
     check_mask_ratio,
 )
+from gss_kernels.supervised import fused_segmentation_loss
+from gss_kernels.supervised_settings import InputKind, check_input_kind
 
 
 class GSSLoss(nn.Module):
@@ -64,7 +66,7 @@ class GSSLoss(nn.Module):
         available: Tensor | None = None,
     ) -> Tensor:
         """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`."""
-        return fused_gss_loss(
+        loss: Tensor = fused_gss_loss(
             logits,
             self.groups,
             **vars(self.vote),
@@ -75,9 +77,46 @@ class GSSLoss(nn.Module):
             available=available,
             backend=self.backend,
         )
+        return loss
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""
         return (
             f"{self.groups}, {self.vote}, {self.distillation}, mask_ratio={self.mask_ratio}, backend={self.backend!r}"
         )
+
+
+class SegmentationLoss(nn.Module):
+    """The sum of both terms of `fused_segmentation_loss` as a module; see there for the arguments.
+
+    Example:
+        >>> import torch
+        >>> from gss_kernels import SegmentationLoss
+        >>> loss = SegmentationLoss()
+        >>> logits = torch.randn(2, 4, 8, 8, 8, requires_grad=True)
+        >>> loss(logits, torch.randint(0, 4, (2, 8, 8, 8))).backward()
+    """
+
+    def __init__(self, input_kind: InputKind = "logits", backend: Backend = "auto") -> None:
+        super().__init__()
+        check_input_kind(input_kind)
+        check_backend(backend)
+        self.input_kind: InputKind = input_kind
+        self.backend: Backend = backend
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002  (PyTorch's losses call it so)
+        labels: Tensor,
+        *,
+        available: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-entropy plus soft Dice of `input` `[B, C, *spatial]` with `labels` `[B, *spatial]`, 0-dim."""
+        terms = fused_segmentation_loss(
+            input, labels, input_kind=self.input_kind, available=available, backend=self.backend
+        )
+        return terms.cross_entropy + terms.dice
+
+    def extra_repr(self) -> str:
+        """The settings, for `print`."""
+        return f"input_kind={self.input_kind!r}, backend={self.backend!r}"

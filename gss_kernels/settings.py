@@ -65,6 +65,12 @@ class DistillationSettings:
         _check_choice("reduction", self.reduction, get_args(Reduction))
 
 
+def check_weight(name: str, value: float) -> None:
+    """Raise ValueError unless the weight of a loss is a finite number of 0 or more."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name}: got {value}, need a finite number of 0 or more")
+
+
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raise ValueError unless `mask_ratio` is a probability."""
     _check_closed_interval("mask_ratio", mask_ratio)

@@ -179,11 +179,11 @@ def eager_loss(
         target = _eager_target(torch.softmax(z, dim=2), log_student.exp(), groups, settings)
         if keep is None:
             keep = torch.rand(z.shape[:2] + z.shape[3:], device=z.device) >= mask_ratio
-        kept = keep.flatten(2).to(z.dtype)
-        share = torch.einsum("bmv,bcv->bmc", kept, target) / kept.sum(dim=2, keepdim=True).clamp(min=1)
-    target = target[:, None]
-    log_student = log_student.clamp(min=math.log(_CLAMP))
-    divergence = (torch.special.xlogy(target, target) - target * log_student) * kept[:, :, None]
+        kept = keep.flatten(2)[:, :, None].to(z.dtype)
+        log_target = target.clamp(min=torch.finfo(target.dtype).tiny).log()[:, None]
+        kept_target = kept * target[:, None]
+        share = kept_target.sum(dim=3) / kept.sum(dim=3).clamp(min=1)
+    divergence = kept_target * (log_target - log_student.clamp(min=math.log(_CLAMP)))
     return torch.sum((1 - share) * divergence.mean(dim=3)) / z.shape[0]
 
 

@@ -1,7 +1,7 @@
-"""The CPU backend: the loss in chunks of voxels that stay in cache, with a hand-written backward pass.
+"""The CPU backend of the group loss: chunks of voxels that stay in cache, with a hand-written backward pass.
 
-The forward pass keeps the masked students `q` in the buffer that the gradient will fill, and the soft target; the
-backward pass turns the one into the gradient in place. Formulas: docs of `gss_kernels.fused_gss_loss`.
+The forward pass keeps the students `q` in the buffer that the gradient will fill, and the soft target; the backward
+pass turns the one into the gradient in place. Formulas: docs of `gss_kernels.fused_gss_loss`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gss_kernels.autograd import differentiable_once
+from gss_kernels.autograd import by_hand
+from gss_kernels.call import GroupCall, GroupResults, empty_results
+from gss_kernels.cpu.segmentation import LabelledChunk, Slopes, SupervisedSums
 from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, VoxelMask, optional
+from gss_kernels.inputs import GroupLogits, VoxelMask
 from gss_kernels.philox import random_keep
 from gss_kernels.settings import DistillationSettings, VoteSettings
 
@@ -25,19 +26,57 @@ from gss_kernels.settings import DistillationSettings, VoteSettings
 _CHUNK_VOXELS = 32_768
 
 
-def cpu_loss(
-    logits: GroupLogits,
-    groups: CategoryGroups,
-    vote: VoteSettings,
-    distillation: DistillationSettings,
-    mask: VoxelMask,
-    available: Tensor | None,
-) -> Tensor:
-    """The loss, scalar or `[B, M]` by `distillation.reduction`."""
-    call = _Call(groups, vote, distillation, mask, available)
-    keep_students = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in logits.tensors)
-    loss: Tensor = _ChunkedLoss.apply(call, logits.stacked, keep_students, *logits.tensors)  # type: ignore[no-untyped-call]
-    return loss if distillation.reduction == "none" else loss.sum(dim=1).mean()
+@by_hand
+def cpu_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) -> tuple[GroupResults, Kept | None]:
+    """The forward pass; keeps the students and the target for a first backward pass if it can."""
+    sums = _Sums.zeros(logits)
+    supervised = [SupervisedSums.zeros(logits.num_samples, logits.num_categories) for _ in range(logits.num_modalities)]
+    counts = _Counts.zeros(logits)
+    kept = Kept.empty(logits, call) if keep else None
+    views = _voxel_views(logits)
+    for chunk in _chunks(logits, call):
+        exponentials = _exponentials(_chunk_logits(views, chunk), call.vote)
+        for row, labelled in _labelled(chunk, exponentials, call):
+            supervised[chunk.modalities[row]].add(labelled)
+        target = voxel_mask = None
+        if chunk.learns:
+            target = _soft_target(exponentials, chunk, call.groups, call.vote)
+            voxel_mask = _keep(logits, chunk, call)
+            if call.statistics:
+                counts.add(chunk, exponentials, target, call)
+            _accumulate(sums, chunk, exponentials, target, voxel_mask, call.distillation)
+        if kept is not None:
+            kept.store(chunk, exponentials.student, target, voxel_mask, call)
+    return _results(logits, call, sums, supervised, counts), kept
+
+
+@by_hand
+def cpu_group_backward(
+    logits: GroupLogits, call: GroupCall, coefficients: Tensor, upstream: Tensor, kept: Kept | None
+) -> tuple[Tensor, ...]:
+    """The gradient, in the logits' form, under that of the total, a scalar, or of the losses, `[B, M]`."""
+    per_loss = upstream / logits.num_samples if upstream.dim() == 0 else upstream
+    scale = per_loss.to(torch.float64) * call.gss_weight / (logits.num_voxels * call.vote.temperature)
+    pulls = (scale.expand(coefficients.shape[1:3])[:, :, None] * coefficients[0]).to(logits.compute_dtype)
+    slopes = coefficients[1:] * (upstream * call.supervised_weight) if call.supervision is not None else None
+    results = kept.students if kept is not None else _gradient_buffers(logits)
+    logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
+    for chunk in _chunks(logits, call):
+        views = _chunk_views(result_views, chunk)
+        if kept is not None:
+            students, target = views, kept.target[chunk.sample, :, chunk.voxels]
+        else:
+            students, target = _recompute(logits, logit_views, chunk, call)
+        for modality, student, view in zip(chunk.modalities, students, views, strict=True):
+            supervised = _supervised_gradient(student, modality, chunk, call, slopes)
+            pull = pulls[chunk.sample, modality][:, None] * target
+            pull.masked_fill_(student < call.distillation.clamp, 0)
+            student.mul_(pull.sum(dim=0)).sub_(pull)
+            if supervised is not None:
+                student.add_(supervised)
+            if student is not view:
+                view.copy_(student)
+    return results
 
 
 @torch.no_grad()
@@ -45,12 +84,12 @@ def cpu_soft_targets(
     logits: GroupLogits, groups: CategoryGroups, vote: VoteSettings, available: Tensor | None
 ) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
-    call = _Call(groups, vote, DistillationSettings(), VoxelMask(), available)
+    call = GroupCall(groups, vote, DistillationSettings(), VoxelMask(), available)
     target = torch.zeros(
         logits.num_samples, logits.num_categories, logits.num_voxels, dtype=logits.compute_dtype, device=logits.device
     )
     views = _voxel_views(logits)
-    for chunk in call.chunks(logits):
+    for chunk in _chunks(logits, call):
         exponentials = _exponentials(_chunk_logits(views, chunk), vote)
         target[chunk.sample, :, chunk.voxels] = _soft_target(exponentials, chunk, groups, vote)
     return target.reshape(logits.num_samples, logits.num_categories, *logits.spatial)
@@ -64,6 +103,11 @@ class _Chunk:
     voxels: slice
     modalities: list[int]
 
+    @property
+    def learns(self) -> bool:
+        """Whether the sample has the two modalities it takes to teach each other."""
+        return len(self.modalities) >= 2
+
 
 @dataclass(frozen=True)
 class _Exponentials:
@@ -76,39 +120,6 @@ class _Exponentials:
     sharp_sum: Tensor
     student_log: Tensor
     student: Tensor
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What a call has besides its logits, which autograd alone keeps, and frees after the backward pass."""
-
-    groups: CategoryGroups
-    vote: VoteSettings
-    distillation: DistillationSettings
-    mask: VoxelMask
-    available: Tensor | None
-
-    def chunks(self, logits: GroupLogits) -> Iterator[_Chunk]:
-        """All chunks of all samples that have at least two modalities."""
-        num_voxels = logits.num_voxels
-        for sample in range(logits.num_samples):
-            modalities = list(range(logits.num_modalities))
-            if self.available is not None:
-                modalities = [m for m in modalities if bool(self.available[sample, m])]
-            if len(modalities) < 2:
-                continue
-            for start in range(0, num_voxels, _CHUNK_VOXELS):
-                yield _Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
-
-    def keep(self, logits: GroupLogits, chunk: _Chunk) -> Tensor | None:
-        """The voxel mask of the chunk's modalities, `[m, n]` bool; None where all is kept."""
-        if self.mask.keep is not None:
-            return self.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
-        if self.mask.seed is None:
-            return None
-        first = chunk.sample * logits.num_voxels
-        index = torch.arange(first + chunk.voxels.start, first + chunk.voxels.stop)
-        return random_keep(self.mask.seed, self.mask.ratio, logits.num_modalities, index)[chunk.modalities]
 
 
 @dataclass
@@ -132,80 +143,175 @@ class _Sums:
         return 1 - self.target / self.kept.clamp(min=1)[:, :, None]
 
 
-@dataclass
-class _Saved:
-    """What the forward pass hands to the backward pass besides the logits.
+@dataclass(frozen=True)
+class Kept:
+    """What the forward pass hands to a first backward pass: it is turned into the gradient, and gone for a second one.
 
-    `students` become the gradient in place at the first backward pass; they and `target` are gone for a second one,
-    which recomputes them. Half-precision students would lose digits, so those are always recomputed.
+    Attributes:
+        students: in the logits' form, negative where masked; they become the gradient.
+        target: `[B, C, N]`.
+        stacked: whether the logits' form is one tensor.
     """
 
-    weights: Tensor
-    target: Tensor | None = None
-    students: tuple[Tensor, ...] | None = field(default=None, repr=False)
+    students: tuple[Tensor, ...]
+    target: Tensor
+    stacked: bool
+
+    @classmethod
+    def empty(cls, logits: GroupLogits, call: GroupCall) -> Kept | None:
+        """Room for all chunks; None where recomputing is better.
+
+        Half-precision students would lose digits. The supervised loss needs their powers, which only some temperatures
+        make cheap.
+        """
+        if logits.dtype != logits.compute_dtype or (call.supervision is not None and not call.vote.squarings):
+            return None
+        shape = (logits.num_samples, logits.num_categories, logits.num_voxels)
+        return cls(_gradient_buffers(logits), torch.zeros(shape, dtype=logits.compute_dtype), logits.stacked)
+
+    def store(
+        self, chunk: _Chunk, students: Tensor, target: Tensor | None, keep: Tensor | None, call: GroupCall
+    ) -> None:
+        """Keep a chunk: its students `[m, C, n]` and target `[C, n]`, None where the sample does not learn."""
+        views = _chunk_views(_voxel_views(GroupLogits(self.students, self.stacked)), chunk)
+        signed = _masked(students, keep, call) if target is not None else -students
+        for view, student in zip(views, signed, strict=True):
+            view.copy_(student)
+        if target is not None:
+            self.target[chunk.sample, :, chunk.voxels] = target
 
 
-class _ChunkedLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, call: _Call, stacked: bool, keep_students: bool, *tensors: Tensor) -> Tensor:
-        logits = GroupLogits(tensors, stacked)
-        views = _voxel_views(logits)
-        sums = _Sums.zeros(logits)
-        students = _gradient_buffers(logits) if keep_students and logits.dtype == logits.compute_dtype else None
-        student_views = _voxel_views(GroupLogits(students, logits.stacked)) if students is not None else None
-        target = None
-        if students is not None:
-            shape = (logits.num_samples, logits.num_categories, logits.num_voxels)
-            target = torch.zeros(shape, dtype=logits.compute_dtype)
-        for chunk in call.chunks(logits):
-            exponentials = _exponentials(_chunk_logits(views, chunk), call.vote)
-            chunk_target = _soft_target(exponentials, chunk, call.groups, call.vote)
-            keep = call.keep(logits, chunk)
-            _accumulate(sums, chunk, exponentials, chunk_target, keep, call.distillation)
-            if student_views is not None and target is not None:
-                target[chunk.sample, :, chunk.voxels] = chunk_target
-                for view, student in zip(
-                    _chunk_views(student_views, chunk), _masked(exponentials.student, keep), strict=True
-                ):
-                    view.copy_(student)
-        weights = sums.weights(call.distillation.class_weighting)
-        ctx.call, ctx.stacked, ctx.num_tensors = call, stacked, len(tensors)
-        ctx.saved = _Saved(weights, target, students)
-        # The other tensors are saved too: PyTorch then notices if they are changed in place before the backward pass.
-        ctx.save_for_backward(*tensors, *call.mask.tensors(), *optional(call.available))
-        return ((weights * sums.divergence).sum(dim=2) / logits.num_voxels).to(logits.compute_dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors[: ctx.num_tensors]
-        with torch.no_grad():
-            results = _gradients(ctx.call, ctx.saved, GroupLogits(tensors, ctx.stacked), gradient)
-        return (None, None, None, *differentiable_once(results, gradient, *tensors))
+def _chunks(logits: GroupLogits, call: GroupCall) -> Iterator[_Chunk]:
+    """All chunks of all samples that have at least two modalities, or with supervision one."""
+    num_voxels = logits.num_voxels
+    for sample in range(logits.num_samples):
+        modalities = list(range(logits.num_modalities))
+        if call.available is not None:
+            modalities = [m for m in modalities if bool(call.available[sample, m])]
+        if len(modalities) < (2 if call.supervision is None else 1):
+            continue
+        for start in range(0, num_voxels, _CHUNK_VOXELS):
+            yield _Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
 
 
-def _gradients(call: _Call, saved: _Saved, logits: GroupLogits, upstream: Tensor) -> tuple[Tensor, ...]:
-    """The gradient of the loss `[B, M]` in the logits' form, chunk by chunk."""
-    scale = upstream.to(torch.float64)[:, :, None] / (logits.num_voxels * call.vote.temperature)
-    coefficients = (scale * saved.weights).to(logits.compute_dtype)
-    students, kept_target = saved.students, saved.target
-    saved.students = saved.target = None
-    results = students if students is not None else _gradient_buffers(logits)
-    logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
-    for chunk in call.chunks(logits):
-        views = _chunk_views(result_views, chunk)
-        if students is not None and kept_target is not None:
-            chunk_students, target = views, kept_target[chunk.sample, :, chunk.voxels]
-        else:
-            exponentials = _exponentials(_chunk_logits(logit_views, chunk), call.vote)
-            target = _soft_target(exponentials, chunk, call.groups, call.vote)
-            chunk_students = list(_masked(exponentials.student, call.keep(logits, chunk)))
-        for modality, student, view in zip(chunk.modalities, chunk_students, views, strict=True):
-            pull = coefficients[chunk.sample, modality][:, None] * target
-            pull.masked_fill_(student < call.distillation.clamp, 0)
-            student.mul_(pull.sum(dim=0)).sub_(pull)
-            if student is not view:
-                view.copy_(student)
-    return results
+def _keep(logits: GroupLogits, chunk: _Chunk, call: GroupCall) -> Tensor | None:
+    """The voxel mask of the chunk's modalities, `[m, n]` bool; None where all is kept."""
+    if call.mask.keep is not None:
+        return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
+    if call.mask.seed is None:
+        return None
+    first = chunk.sample * logits.num_voxels
+    index = torch.arange(first + chunk.voxels.start, first + chunk.voxels.stop)
+    return random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, index)[chunk.modalities]
+
+
+def _labelled(chunk: _Chunk, exponentials: _Exponentials, call: GroupCall) -> Iterator[tuple[int, LabelledChunk]]:
+    """With supervision, the probabilities and labels of each of the chunk's modalities, by row."""
+    if call.supervision is None:
+        return
+    labels = call.supervision.labels[chunk.sample].flatten()[chunk.voxels]
+    for row in range(len(chunk.modalities)):
+        probabilities = exponentials.sharp[row] / exponentials.sharp_sum[row]
+        yield row, LabelledChunk.of(chunk.sample, probabilities, labels)
+
+
+def _results(
+    logits: GroupLogits, call: GroupCall, sums: _Sums, supervised: list[SupervisedSums], counts: _Counts
+) -> GroupResults:
+    """From sums to all that is returned."""
+    results = empty_results(logits, call, torch.empty((), dtype=logits.compute_dtype))
+    weights = sums.weights(call.distillation.class_weighting)
+    losses = (weights * sums.divergence).sum(dim=2) / logits.num_voxels
+    mean = losses.sum(dim=1).mean()
+    total = call.gss_weight * mean
+    results.losses.copy_(losses)
+    results.coefficients[0] = weights
+    results.terms[-1] = mean
+    if call.supervision is not None:
+        terms = torch.stack([torch.stack(own.terms()) for own in supervised], dim=1)
+        total = total + call.supervised_weight * terms.sum()
+        results.terms[:-1] = terms.flatten()
+        for modality, own in enumerate(supervised):
+            for kind, values in enumerate(Slopes.of(own), start=1):
+                results.coefficients[kind, :, modality] = values
+    if call.statistics:
+        counts.shares(logits.num_voxels, results)
+    return results._replace(total=total.to(logits.compute_dtype))
+
+
+def _recompute(
+    logits: GroupLogits, views: tuple[Tensor, ...], chunk: _Chunk, call: GroupCall
+) -> tuple[list[Tensor], Tensor]:
+    """Students `m` times `[C, n]`, negative where masked, and the target `[C, n]`."""
+    exponentials = _exponentials(_chunk_logits(views, chunk), call.vote)
+    if not chunk.learns:
+        return list(-exponentials.student), torch.zeros_like(exponentials.student[0])
+    target = _soft_target(exponentials, chunk, call.groups, call.vote)
+    return list(_masked(exponentials.student, _keep(logits, chunk, call), call)), target
+
+
+def _supervised_gradient(
+    student: Tensor, modality: int, chunk: _Chunk, call: GroupCall, slopes: Tensor | None
+) -> Tensor | None:
+    """The supervised loss's gradient of one modality's chunk, `[C, n]`, from its students; None without supervision."""
+    if call.supervision is None or slopes is None:
+        return None
+    # The sharp softmax is a power of the tempered one.
+    if call.vote.squarings:
+        sharp = student.square()
+        for _ in range(call.vote.squarings - 1):
+            sharp.square_()
+    else:
+        sharp = student.abs().pow_(call.vote.temperature)
+    labels = call.supervision.labels[chunk.sample].flatten()[chunk.voxels]
+    labelled = LabelledChunk.of(chunk.sample, sharp.div_(sharp.sum(dim=0)), labels)
+    return Slopes(*slopes[:, :, modality]).gradient(labelled, are_logits=True)
+
+
+@dataclass
+class _Counts:
+    """How many voxels took which route and where students and target agree; samples that do not learn are left out.
+
+    Attributes:
+        routes: `[C, 4]`.
+        agreement: `[M]`.
+        samples: how many learn.
+        samples_of: and have the modality, `[M]`.
+    """
+
+    routes: Tensor
+    agreement: Tensor
+    samples: int
+    samples_of: Tensor
+
+    @classmethod
+    def zeros(cls, logits: GroupLogits) -> _Counts:
+        """Nothing counted yet."""
+        agreement = torch.zeros(logits.num_modalities, dtype=torch.float64)
+        return cls(torch.zeros(logits.num_categories, 4, dtype=torch.float64), agreement, 0, agreement.clone())
+
+    def add(self, chunk: _Chunk, exponentials: _Exponentials, target: Tensor, call: GroupCall) -> None:
+        """Count a chunk."""
+        if chunk.voxels.start == 0:
+            self.samples += 1
+            self.samples_of[chunk.modalities] += 1
+        bars = _bars(exponentials, call.vote)
+        nobody = torch.zeros_like(target[0], dtype=torch.bool)
+        for category, indices in enumerate(call.groups.leaders):
+            leaders, members = _confident(exponentials, chunk, category, indices, bars)
+            some = functools.reduce(torch.logical_or, leaders, nobody)
+            agree = some & functools.reduce(torch.logical_and, leaders, ~nobody)
+            decide = functools.reduce(torch.logical_and, members, ~some) if members else nobody
+            taken = (agree, some & ~agree, decide, ~some & ~decide)
+            self.routes[category] += torch.stack([route.sum() for route in taken])
+        has_target = target.amax(dim=0) > 0
+        same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & has_target
+        self.agreement[chunk.modalities] += same.sum(dim=1)
+
+    def shares(self, num_voxels: int, results: GroupResults) -> None:
+        """Write `results.routes` and `results.agreement`."""
+        results.routes.copy_(self.routes / (max(self.samples, 1) * num_voxels))
+        results.agreement.copy_(self.agreement / (self.samples_of.clamp(min=1) * num_voxels))
 
 
 def _gradient_buffers(logits: GroupLogits) -> tuple[Tensor, ...]:
@@ -228,9 +334,16 @@ def _chunk_logits(views: tuple[Tensor, ...], chunk: _Chunk) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _masked(student: Tensor, keep: Tensor | None) -> Tensor:
-    """Students with 0 at masked voxels: below the clamp, so that the gradient vanishes there."""
-    return student if keep is None else student.masked_fill_(~keep[:, None], 0)
+def _masked(student: Tensor, keep: Tensor | None, call: GroupCall) -> Tensor:
+    """Students, below the clamp at masked voxels, so that these do not learn: 0, or negative with supervision."""
+    if keep is None:
+        return student
+    # A NaN counts for the supervised loss, but not for the vote's.
+    return student.masked_fill_(~keep[:, None], 0) if call.supervision is None else _signed(student, keep)
+
+
+def _signed(student: Tensor, keep: Tensor) -> Tensor:
+    return torch.where(keep[:, None], student, -student)
 
 
 def _exponentials(z: Tensor, vote: VoteSettings) -> _Exponentials:
@@ -256,26 +369,38 @@ def _exponentials(z: Tensor, vote: VoteSettings) -> _Exponentials:
 
 def _soft_target(exponentials: _Exponentials, chunk: _Chunk, groups: CategoryGroups, vote: VoteSettings) -> Tensor:
     """Soft target of the chunk, `[C, n]`."""
-    # Without division: p > tau is e > tau * sum(e).
-    leader_bars = (vote.leader_threshold * exponentials.sharp_sum).unbind()
-    member_bars = (vote.member_threshold * exponentials.sharp_sum).unbind()
+    bars = _bars(exponentials, vote)
     minimum = exponentials.student.amin(dim=0)
     target = torch.empty_like(minimum)
     for category, indices in enumerate(groups.leaders):
-        sharp, student = exponentials.sharp[:, category].unbind(), exponentials.student[:, category].unbind()
-        leaders = [row for row, modality in enumerate(chunk.modalities) if modality in indices]
-        members = [row for row in range(len(chunk.modalities)) if row not in leaders]
+        students = exponentials.student[:, category].unbind()
+        confident_leaders, confident_members = _confident(exponentials, chunk, category, indices, bars)
         by_members = _members_vote(
-            [sharp[row] > member_bars[row] for row in members],
-            [student[row] for row in members],
+            confident_members,
+            [student for student, m in zip(students, chunk.modalities, strict=True) if m not in indices],
             minimum[category],
-            counts=vote.semantics == "paper" or len(leaders) != 1,
+            counts=vote.semantics == "paper" or len(confident_leaders) != 1,
         )
-        target[category] = _leaders_vote(
-            [sharp[row] > leader_bars[row] for row in leaders], [student[row] for row in leaders], by_members, vote
-        )
+        leaders = [student for student, m in zip(students, chunk.modalities, strict=True) if m in indices]
+        target[category] = _leaders_vote(confident_leaders, leaders, by_members, vote)
     total = target.sum(dim=0)
     return target.div_(total.masked_fill_(total == 0, 1))
+
+
+def _bars(exponentials: _Exponentials, vote: VoteSettings) -> tuple[Tensor, Tensor]:
+    """What a sharp exponential of a leader and of a member has to exceed, `[m, n]` each: p > tau without a division."""
+    return vote.leader_threshold * exponentials.sharp_sum, vote.member_threshold * exponentials.sharp_sum
+
+
+def _confident(
+    exponentials: _Exponentials, chunk: _Chunk, category: int, leaders: tuple[int, ...], bars: tuple[Tensor, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Which voxels each leader and each member of a category is confident of, `[n]` bool."""
+    result: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for row, modality in enumerate(chunk.modalities):
+        kind = 0 if modality in leaders else 1
+        result[kind].append(exponentials.sharp[row, category] > bars[kind][row])
+    return result
 
 
 def _members_vote(confident: list[Tensor], students: list[Tensor], minimum: Tensor, *, counts: bool) -> Tensor:

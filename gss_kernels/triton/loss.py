@@ -1,8 +1,9 @@
-"""The fused loss: a forward pass that sums, a tiny kernel that finishes it, a backward pass that recomputes.
+"""The kernels: a forward pass that sums, a tiny kernel that finishes it, a backward pass that recomputes.
 
 The weights enter the loss linearly, so the forward pass needs no second look at the logits: per sample, modality and
-category it sums the kept target and the divergence. The backward pass reads the logits again and writes the gradient;
-nothing of the size of the volume is kept in between. Sums are taken in a fixed order: results repeat to the bit.
+category it sums the kept target and the divergence, and for the supervised loss what `supervision` names. The backward
+pass reads the logits again and writes the gradient; nothing of the size of the volume is kept in between. Sums are
+taken in a fixed order: results repeat to the bit.
 """
 
 from __future__ import annotations
@@ -10,118 +11,203 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gss_kernels.triton.vote import exponentials, keep_voxels, load_logits, load_presence, soft_target
-
-_LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+from gss_kernels.triton.arithmetic import at_least, log2, own_sum
+from gss_kernels.triton.supervision import (
+    add_labels,
+    add_supervised,
+    load_labels,
+    probabilities_of,
+    softmax_gradient,
+)
+from gss_kernels.triton.vote import close_count, hear_modality, open_count, softmaxes
+from gss_kernels.triton.voxels import inside_volume, keep_voxels, load_logits, load_presence
 
 
 @triton.jit
-def target_and_students(
-    pointers,
-    stride_b,
-    stride_c,
-    stride_v,
-    available_pointer,
-    sample,
-    start,
-    offsets,
-    num_voxels,
-    log2_scale,
-    leader_threshold,
-    member_threshold,
-    leader_blend,
+def load_group(pointers, strides, present, sample, start, offsets, inside, M: tl.constexpr, C: tl.constexpr):
+    """Logits of all modalities, a tuple of C blocks for each; the memory of absent modalities is not read."""
+    stride_b, stride_c, stride_v = strides
+    positions = start * stride_v + (offsets * stride_v).to(tl.int64)
+    logits = ()
+    for m in tl.static_range(M):
+        # A selection and not a conjunction, whose result Triton 3.9's interpreter does not take for a mask.
+        readable = tl.where(present[m], inside, False)
+        logits = logits + (load_logits(pointers[m] + sample.to(tl.int64) * stride_b, stride_c, positions, readable, C),)
+    return logits
+
+
+@triton.jit
+def add_distillation(
+    kept_sums,
+    target_sums,
+    divergence_sums,
+    target,
+    student_log,
+    keep,
     M: tl.constexpr,
     C: tl.constexpr,
-    LEADERS: tl.constexpr,
-    RELEASED: tl.constexpr,
-    HAS_AVAILABLE: tl.constexpr,
-    SQUARINGS: tl.constexpr,
+    LOG2_CLAMP: tl.constexpr,
+    KL: tl.constexpr,
+    VOXELS: tl.constexpr,
+    PTX: tl.constexpr,
 ):
-    """One block of voxels: t, q, log2 q, and what counts of it."""
-    present, enough = load_presence(available_pointer, sample, M, HAS_AVAILABLE)
-    # Offsets within a block fit 32 bits, whatever the size of the volume; only its base does not.
-    inside = offsets < tl.minimum(num_voxels - start, offsets.shape[0]).to(tl.int32)
-    base = sample.to(tl.int64) * stride_b + start * stride_v
-    logits = load_logits(pointers, present, base, stride_c, offsets * stride_v, inside, M, C)
-    student, student_log, sharp, sharp_sum = exponentials(logits, log2_scale, M, C, SQUARINGS)
-    target = soft_target(
-        student,
-        sharp,
-        sharp_sum,
-        present,
-        leader_threshold,
-        member_threshold,
-        leader_blend,
-        M,
-        C,
-        LEADERS,
-        RELEASED,
-        HAS_AVAILABLE,
-    )
-    return target, student, student_log, inside, present, enough
+    """The sums over kept voxels with a block added: of 1, of the target, of the divergence in bits."""
+    # A target is made from whatever is finite: NaN must not get past a mask, as 0 * NaN is NaN.
+    targets = ()
+    entropies = ()
+    for c in tl.static_range(C):
+        t = at_least(target[c], 0.0)
+        targets = targets + (t,)
+        entropies = entropies + (t * log2(at_least(t, 1e-37), PTX) if KL else 0.0,)
+    new_kept = ()
+    new_target = ()
+    new_divergence = ()
+    for m in tl.static_range(M):
+        weight = keep[m].to(tl.float32)
+        # The count carries the NaN of a kept voxel, and spoils weights and losses with it.
+        any_log = student_log[m][0]
+        counted = tl.where(keep[m] & (any_log != any_log), any_log, weight)
+        new_kept = new_kept + (kept_sums[m] + own_sum(counted, VOXELS),)
+        for c in tl.static_range(C):
+            log_q = at_least(student_log[m][c], LOG2_CLAMP)
+            divergence = weight * (entropies[c] - targets[c] * log_q)
+            new_target = new_target + (target_sums[m * C + c] + own_sum(weight * targets[c], VOXELS),)
+            new_divergence = new_divergence + (divergence_sums[m * C + c] + own_sum(divergence, VOXELS),)
+    return new_kept, new_target, new_divergence
+
+
+@triton.jit
+def best_category(values, C: tl.constexpr):
+    """The first category of the largest value."""
+    best = tl.zeros_like(values[0]).to(tl.int32)
+    highest = values[0]
+    for c in tl.static_range(1, C):
+        better = values[c] > highest
+        highest = tl.where(better, values[c], highest)
+        best = tl.where(better, c, best)
+    return best
+
+
+@triton.jit
+def add_statistics(
+    route_sums,
+    agreement_sums,
+    routes,
+    target,
+    student_log,
+    present,
+    counted,
+    M: tl.constexpr,
+    C: tl.constexpr,
+    VOXELS: tl.constexpr,
+):
+    """The numbers of voxels by route and of those where student and target prefer the same category."""
+    new_routes = ()
+    for c in tl.static_range(C):
+        agree, some, members = routes[c]
+        taken = (agree & counted, some & (agree == 0) & counted, members & (some == 0) & counted)
+        for i in tl.static_range(3):
+            new_routes = new_routes + (route_sums[3 * c + i] + own_sum(taken[i].to(tl.float32), VOXELS),)
+    highest = target[0]
+    for c in tl.static_range(1, C):
+        highest = tl.maximum(highest, target[c])
+    best = best_category(target, C)
+    new_agreement = ()
+    for m in tl.static_range(M):
+        same = (best_category(student_log[m], C) == best) & (highest > 0.0) & counted & present[m]
+        new_agreement = new_agreement + (agreement_sums[m] + own_sum(same.to(tl.float32), VOXELS),)
+    return new_routes, new_agreement
+
+
+@triton.jit
+def store_sums(pointer, sums, row: tl.constexpr, programs, COUNT: tl.constexpr):
+    """Reduce accumulators and store them, one to a row."""
+    for i in tl.static_range(COUNT):
+        tl.store(pointer + (row + i) * programs, tl.sum(sums[i], axis=0))
 
 
 @triton.jit
 def forward_kernel(
     pointers,
-    stride_b,
-    stride_c,
-    stride_v,
+    strides,
     available_pointer,
     keep_pointer,
     seed_pointer,
+    label_pointer,
     partial_pointer,
     num_voxels,
+    programs,
     last_masked_word,
-    log2_scale,
-    leader_threshold,
-    member_threshold,
-    leader_blend,
-    log2_clamp,
+    vote,
     M: tl.constexpr,
     C: tl.constexpr,
     LEADERS: tl.constexpr,
     RELEASED: tl.constexpr,
     HAS_AVAILABLE: tl.constexpr,
     SQUARINGS: tl.constexpr,
+    LOG2_CLAMP: tl.constexpr,
     MASK: tl.constexpr,
     KL: tl.constexpr,
+    SUPERVISED: tl.constexpr,
+    STATISTICS: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    VOXELS: tl.constexpr,
+    PTX: tl.constexpr,
 ):
-    """Partial sums of each program, `[B, M + 2 * M * C, programs]`: kept voxels, kept target, divergence in bits.
+    """Partial sums of each program, `[B, ROWS, programs]`.
 
-    Grid: (programs, B); a program walks over every programs-th block and reduces its accumulators once, at the end.
+    Rows: M kept voxels, M C kept targets, M C divergences in bits; if SUPERVISED 3 M C of `add_supervised`, C labels;
+    if STATISTICS 3 C routes, M agreements. Grid: (B programs,); a program walks over every programs-th block of a
+    sample and reduces its accumulators once, at the end.
     """
-    program, programs = tl.program_id(0), tl.num_programs(0)
-    sample = tl.program_id(1)
+    sample = tl.program_id(0) // programs
+    program = tl.program_id(0) % programs
+    log2_scale, leader_threshold, member_threshold, leader_blend = vote
     offsets = tl.arange(0, BLOCK)
-    zeros = tl.zeros((BLOCK,), tl.float32)
+    present, enough = load_presence(available_pointer, sample, M, HAS_AVAILABLE)
+    zeros = tl.zeros((BLOCK // VOXELS,), tl.float32)
     kept_sums = (zeros,) * M
     target_sums = (zeros,) * (M * C)
     divergence_sums = (zeros,) * (M * C)
+    supervised_sums = (zeros,) * (3 * M * C if SUPERVISED else 0)
+    label_sums = (zeros,) * (C if SUPERVISED else 0)
+    route_sums = (zeros,) * (3 * C if STATISTICS else 0)
+    agreement_sums = (zeros,) * (M if STATISTICS else 0)
     for block in tl.range(program, tl.cdiv(num_voxels, BLOCK), programs):
         start = tl.cast(block, tl.int64) * BLOCK
-        target, _, student_log, inside, present, enough = target_and_students(
-            pointers,
-            stride_b,
-            stride_c,
-            stride_v,
-            available_pointer,
-            sample,
-            start,
-            offsets,
-            num_voxels,
-            log2_scale,
-            leader_threshold,
-            member_threshold,
-            leader_blend,
-            M,
-            C,
-            LEADERS,
-            RELEASED,
-            HAS_AVAILABLE,
-            SQUARINGS,
-        )
+        inside = inside_volume(start, offsets, num_voxels)
+        logits = load_group(pointers, strides, present, sample, start, offsets, inside, M, C)
+        if SUPERVISED:
+            own_category = load_labels(label_pointer, sample, start, offsets, inside, num_voxels, C)
+            label_sums = add_labels(label_sums, own_category, C, VOXELS)
+        count = open_count(logits[0][0], C)
+        student_log = ()
+        new_supervised = ()
+        for m in tl.static_range(M):
+            student, own_log, sharp, sharp_sum = softmaxes(logits[m], log2_scale, C, SQUARINGS, PTX)
+            student_log = student_log + (own_log,)
+            count = hear_modality(
+                count,
+                student,
+                sharp,
+                sharp_sum,
+                present[m],
+                leader_threshold,
+                member_threshold,
+                m,
+                M,
+                C,
+                LEADERS,
+                HAS_AVAILABLE,
+            )
+            if SUPERVISED:
+                probabilities = probabilities_of(sharp, sharp_sum, inside, C, PTX)
+                new_supervised = new_supervised + add_supervised(
+                    supervised_sums, probabilities, own_category, 3 * C * m, C, VOXELS, PTX
+                )
+        supervised_sums = new_supervised
+        target, routes = close_count(count, present, leader_blend, M, C, LEADERS, RELEASED, HAS_AVAILABLE, PTX)
         keep = keep_voxels(
             keep_pointer,
             seed_pointer,
@@ -133,111 +219,40 @@ def forward_kernel(
             present,
             enough,
             num_voxels,
+            logits[0][0],
             M,
             MASK,
+            PTX,
         )
-        new_kept = ()
-        new_target = ()
-        new_divergence = ()
-        for m in tl.static_range(M):
-            new_kept = new_kept + (kept_sums[m] + keep[m].to(tl.float32),)
-            for c in tl.static_range(C):
-                # Not a maximum, which would drop a NaN; a selection by `keep`, as 0 * NaN is NaN.
-                log_q = student_log[m * C + c]
-                log_q = tl.where(log_q < log2_clamp, log2_clamp, log_q)
-                divergence = -target[c] * log_q
-                if KL:
-                    divergence += tl.where(target[c] > 0.0, target[c] * tl.log2(target[c]), 0.0)
-                new_target = new_target + (target_sums[m * C + c] + tl.where(keep[m], target[c], 0.0),)
-                new_divergence = new_divergence + (divergence_sums[m * C + c] + tl.where(keep[m], divergence, 0.0),)
-        kept_sums = new_kept
-        target_sums = new_target
-        divergence_sums = new_divergence
-    row = partial_pointer + sample.to(tl.int64) * (M + 2 * M * C) * programs + program
-    for m in tl.static_range(M):
-        tl.store(row + m * programs, tl.sum(kept_sums[m], axis=0))
-    for i in tl.static_range(M * C):
-        tl.store(row + (M + i) * programs, tl.sum(target_sums[i], axis=0))
-        tl.store(row + (M + M * C + i) * programs, tl.sum(divergence_sums[i], axis=0))
-
-
-@triton.jit
-def finish_kernel(
-    partial_pointer,
-    weight_pointer,
-    loss_pointer,
-    mean_pointer,
-    num_samples,
-    programs,
-    inverse_voxels,
-    M: tl.constexpr,
-    C: tl.constexpr,
-    M_PADDED: tl.constexpr,
-    C_PADDED: tl.constexpr,
-    CLASS_WEIGHTING: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """Sum the partial sums; write W `[B, M, C]`, the losses `[B, M]` and their mean over B of the sum over M.
-
-    Grid: (1,).
-    """
-    m = tl.arange(0, M_PADDED)
-    c = tl.arange(0, C_PADDED)
-    p = tl.arange(0, CHUNK)
-    inside = (m[:, None] < M) & (c[None, :] < C)
-    entry = m[:, None] * C + c[None, :]
-    total = 0.0
-    for sample in tl.range(0, num_samples):
-        row = partial_pointer + tl.cast(sample, tl.int64) * (M + 2 * M * C) * programs
-        kept = tl.zeros((M_PADDED,), tl.float32)
-        target = tl.zeros((M_PADDED, C_PADDED), tl.float32)
-        divergence = tl.zeros((M_PADDED, C_PADDED), tl.float32)
-        for first in tl.range(0, programs, CHUNK):
-            exists = first + p < programs
-            column = row + first + p
-            kept += tl.sum(
-                tl.load(column[None, :] + m[:, None] * programs, (m[:, None] < M) & exists[None, :], other=0.0), axis=1
+        kept_sums, target_sums, divergence_sums = add_distillation(
+            kept_sums, target_sums, divergence_sums, target, student_log, keep, M, C, LOG2_CLAMP, KL, VOXELS, PTX
+        )
+        if STATISTICS:
+            route_sums, agreement_sums = add_statistics(
+                route_sums, agreement_sums, routes, target, student_log, present, inside & enough, M, C, VOXELS
             )
-            positions = entry[:, :, None] * programs
-            valid = inside[:, :, None] & exists[None, None, :]
-            values = tl.load(column[None, None, :] + (M * programs + positions), valid, other=0.0)
-            target += tl.sum(values, axis=2)
-            values = tl.load(column[None, None, :] + ((M + M * C) * programs + positions), valid, other=0.0)
-            divergence += tl.sum(values, axis=2)
-        weight = tl.full((M_PADDED, C_PADDED), 1.0, tl.float32)
-        if CLASS_WEIGHTING:
-            weight = 1.0 - target / tl.maximum(kept, 1.0)[:, None]
-        tl.store(weight_pointer + sample * M * C + entry, weight, inside)
-        loss = tl.sum(tl.where(inside, weight * divergence, 0.0), axis=1) * (inverse_voxels * _LN2)
-        tl.store(loss_pointer + sample * M + m, loss, m < M)
-        total += tl.sum(loss, axis=0)
-    tl.store(mean_pointer, total / num_samples)
+    sums = kept_sums + target_sums + divergence_sums + supervised_sums + label_sums + route_sums + agreement_sums
+    store_sums(partial_pointer + sample.to(tl.int64) * ROWS * programs + program, sums, 0, programs, ROWS)
 
 
 @triton.jit
 def backward_kernel(
     pointers,
-    stride_b,
-    stride_c,
-    stride_v,
+    strides,
     gradient_pointers,
-    gradient_stride_b,
-    gradient_stride_c,
-    gradient_stride_v,
+    gradient_strides,
     available_pointer,
     keep_pointer,
     seed_pointer,
-    weight_pointer,
+    label_pointer,
+    coefficient_pointer,
     upstream_pointer,
-    upstream_stride_b,
-    upstream_stride_m,
-    upstream_scale,
+    upstream_strides,
+    scales,
+    num_samples,
     num_voxels,
     last_masked_word,
-    log2_scale,
-    leader_threshold,
-    member_threshold,
-    leader_blend,
+    vote,
     clamp,
     M: tl.constexpr,
     C: tl.constexpr,
@@ -246,36 +261,22 @@ def backward_kernel(
     HAS_AVAILABLE: tl.constexpr,
     SQUARINGS: tl.constexpr,
     MASK: tl.constexpr,
+    SUPERVISED: tl.constexpr,
     BLOCK: tl.constexpr,
+    PTX: tl.constexpr,
 ):
     """The gradient `dl/dz_j = upstream / (N T) * (q_j * sum_c a_c - a_j)`, `a_c = W_c k t_c` where `q_c >= clamp`.
 
-    Grid: (blocks, B).
+    If SUPERVISED, plus that of the supervised loss. Grid: (B blocks,).
     """
-    sample = tl.program_id(1)
-    start = tl.program_id(0).to(tl.int64) * BLOCK
+    blocks = tl.cdiv(num_voxels, BLOCK)
+    sample = tl.program_id(0) // blocks
+    start = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
+    log2_scale, leader_threshold, member_threshold, leader_blend = vote
     offsets = tl.arange(0, BLOCK)
-    target, student, _, inside, present, enough = target_and_students(
-        pointers,
-        stride_b,
-        stride_c,
-        stride_v,
-        available_pointer,
-        sample,
-        start,
-        offsets,
-        num_voxels,
-        log2_scale,
-        leader_threshold,
-        member_threshold,
-        leader_blend,
-        M,
-        C,
-        LEADERS,
-        RELEASED,
-        HAS_AVAILABLE,
-        SQUARINGS,
-    )
+    inside = inside_volume(start, offsets, num_voxels)
+    present, enough = load_presence(available_pointer, sample, M, HAS_AVAILABLE)
+    logits = load_group(pointers, strides, present, sample, start, offsets, inside, M, C)
     keep = keep_voxels(
         keep_pointer,
         seed_pointer,
@@ -287,40 +288,79 @@ def backward_kernel(
         present,
         enough,
         num_voxels,
+        logits[0][0],
         M,
         MASK,
+        PTX,
     )
-    base = sample.to(tl.int64) * gradient_stride_b + start * gradient_stride_v
+    if SUPERVISED:
+        own_category = load_labels(label_pointer, sample, start, offsets, inside, num_voxels, C)
+    count = open_count(logits[0][0], C)
+    students = ()
+    supervised = ()
     for m in tl.static_range(M):
-        upstream = tl.load(upstream_pointer + sample * upstream_stride_b + m * upstream_stride_m).to(tl.float32)
-        scale = upstream * upstream_scale
+        student, _, sharp, sharp_sum = softmaxes(logits[m], log2_scale, C, SQUARINGS, PTX)
+        students = students + (student,)
+        count = hear_modality(
+            count,
+            student,
+            sharp,
+            sharp_sum,
+            present[m],
+            leader_threshold,
+            member_threshold,
+            m,
+            M,
+            C,
+            LEADERS,
+            HAS_AVAILABLE,
+        )
+        if SUPERVISED:
+            probabilities = probabilities_of(sharp, sharp_sum, inside, C, PTX)
+            scale = tl.load(upstream_pointer).to(tl.float32) * scales[1]
+            weights = load_coefficients(coefficient_pointer, 1, sample, m, num_samples, scale, M, C)
+            alphas = load_coefficients(coefficient_pointer, 2, sample, m, num_samples, scale, M, C)
+            betas = load_coefficients(coefficient_pointer, 3, sample, m, num_samples, scale, M, C)
+            supervised = supervised + (softmax_gradient(probabilities, own_category, weights, alphas, betas, C),)
+    target, _ = close_count(count, present, leader_blend, M, C, LEADERS, RELEASED, HAS_AVAILABLE, PTX)
+    stride_b, stride_c, stride_v = gradient_strides
+    positions = start * stride_v + (offsets * stride_v).to(tl.int64)
+    for m in tl.static_range(M):
+        upstream = tl.load(upstream_pointer + sample * upstream_strides[0] + m * upstream_strides[1]).to(tl.float32)
+        weights = load_coefficients(coefficient_pointer, 0, sample, m, num_samples, upstream * scales[0], M, C)
         pulls = ()
-        pulls_sum = tl.zeros((BLOCK,), tl.float32)
+        total = tl.zeros((BLOCK,), tl.float32)
         for c in tl.static_range(C):
-            weight = tl.load(weight_pointer + (sample * M + m) * C + c) * scale
-            pull = tl.where(keep[m] & (student[m * C + c] >= clamp), weight * target[c], 0.0)
+            pull = tl.where(keep[m] & (students[m][c] >= clamp), weights[c] * target[c], 0.0)
             pulls = pulls + (pull,)
-            pulls_sum += pull
+            total += pull
+        row = gradient_pointers[m] + sample.to(tl.int64) * stride_b
         for c in tl.static_range(C):
-            gradient = tl.where(keep[m], student[m * C + c] * pulls_sum - pulls[c], 0.0)
-            pointer = gradient_pointers[m] + (base + tl.cast(gradient_stride_c, tl.int64) * c)
-            pointer = pointer + offsets * gradient_stride_v
+            gradient = tl.where(keep[m], students[m][c] * total - pulls[c], 0.0)
+            if SUPERVISED:
+                gradient += supervised[m][c]
+            pointer = row + tl.cast(stride_c, tl.int64) * c + positions
             tl.store(pointer, gradient.to(pointer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def load_coefficients(pointer, kind, sample, m, num_samples, scale, M: tl.constexpr, C: tl.constexpr):
+    """C coefficients of one modality of one sample, of `[kinds, B, M, C]`, times `scale`."""
+    row = pointer + ((tl.cast(num_samples, tl.int64) * kind + sample) * M + m) * C
+    coefficients = ()
+    for c in tl.static_range(C):
+        coefficients = coefficients + (tl.load(row + c) * scale,)
+    return coefficients
 
 
 @triton.jit
 def target_kernel(
     pointers,
-    stride_b,
-    stride_c,
-    stride_v,
+    strides,
     available_pointer,
     target_pointer,
     num_voxels,
-    log2_scale,
-    leader_threshold,
-    member_threshold,
-    leader_blend,
+    vote,
     M: tl.constexpr,
     C: tl.constexpr,
     LEADERS: tl.constexpr,
@@ -328,32 +368,35 @@ def target_kernel(
     HAS_AVAILABLE: tl.constexpr,
     SQUARINGS: tl.constexpr,
     BLOCK: tl.constexpr,
+    PTX: tl.constexpr,
 ):
-    """The soft target t alone, `[B, C, N]`. Grid: (blocks, B)."""
-    sample = tl.program_id(1)
-    start = tl.program_id(0).to(tl.int64) * BLOCK
+    """The soft target t alone, `[B, C, N]`. Grid: (B blocks,)."""
+    blocks = tl.cdiv(num_voxels, BLOCK)
+    sample = tl.program_id(0) // blocks
+    start = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
+    log2_scale, leader_threshold, member_threshold, leader_blend = vote
     offsets = tl.arange(0, BLOCK)
-    target, _, _, inside, _, enough = target_and_students(
-        pointers,
-        stride_b,
-        stride_c,
-        stride_v,
-        available_pointer,
-        sample,
-        start,
-        offsets,
-        num_voxels,
-        log2_scale,
-        leader_threshold,
-        member_threshold,
-        leader_blend,
-        M,
-        C,
-        LEADERS,
-        RELEASED,
-        HAS_AVAILABLE,
-        SQUARINGS,
-    )
+    inside = inside_volume(start, offsets, num_voxels)
+    present, enough = load_presence(available_pointer, sample, M, HAS_AVAILABLE)
+    logits = load_group(pointers, strides, present, sample, start, offsets, inside, M, C)
+    count = open_count(logits[0][0], C)
+    for m in tl.static_range(M):
+        student, _, sharp, sharp_sum = softmaxes(logits[m], log2_scale, C, SQUARINGS, PTX)
+        count = hear_modality(
+            count,
+            student,
+            sharp,
+            sharp_sum,
+            present[m],
+            leader_threshold,
+            member_threshold,
+            m,
+            M,
+            C,
+            LEADERS,
+            HAS_AVAILABLE,
+        )
+    target, _ = close_count(count, present, leader_blend, M, C, LEADERS, RELEASED, HAS_AVAILABLE, PTX)
     for c in tl.static_range(C):
         row = (sample * C + c).to(tl.int64) * num_voxels + start
         tl.store(target_pointer + row + offsets, tl.where(enough, target[c], 0.0), mask=inside)

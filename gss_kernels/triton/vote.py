@@ -1,238 +1,230 @@
-"""What the kernels share: loading logits, the vote on one block of voxels, the voxel mask.
+"""The vote: modalities are heard one after the other, each category keeps count.
 
-Everything of a voxel lives in registers: functions take and return tuples of blocks, entry `m * C + c` belonging to
-modality m and category c, unrolled at compile time. Logarithms are to base 2, as the hardware has them.
+A count has one entry per category of everything the routes need: the minimum over all modalities, the leaders' highest
+and lowest student, whether some and whether all leaders are confident, the members' sum and whether all are confident.
+So no modality's probabilities outlive its turn. Logarithms are to base 2, as the hardware has them.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.runtime.jit import constexpr_function
 
-# Mask modes.
-KEEP_ALL: tl.constexpr = tl.constexpr(0)
-KEEP_DRAWN: tl.constexpr = tl.constexpr(1)
-KEEP_GIVEN: tl.constexpr = tl.constexpr(2)
+from gss_kernels.triton.arithmetic import log2, reciprocal
+
+_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@constexpr_function
+def leader_bits(leaders, c, M):
+    """The leaders of category c as the lowest M bits."""
+    return (leaders >> (c * M)) & ((1 << M) - 1)
+
+
+@constexpr_function
+def leads(leaders, m, c, M):
+    """Whether modality m leads category c."""
+    return bool(leader_bits(leaders, c, M) >> m & 1)
+
+
+@constexpr_function
+def first_of_its_kind(leaders, m, c, M):
+    """Whether no modality before m is a leader as m is, or a member as m is, of category c."""
+    earlier = range(m)
+    return all(leads(leaders, i, c, M) != leads(leaders, m, c, M) for i in earlier)
+
+
+@constexpr_function
+def has_members(leaders, c, M):
+    """Whether a modality does not lead category c."""
+    return leader_bits(leaders, c, M) != (1 << M) - 1
+
+
+@constexpr_function
+def has_one_leader(leaders, c, M):
+    """Whether exactly one modality leads category c."""
+    return leader_bits(leaders, c, M).bit_count() == 1
 
 
 @triton.jit
-def load_presence(available_pointer, sample, M: tl.constexpr, HAS_AVAILABLE: tl.constexpr):
-    """For each modality whether the sample has it, and whether it has the two that learning takes."""
-    present = ()
-    count = 0
-    for m in tl.static_range(M):
-        if HAS_AVAILABLE:
-            has_it = tl.load(available_pointer + sample * M + m) != 0
-            count += has_it.to(tl.int32)
-        else:
-            has_it = True
-            count += 1
-        present = present + (has_it,)
-    return present, count >= 2
-
-
-@triton.jit
-def load_logits(pointers, present, base, stride_c, positions, inside, M: tl.constexpr, C: tl.constexpr):
-    """Logits in float32; 0 outside the volume and for absent modalities, whose memory is not read."""
-    logits = ()
-    for m in tl.static_range(M):
-        # A selection and not a conjunction, whose result Triton 3.9's interpreter does not take for a mask.
-        readable = tl.where(present[m], inside, False)
-        for c in tl.static_range(C):
-            pointer = pointers[m] + (base + tl.cast(stride_c, tl.int64) * c)
-            value = tl.load(pointer + positions, mask=readable, other=0.0)
-            logits = logits + (value.to(tl.float32),)
-    return logits
-
-
-@triton.jit
-def exponentials(logits, log2_scale, M: tl.constexpr, C: tl.constexpr, SQUARINGS: tl.constexpr):
-    """Per modality and category: q, log2 q and the sharp exponential; per modality: the sum of the sharp ones.
+def softmaxes(logits, log2_scale, C: tl.constexpr, SQUARINGS: tl.constexpr, PTX: tl.constexpr):
+    """Of one modality: q and log2 q, the sharp exponentials and their sum, per category.
 
     `log2_scale` is `log2(e) / T`. For T = 2**SQUARINGS the sharp exponential is a power of the tempered one, which
     spares half of the special-function instructions.
     """
+    highest = logits[0]
+    for c in tl.static_range(1, C):
+        highest = tl.maximum(highest, logits[c])
+    scaled = ()
+    tempered = ()
+    sharp = ()
+    total = tl.zeros_like(highest)
+    sharp_sum = tl.zeros_like(highest)
+    for c in tl.static_range(C):
+        # Not one multiply-add with `highest * log2_scale`: its rounding would matter for huge logits.
+        shifted = logits[c] - highest
+        exponent = shifted * log2_scale
+        value = tl.exp2(exponent)
+        if SQUARINGS > 0:
+            power = value
+            for _ in tl.static_range(SQUARINGS):
+                power = power * power
+        else:
+            power = tl.exp2(shifted * _LOG2_E)
+        scaled = scaled + (exponent,)
+        tempered = tempered + (value,)
+        sharp = sharp + (power,)
+        total += value
+        sharp_sum += power
+    inverse = reciprocal(total, PTX)
+    total_log = log2(total, PTX)
     student = ()
     student_log = ()
-    sharp = ()
-    sharp_sum = ()
-    for m in tl.static_range(M):
-        highest = logits[m * C]
-        for c in tl.static_range(1, C):
-            highest = tl.maximum(highest, logits[m * C + c])
-        tempered = ()
-        total = tl.zeros_like(highest)
-        total_sharp = tl.zeros_like(highest)
-        for c in tl.static_range(C):
-            shifted = logits[m * C + c] - highest
-            value = tl.exp2(shifted * log2_scale)
-            if SQUARINGS > 0:
-                power = value
-                for _ in tl.static_range(SQUARINGS):
-                    power = power * power
-            else:
-                power = tl.exp2(shifted * 1.4426950408889634)
-            tempered = tempered + (value,)
-            sharp = sharp + (power,)
-            total += value
-            total_sharp += power
-        inverse = 1.0 / total
-        total_log = tl.log2(total)
-        for c in tl.static_range(C):
-            student = student + (tempered[c] * inverse,)
-            student_log = student_log + ((logits[m * C + c] - highest) * log2_scale - total_log,)
-        sharp_sum = sharp_sum + (total_sharp,)
+    for c in tl.static_range(C):
+        student = student + (tempered[c] * inverse,)
+        student_log = student_log + (scaled[c] - total_log,)
     return student, student_log, sharp, sharp_sum
 
 
 @triton.jit
-def vote_of_category(
+def open_count(like, C: tl.constexpr):
+    """The count before any modality was heard: minimum, highest, lowest, some, leaders, members, members' sum."""
+    return ((like,) * C, (like,) * C, (like,) * C, (like > 0,) * C, (like > 0,) * C, (like > 0,) * C, (like,) * C)
+
+
+@triton.jit
+def hear_modality(
+    count,
     student,
     sharp,
     sharp_sum,
     present,
     leader_threshold,
     member_threshold,
-    leader_blend,
-    c: tl.constexpr,
+    m: tl.constexpr,
     M: tl.constexpr,
     C: tl.constexpr,
     LEADERS: tl.constexpr,
-    RELEASED: tl.constexpr,
     HAS_AVAILABLE: tl.constexpr,
 ):
-    """The un-normalised target of category c. Bit `c * M + m` of LEADERS says that m leads c."""
-    some_leader = sharp[c] < float("-inf")
-    all_leaders = sharp[c] >= float("-inf")
-    all_members = sharp[c] >= float("-inf")
-    highest = tl.full(sharp[c].shape, float("-inf"), tl.float32)
-    lowest = tl.full(sharp[c].shape, float("inf"), tl.float32)
-    minimum = lowest
-    members_sum = tl.zeros_like(highest)
+    """The count after modality m. Bit `c * M + m` of LEADERS says that m leads c."""
+    minimum, highest, lowest, some_leader, all_leaders, all_members, members_sum = count
+    new_minimum = ()
+    new_highest = ()
+    new_lowest = ()
+    new_some = ()
+    new_all = ()
+    new_members = ()
+    new_sum = ()
+    leader_bar = leader_threshold * sharp_sum
+    all_leaders_bar = leader_bar
+    member_bar = member_threshold * sharp_sum
+    if HAS_AVAILABLE:
+        # Numbers of the sample, not selections per voxel: they leave an absent modality, whose logits are 0, without
+        # effect, and a present one as it is, to the bit.
+        floor = tl.where(present, 0.0, float("inf"))
+        weight = tl.where(present, 1.0, 0.0)
+        leader_bar = leader_threshold * tl.maximum(sharp_sum, floor)
+        all_leaders_bar = leader_threshold * (sharp_sum * weight)
+        member_bar = member_threshold * (sharp_sum * weight)
+    for c in tl.static_range(C):
+        q = student[c]
+        least = q
+        most = q
+        if HAS_AVAILABLE:
+            least = tl.maximum(q, floor)
+            most = q * weight
+        new_minimum = new_minimum + (least if m == 0 else tl.minimum(minimum[c], least),)
+        if leads(LEADERS, m, c, M):
+            confident = sharp[c] > leader_bar
+            all_confident = sharp[c] > all_leaders_bar
+            new_highest = new_highest + (most if first_of_its_kind(LEADERS, m, c, M) else tl.maximum(highest[c], most),)
+            new_lowest = new_lowest + (least if first_of_its_kind(LEADERS, m, c, M) else tl.minimum(lowest[c], least),)
+            new_some = new_some + (confident if first_of_its_kind(LEADERS, m, c, M) else some_leader[c] | confident,)
+            new_all = new_all + (
+                all_confident if first_of_its_kind(LEADERS, m, c, M) else all_leaders[c] & all_confident,
+            )
+            new_members = new_members + (all_members[c],)
+            new_sum = new_sum + (members_sum[c],)
+        else:
+            confident = sharp[c] > member_bar
+            new_highest = new_highest + (highest[c],)
+            new_lowest = new_lowest + (lowest[c],)
+            new_some = new_some + (some_leader[c],)
+            new_all = new_all + (all_leaders[c],)
+            new_members = new_members + (
+                confident if first_of_its_kind(LEADERS, m, c, M) else all_members[c] & confident,
+            )
+            new_sum = new_sum + (most if first_of_its_kind(LEADERS, m, c, M) else members_sum[c] + most,)
+    return new_minimum, new_highest, new_lowest, new_some, new_all, new_members, new_sum
+
+
+@triton.jit
+def count_present(present, c: tl.constexpr, M: tl.constexpr, LEADERS: tl.constexpr, HAS_AVAILABLE: tl.constexpr):
+    """How many leaders and how many members of category c the sample has."""
     num_leaders = 0
     num_members = 0
     for m in tl.static_range(M):
-        q = student[m * C + c]
-        q_or_high = q
+        one = 1
         if HAS_AVAILABLE:
-            q_or_high = tl.where(present[m], q, float("inf"))
-        minimum = tl.minimum(minimum, q_or_high)
-        if (LEADERS >> (c * M + m)) & 1:
-            confident = sharp[m * C + c] > leader_threshold * sharp_sum[m]
-            lowest = tl.minimum(lowest, q_or_high)
-            if HAS_AVAILABLE:
-                some_leader = some_leader | (confident & present[m])
-                all_leaders = all_leaders & (confident | (present[m] == 0))
-                highest = tl.maximum(highest, tl.where(present[m], q, float("-inf")))
-                num_leaders += present[m].to(tl.int32)
-            else:
-                some_leader = some_leader | confident
-                all_leaders = all_leaders & confident
-                highest = tl.maximum(highest, q)
-                num_leaders += 1
+            one = present[m].to(tl.int32)
+        if leads(LEADERS, m, c, M):
+            num_leaders += one
         else:
-            confident = sharp[m * C + c] > member_threshold * sharp_sum[m]
-            if HAS_AVAILABLE:
-                all_members = all_members & (confident | (present[m] == 0))
-                members_sum += tl.where(present[m], q, 0.0)
-                num_members += present[m].to(tl.int32)
-            else:
-                all_members = all_members & confident
-                members_sum += q
-                num_members += 1
-    # A table of constants and not a division, so that a full `available` gives the same bits as none.
-    inverse = 0.0
-    for count in tl.static_range(1, M):
-        inverse = tl.where(num_members == count, 1.0 / count, inverse)
-    members_mean = members_sum * inverse
-    blend = highest - leader_blend * (highest - lowest)
-    agreed = highest
-    if RELEASED:
-        agreed = tl.where(num_leaders >= 2, highest + blend, highest)
-        members_mean = tl.where(num_leaders == 1, 0.0, members_mean)
-    result = tl.where(all_members & (num_members > 0), members_mean, minimum)
-    result = tl.where(some_leader, blend, result)
-    return tl.where(some_leader & all_leaders, agreed, result)
+            num_members += one
+    return num_leaders, num_members
 
 
 @triton.jit
-def soft_target(
-    student,
-    sharp,
-    sharp_sum,
+def close_count(
+    count,
     present,
-    leader_threshold,
-    member_threshold,
     leader_blend,
     M: tl.constexpr,
     C: tl.constexpr,
     LEADERS: tl.constexpr,
     RELEASED: tl.constexpr,
     HAS_AVAILABLE: tl.constexpr,
+    PTX: tl.constexpr,
 ):
-    """t: all votes, normalised over the categories; 0 where every vote underflows."""
+    """The target t, and per category the routes: leaders agree, some leader is confident, members decide."""
+    minimum, highest, lowest, some_leader, all_leaders, all_members, members_sum = count
     votes = ()
-    total = tl.zeros_like(sharp[0])
+    routes = ()
+    total = tl.zeros_like(minimum[0])
     for c in tl.static_range(C):
-        vote = vote_of_category(
-            student,
-            sharp,
-            sharp_sum,
-            present,
-            leader_threshold,
-            member_threshold,
-            leader_blend,
-            c,
-            M,
-            C,
-            LEADERS,
-            RELEASED,
-            HAS_AVAILABLE,
-        )
+        num_leaders, num_members = count_present(present, c, M, LEADERS, HAS_AVAILABLE)
+        vote = minimum[c]
+        members = some_leader[c] & (some_leader[c] == 0)
+        if has_members(LEADERS, c, M):
+            # A table of constants and not a division, so that a full `available` gives the same bits as none.
+            inverse = 0.0
+            for number in tl.static_range(1, M):
+                inverse = tl.where(num_members == number, 1.0 / number, inverse)
+            mean = members_sum[c] * inverse
+            if RELEASED:
+                mean = tl.where(num_leaders == 1, 0.0, mean)
+            members = all_members[c] & (num_members > 0)
+            vote = tl.where(members, mean, vote)
+        agree = some_leader[c]
+        if has_one_leader(LEADERS, c, M):
+            vote = tl.where(agree, highest[c], vote)
+        else:
+            blend = highest[c] - leader_blend * (highest[c] - lowest[c])
+            agreed = highest[c]
+            if RELEASED:
+                agreed = tl.where(num_leaders >= 2, highest[c] + blend, agreed)
+            agree = some_leader[c] & all_leaders[c]
+            vote = tl.where(some_leader[c], blend, vote)
+            vote = tl.where(agree, agreed, vote)
         votes = votes + (vote,)
+        routes = routes + ((agree, some_leader[c], members),)
         total += vote
-    # Votes may sum to a denormal number, whose reciprocal overflows: lift them first, by a power of two.
-    lift = tl.where(total < 1e-30, 18446744073709551616.0, 1.0)
-    inverse = tl.where(total == 0.0, 0.0, 1.0 / (total * lift))
+    # A sum of denormal numbers counts as 0, as its reciprocal would overflow. NaN counts as 0, too.
+    inverse = tl.where(total > 1e-37, reciprocal(total, PTX), 0.0)
     target = ()
     for c in tl.static_range(C):
-        target = target + (votes[c] * lift * inverse,)
-    return target
-
-
-@triton.jit
-def keep_voxels(
-    keep_pointer,
-    seed_pointer,
-    last_masked_word,
-    sample,
-    start,
-    offsets,
-    inside,
-    present,
-    enough,
-    num_voxels,
-    M: tl.constexpr,
-    MASK: tl.constexpr,
-):
-    """Per modality, which voxels of the block count: inside the volume, present, not masked."""
-    keep = ()
-    if MASK == KEEP_DRAWN:
-        seed = tl.load(seed_pointer)
-        first = sample.to(tl.int64) * num_voxels + start
-        first_low = (first & 0xFFFFFFFF).to(tl.uint32)
-        low = first_low + offsets.to(tl.uint32)
-        high = (first >> 32).to(tl.uint32) + (low < first_low).to(tl.uint32)
-        zero = low * 0
-        words = ()
-        for block in tl.static_range((M + 3) // 4):
-            words = words + tl.philox(seed, low, high, zero + block, zero, 10)
-    for m in tl.static_range(M):
-        kept = inside & present[m] & enough
-        if MASK == KEEP_DRAWN:
-            kept = kept & (words[m] > tl.cast(last_masked_word, tl.uint32))
-        if MASK == KEEP_GIVEN:
-            row = (sample * M + m).to(tl.int64) * num_voxels + start
-            kept = kept & (tl.load(keep_pointer + row + offsets, mask=inside, other=0) != 0)
-        keep = keep + (kept,)
-    return keep
+        target = target + (votes[c] * inverse,)
+    return target, routes

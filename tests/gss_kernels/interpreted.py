@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from gss_kernels.philox import last_masked_word
-from gss_kernels.triton.vote import KEEP_DRAWN, keep_voxels, load_logits
+from gss_kernels.triton.voxels import KEEP_DRAWN, keep_voxels, load_logits
 from tests.gss_kernels.behaviours import FUSED, KERNELS
 from tests.gss_kernels.cases import TABLE, Case, run
 from tests.gss_kernels.oracle import drawn_word
@@ -44,8 +44,10 @@ def keep_kernel(
         (True,) * count,
         True,
         num_voxels,
+        offsets.to(tl.float32),
         count,
         KEEP_DRAWN,
+        False,
     )
     for m in tl.static_range(count):
         tl.store(out_pointer + m * size + offsets, keep[m])
@@ -55,7 +57,8 @@ def keep_kernel(
 def load_kernel(address, out_pointer, base, stride_c, count: tl.constexpr, size: tl.constexpr):
     offsets = tl.arange(0, size)
     memory = tl.cast(address, tl.int64).to(tl.pointer_type(tl.int8))
-    logits = load_logits((memory,), (True,), tl.cast(base, tl.int64), stride_c, offsets, offsets >= 0, 1, count)
+    positions = tl.cast(base, tl.int64) + offsets
+    logits = load_logits(memory, stride_c, positions, offsets >= 0, count)
     for c in tl.static_range(count):
         tl.store(out_pointer + c * size + offsets, logits[c])
 

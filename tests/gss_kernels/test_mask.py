@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from gss_kernels import CategoryGroups, fused_gss_loss
 from gss_kernels.philox import last_masked_word, philox_words, random_keep
-from tests.gss_kernels.oracle import drawn_word, philox
+from tests.gss_kernels.oracle import BoolArray, drawn_word, philox
 
-_VOXELS = 100_000
+_BATCH, _MODALITIES, _SPATIAL = 2, 6, (31, 29, 37)
+_SIGMAS = 5
 
 
 @pytest.mark.parametrize(
@@ -55,18 +57,57 @@ def test_a_ratio_of_zero_masks_no_word() -> None:
     assert last_masked_word(0.0) == -1
 
 
-@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.9])
-def test_rate(ratio: float) -> None:
-    masked = 1 - random_keep(torch.tensor(1), ratio, 6, torch.arange(_VOXELS)).double().mean(dim=1)
-    deviation = math.sqrt(ratio * (1 - ratio) / _VOXELS)
-    assert (masked - ratio).abs().max() < 4 * deviation
+def measured_keep(seed: int | None, ratio: float) -> BoolArray:
+    """The drawn mask `[B * M, *spatial]` as the loss shows it: its gradient vanishes where a voxel is masked."""
+    spread = torch.linspace(-1, 1, _BATCH * _MODALITIES * math.prod(_SPATIAL), dtype=torch.float64)
+    logits = spread.reshape(_BATCH, _MODALITIES, 1, *_SPATIAL) * torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
+    leaf = logits.clone().requires_grad_()
+    groups = CategoryGroups(((0,), (1,)))
+    fused_gss_loss(leaf, groups, mask_ratio=ratio, seed=seed, backend="cpu").backward()
+    assert leaf.grad is not None
+    return leaf.grad.ne(0).any(dim=2).flatten(0, 1).numpy()
 
 
-def test_modalities_voxels_and_seeds_are_independent() -> None:
-    index = torch.arange(_VOXELS)
-    keep = torch.cat([random_keep(torch.tensor(seed), 0.3, 6, index) for seed in (1, 2)])
-    shifted = random_keep(torch.tensor(1), 0.3, 6, index + 1)
-    rows = torch.cat([keep, shifted]).double().numpy()
-    correlation = np.corrcoef(rows)
-    pairs = [abs(float(correlation[i, j])) for i, j in itertools.combinations(range(len(rows)), 2)]
-    assert max(pairs) < 4.5 / math.sqrt(_VOXELS)
+def correlations(one: BoolArray, other: BoolArray) -> list[float]:
+    """Of two masks `[rows, ...]`, for every row; in standard deviations of what independent masks have."""
+    pairs = zip(one.reshape(len(one), -1), other.reshape(len(other), -1), strict=True)
+    return [float(np.corrcoef(a, b)[0, 1]) * math.sqrt(a.size) for a, b in pairs]
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.2, 0.5, 0.9, 0.99])
+def test_measured_rate(ratio: float) -> None:
+    """Of every modality in every sample, and of all together."""
+    masked = ~measured_keep(7, ratio)
+    rates = [*masked.mean(axis=(1, 2, 3)), masked.mean()]
+    voxels = [math.prod(_SPATIAL)] * len(masked) + [masked.size]
+    for rate, count in zip(rates, voxels, strict=True):
+        assert abs(rate - ratio) < _SIGMAS * math.sqrt(ratio * (1 - ratio) / count)
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+def test_modalities_and_samples_are_independent(ratio: float) -> None:
+    keep = measured_keep(8, ratio)
+    pairs = np.array(list(itertools.combinations(range(len(keep)), 2)))
+    one, other = keep[pairs[:, 0]], keep[pairs[:, 1]]
+    assert max(map(abs, correlations(one, other))) < _SIGMAS
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+def test_neighbouring_voxels_are_independent(ratio: float) -> None:
+    keep = measured_keep(9, ratio)
+    for axis, length in enumerate(_SPATIAL, start=1):
+        one, other = (keep.take(range(start, start + length - 1), axis=axis) for start in (0, 1))
+        assert max(map(abs, correlations(one, other))) < _SIGMAS
+
+
+@pytest.mark.parametrize("seed", [0, 41, -1, 2**32 - 1, 2**63 - 1])
+def test_consecutive_seeds_are_independent(seed: int) -> None:
+    one, other = (measured_keep(number, 0.2) for number in (seed, seed + 1))
+    shifted = np.roll(other, -1, axis=-1)
+    assert max(map(abs, correlations(one, other) + correlations(one, shifted))) < _SIGMAS
+
+
+def test_steps_without_a_seed_are_independent() -> None:
+    torch.manual_seed(0)
+    one, other = (measured_keep(None, 0.2) for _ in range(2))
+    assert max(map(abs, correlations(one, other))) < _SIGMAS

@@ -1,0 +1,47 @@
+"""Peak memory of a call, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.timing import Call
+
+
+def peak_extra_bytes(call: Call, device: torch.device) -> int:
+    """Most tensor memory that one call asks for at a time beyond what was allocated before it.
+
+    Call it once before: workspaces that a library keeps from its first call on should not count.
+    """
+    if device.type == "cpu":
+        return _peak_allocated(call)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = _requested_bytes("current", device)
+    call()
+    torch.cuda.synchronize(device)
+    return _requested_bytes("peak", device) - before
+
+
+def _requested_bytes(statistic: str, device: torch.device) -> int:
+    # Not the blocks that the allocator hands out: it rounds them up, by as much as a megabyte.
+    return int(torch.cuda.memory_stats(device)[f"requested_bytes.all.{statistic}"])
+
+
+def _peak_allocated(call: Call) -> int:
+    """Running peak of PyTorch's CPU allocations and frees, as its profiler reports them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    held = peak = 0
+    for change in sorted(changes, key=lambda event: event["ts"]):
+        held += change["args"]["Bytes"]
+        peak = max(peak, held)
+    return peak

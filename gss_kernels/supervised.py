@@ -1,0 +1,77 @@
+"""The supervised loss: check the arguments, pick a backend."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gss_kernels.backends import pick_backend
+from gss_kernels.inputs import check_labels, check_prediction, check_samples_available
+from gss_kernels.segmentation_loss import segmentation_loss
+from gss_kernels.settings import Backend
+from gss_kernels.supervised_settings import InputKind, check_input_kind
+
+
+class SegmentationTerms(NamedTuple):
+    """The two terms of the supervised loss, 0-dim and differentiable.
+
+    Attributes:
+        cross_entropy: class-weighted cross-entropy.
+        dice: soft Dice loss, one minus the mean overlap.
+    """
+
+    cross_entropy: Tensor
+    dice: Tensor
+
+
+def fused_segmentation_loss(
+    input: Tensor,  # noqa: A002  (PyTorch's losses call it so)
+    labels: Tensor,
+    *,
+    input_kind: InputKind = "logits",
+    available: Tensor | None = None,
+    backend: Backend = "auto",
+) -> SegmentationTerms:
+    """Class-weighted cross-entropy and soft Dice of one prediction, from integer labels.
+
+    With probabilities `o` (the softmax of logits), one-hot labels `y`, N voxels per sample and the B samples that are
+    available::
+
+        cross_entropy = -(1 / (B * N)) * sum_{b,v,c} (1 - sum_v y / N) * y * log(clip(o, 0.005, 1))
+        dice          = 1 - (1 / C) * sum_c 2 * sum_{b,v} o * y / (sum_{b,v} o + sum_{b,v} y + 1e-7)
+
+    The weight of a category is its sample's, the sums of the Dice go over the whole batch. Where `o` is clipped the
+    cross-entropy has no gradient. The one-hot labels are never materialised.
+
+    Source: the training code of RFNet (Ding et al., "RFNet: Region-aware Fusion Network for Incomplete Multi-modal
+    Brain Tumor Segmentation", ICCV 2021), which GSS (Qiu et al., ICCV 2023) takes over.
+
+    Args:
+        input: logits or probabilities, `[B, C, *spatial]` with at least two categories and one to three spatial axes;
+            float32, bfloat16, float16 (computed in float32) or float64 (CPU, or any device with
+            `backend="reference"`).
+        labels: category of every voxel, `[B, *spatial]` uint8 or int64, from 0 to C - 1.
+        input_kind: "logits", or "probabilities" for a prediction that is normalised already.
+        available: `[B]` bool, the samples that count. The others leave the mean and the sums, and may hold anything;
+            without any sample both terms are 0.
+        backend: "triton" (GPU), "cpu", "reference" (plain PyTorch, any device) or "auto": triton for tensors on a
+            GPU, cpu for those on the CPU.
+
+    Returns:
+        The two terms, 0-dim, in float32 (float64 for float64 input); usually their sum is minimised. A NaN in an
+        available sample reaches one of them at least. The gradient has the input's dtype, and is 0 in samples that
+        are not available.
+
+    Raises:
+        ValueError: an argument of wrong shape, dtype, device or value; the message names it. Labels outside 0 to
+            C - 1 only on the CPU: on a GPU, where the host would have to wait for them, both terms are NaN.
+        RuntimeError: `backend="triton"` without Triton installed.
+    """
+    check_input_kind(input_kind)
+    check_prediction(input)
+    num_samples, num_categories, *spatial = input.shape
+    check_samples_available(available, num_samples, input.device)
+    check_labels(labels, num_samples, tuple(spatial), num_categories, input.device, available)
+    name = pick_backend(backend, input.device, input.dtype, argument="input")
+    return SegmentationTerms(*segmentation_loss(input, labels, input_kind, available, name))

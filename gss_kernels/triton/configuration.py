@@ -1,0 +1,65 @@
+"""How many voxels, threads and programs a launch gets.
+
+No autotuner runs: a first step takes no longer than compilation, and the same call always sums in the same order. The
+numbers follow from the compiled kernels' resources, see docs/kernels.md; `benchmarks/test_configuration.py` times the
+alternatives on the GPU at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Of one kernel.
+
+    Attributes:
+        voxels_per_thread: two make 64-bit loads of float32 logits, at the price of registers.
+        num_warps: of a program.
+        programs_per_multiprocessor: for kernels whose programs walk over blocks.
+    """
+
+    voxels_per_thread: int
+    num_warps: int = 4
+    programs_per_multiprocessor: int = 4
+
+    @property
+    def block(self) -> int:
+        """Voxels of a block, with 32 threads to a warp."""
+        return 32 * self.num_warps * self.voxels_per_thread
+
+
+@dataclass(frozen=True)
+class ConfigurationTable:
+    """Configurations by kernel.
+
+    Attributes:
+        forward: of the GSS loss's forward pass.
+        forward_heavy: of a forward pass with more sums than `most_sums`, as with supervision, whose registers one voxel
+            per thread fills.
+        backward: of the backward pass, and of the target alone.
+        backward_heavy: of the same for more logits per voxel than `most_logits`.
+        segmentation: of the supervised loss of one prediction.
+        most_sums: see `forward_heavy`.
+        most_logits: see `backward_heavy`.
+    """
+
+    forward: Configuration = Configuration(voxels_per_thread=2)
+    forward_heavy: Configuration = Configuration(voxels_per_thread=1)
+    backward: Configuration = Configuration(voxels_per_thread=2)
+    backward_heavy: Configuration = Configuration(voxels_per_thread=1)
+    segmentation: Configuration = Configuration(voxels_per_thread=2, programs_per_multiprocessor=8)
+    most_sums: int = 64
+    most_logits: int = 24
+
+    def for_forward(self, num_sums: int) -> Configuration:
+        """Of a forward pass that keeps `num_sums` sums."""
+        return self.forward if num_sums <= self.most_sums else self.forward_heavy
+
+    def for_backward(self, num_logits: int) -> Configuration:
+        """Of a backward pass on `num_logits` logits per voxel, M times C."""
+        return self.backward if num_logits <= self.most_logits else self.backward_heavy
+
+
+TABLE = ConfigurationTable()
