@@ -12,6 +12,11 @@ from torch import Tensor
 ONCE = "the fused losses can be differentiated once only: for second derivatives, backend='reference'"
 
 
+REVERSE_ONLY = (
+    "the fused losses know reverse-mode gradients by torch.autograd only: for transforms of torch.func (grad, vmap, "
+    "jvp, ...) use backend='reference'"
+)
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -28,6 +33,12 @@ def by_hand(passes: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Re
             return passes(*args, **kwargs)
 
     return run
+
+
+def refuse_transforms() -> None:
+    """Raise RuntimeError inside a transform of `torch.func`, which would hand wrapped tensors to the kernels."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(REVERSE_ONLY)
 
 
 def differentiable_once(gradients: tuple[Tensor, ...], *dependencies: Tensor) -> tuple[Tensor, ...]:

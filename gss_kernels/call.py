@@ -87,15 +87,14 @@ class GroupResults(NamedTuple):
     agreement: Tensor
 
 
-def empty_results(logits: GroupLogits, call: GroupCall, like: Tensor) -> GroupResults:
+def empty_results(logits: GroupLogits, like: Tensor, *, supervised: bool, statistics: bool) -> GroupResults:
     """Uninitialised results, in the dtype and on the device of `like`."""
     B, M, C = logits.num_samples, logits.num_modalities, logits.num_categories
-    supervised = call.supervision is not None
     return GroupResults(
         total=like.new_empty(()),
         losses=like.new_empty((B, M)),
         terms=like.new_empty(2 * M + 1 if supervised else 1),
         coefficients=like.new_empty((4 if supervised else 1, B, M, C)),
-        routes=like.new_empty((C, 4) if call.statistics else 0),
-        agreement=like.new_empty(M if call.statistics else 0),
+        routes=like.new_empty((C, 4) if statistics else 0),
+        agreement=like.new_empty(M if statistics else 0),
     )

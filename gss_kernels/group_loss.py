@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gss_kernels.autograd import differentiable_once
+from gss_kernels.autograd import REVERSE_ONLY, differentiable_once, refuse_transforms
 from gss_kernels.backends import group_passes
 from gss_kernels.call import GroupCall, GroupResults
 from gss_kernels.inputs import GroupLogits
@@ -23,6 +23,7 @@ def group_loss(logits: GroupLogits, call: GroupCall, backend: Backend) -> GroupR
         return reference_group_loss(logits, call)
     if torch.compiler.is_compiling():
         return group_loss_operator(logits, call, backend)
+    refuse_transforms()
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in logits.tensors)
     run = _Run(call, backend, logits.stacked, keep)
     results: tuple[Tensor, ...] = _GroupLoss.apply(run, *logits.tensors)  # type: ignore[no-untyped-call]
@@ -72,3 +73,7 @@ class _GroupLoss(torch.autograd.Function):
             gradients = differentiable_once(gradients, upstream, *tensors)
             sums = [own if sum_ is None else sum_ + own for sum_, own in zip(sums, gradients, strict=True)]
         return (None, *sums)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:  # noqa: ARG004
+        raise RuntimeError(REVERSE_ONLY)

@@ -186,7 +186,7 @@ def check_mask(
     if mask_ratio == 0:
         return VoxelMask()
     if seed_tensor is None:
-        seed_tensor = torch.empty((), dtype=torch.int64, device=logits.device).random_()
+        seed_tensor = torch.randint(2**63 - 1, (), device=logits.device)
     return VoxelMask(seed=seed_tensor, ratio=mask_ratio)
 
 

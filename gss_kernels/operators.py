@@ -60,7 +60,7 @@ def _take_apart(logits: GroupLogits, call: GroupCall, backend: Backend) -> tuple
             distillation.clamp,
             call.mask.ratio,
         ],
-        [] if supervision is None else [supervision.supervised_weight, supervision.gss_weight],
+        [call.supervised_weight, call.gss_weight],
         call.statistics,
         backend,
     )
@@ -102,8 +102,10 @@ def _forward(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
-    logits, call, _ = _put_together(*arguments)
-    return tuple(empty_results(logits, call, logits.tensors[0].new_empty((), dtype=logits.compute_dtype)))
+    tensors, labels, stacked, statistics = arguments[0], arguments[1], arguments[5], arguments[10]
+    logits = GroupLogits(tuple(tensors), stacked)
+    like = tensors[0].new_empty((), dtype=logits.compute_dtype)
+    return tuple(empty_results(logits, like, supervised=labels is not None, statistics=statistics))
 
 
 def _backward(*arguments: Any) -> list[Tensor]:
@@ -113,8 +115,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    logits, _, _ = _put_together(*arguments[:_NUM_ARGUMENTS])
-    return list(empty_gradients(logits).tensors)
+    return list(empty_gradients(GroupLogits(tuple(arguments[0]), arguments[5])).tensors)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gss_kernels.autograd import differentiable_once
+from gss_kernels.autograd import REVERSE_ONLY, differentiable_once, refuse_transforms
 from gss_kernels.backends import segmentation_passes
 from gss_kernels.inputs import optional
 from gss_kernels.operators import segmentation_loss_operator
@@ -26,6 +26,7 @@ def segmentation_loss(
     if torch.compiler.is_compiling():
         terms = segmentation_loss_operator(prediction, labels, available, from_logits, backend)
     else:
+        refuse_transforms()
         terms = _SegmentationLoss.apply(backend, from_logits, available, labels, prediction)  # type: ignore[no-untyped-call]
     cross_entropy, dice = terms.unbind()
     return cross_entropy, dice
@@ -50,3 +51,7 @@ class _SegmentationLoss(torch.autograd.Function):
         available = rest[0] if rest else None
         gradient = backward(prediction, labels, available, coefficients, upstream, from_logits=ctx.from_logits)
         return (None, None, None, None, *differentiable_once((gradient,), upstream, prediction))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:  # noqa: ARG004
+        raise RuntimeError(REVERSE_ONLY)

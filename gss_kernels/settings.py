@@ -67,7 +67,7 @@ class DistillationSettings:
 
 def check_weight(name: str, value: float) -> None:
     """Raise ValueError unless the weight of a loss is a finite number of 0 or more."""
-    if not (value >= 0 and math.isfinite(value)):
+    if not 0 <= value < math.inf:
         raise ValueError(f"{name}: got {value}, need a finite number of 0 or more")
 
 
@@ -82,7 +82,7 @@ def check_backend(backend: str) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value < math.inf:
         raise ValueError(f"{name}: got {value}, need a finite number above 0")
 
 

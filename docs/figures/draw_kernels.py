@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -22,7 +23,7 @@ INK, SOFT, GREY = "#1a1a1a", "#555555", "#8a8a8a"
 # Okabe and Ito's colours, told apart by colour-blind readers too; pale ones for the kernels' backgrounds.
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 PALE = {BLUE: "#e9f3fa", ORANGE: "#fdf0e6", GREEN: "#e6f5f0"}
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gss kernels",
     "font.family": "sans-serif",
@@ -41,9 +42,9 @@ class Drawing:
         self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
         self.axes.set_axis_off()
 
-    def text(self, x: float, y: float, words: str, size: float = 12, colour: str = INK, **style: str) -> None:
+    def text(self, x: float, y: float, words: str, size: float = 12, colour: str = INK, **style: Any) -> None:
         """Words around a point; size in pixels. A hyphen is a minus sign."""
-        placed = {"ha": "center", "va": "center_baseline"} | style
+        placed: dict[str, Any] = {"ha": "center", "va": "center_baseline"} | style
         self.axes.text(x, y, words.replace("-", "\N{MINUS SIGN}"), fontsize=0.75 * size, color=colour, **placed)
 
     def box(self, left: float, top: float, width: float, height: float, lines: list[str], edge: str = INK) -> None:
@@ -52,7 +53,7 @@ class Drawing:
         self.axes.add_patch(shape)
         first = top + height / 2 - 8.5 * (len(lines) - 1)
         for number, line in enumerate(lines):
-            style = {"weight": "bold"} if number == 0 else {}
+            style: dict[str, Any] = {"weight": "bold"} if number == 0 else {}
             self.text(left + width / 2, first + 17 * number, line, **style)
 
     def memory(self, left: float, top: float, width: float, lines: list[str]) -> None:
@@ -96,7 +97,7 @@ class Drawing:
             ):
                 self.axes.add_patch(Polygon(corners, fc=shade, ec=colour, lw=1, joinstyle="round"))
         for number, line in enumerate(caption):
-            style = {"weight": "bold"} if number == 0 else {"colour": SOFT}
+            style: dict[str, Any] = {"weight": "bold"} if number == 0 else {"colour": SOFT}
             self.text(left + 49, top + 112 + 17 * number, line, **style)
 
     def voters(self, left: float, middle: float, leaders: str, members: str) -> None:
@@ -134,8 +135,8 @@ def draw_vote(page: Drawing, left: float, top: float) -> None:
         page.text(left + 342, middle, vote, ha="left")
     page.voters(left + 19, top + height - 15, "0", "")
     page.text(left + 30, top + height - 15, "leader", size=11, colour=SOFT, ha="left")
-    page.voters(left + 70, top + height - 15, "", "0")
-    page.text(left + 86, top + height - 15, "member; black: confident, white: not, grey: either", 11, SOFT, ha="left")
+    page.voters(left + 73, top + height - 15, "", "0")
+    page.text(left + 89, top + height - 15, "member; black: confident, white: not, grey: either", 11, SOFT, ha="left")
 
 
 def draw_forward(page: Drawing) -> None:
@@ -158,9 +159,9 @@ def draw_forward(page: Drawing) -> None:
     page.box(30, 252, 110, 62, ["mask k", "per modality,", "from a seed"], BLUE)
     page.arrow((140, 283), (180, 283))
     page.text(392, 345, "Σ over the voxels, in registers", colour=SOFT, ha="left", style="italic")
-    page.text(874, 345, "with labels, the supervised loss's sums too", colour=SOFT, ha="right", style="italic")
+    page.text(534, 414, "with labels, the supervised loss's sums too", colour=SOFT, ha="left", style="italic")
     page.arrow((380, 314), (380, 394))
-    page.memory(240, 394, 280, ["sums  [B, M, C]", "Σ k      Σ k t      Σ d"])
+    page.memory(240, 394, 280, ["sums [B, M, C]", "Σ k,  Σ k t,  Σ d"])
 
 
 def draw_finish(page: Drawing) -> None:
@@ -171,7 +172,7 @@ def draw_finish(page: Drawing) -> None:
     page.box(614, 490, 260, 46, ["loss", "(sum over b, m, c of W Σ d) / (B N)"], ORANGE)
     page.arrow((520, 513), (614, 513))
     page.arrow((380, 536), (380, 570))
-    page.memory(240, 570, 280, ["coefficients W  [B, M, C]", "all that is kept besides the inputs"])
+    page.memory(240, 570, 280, ["coefficients W [B, M, C]", "all that is kept besides the inputs"])
 
 
 def draw_backward(page: Drawing) -> None:

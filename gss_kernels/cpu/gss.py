@@ -55,10 +55,11 @@ def cpu_group_backward(
     logits: GroupLogits, call: GroupCall, coefficients: Tensor, upstream: Tensor, kept: Kept | None
 ) -> tuple[Tensor, ...]:
     """The gradient, in the logits' form, under that of the total, a scalar, or of the losses, `[B, M]`."""
-    per_loss = upstream / logits.num_samples if upstream.dim() == 0 else upstream
-    scale = per_loss.to(torch.float64) * call.gss_weight / (logits.num_voxels * call.vote.temperature)
+    of_total = upstream.dim() == 0
+    per_loss = upstream * (call.gss_weight / logits.num_samples) if of_total else upstream
+    scale = per_loss.to(torch.float64) / (logits.num_voxels * call.vote.temperature)
     pulls = (scale.expand(coefficients.shape[1:3])[:, :, None] * coefficients[0]).to(logits.compute_dtype)
-    slopes = coefficients[1:] * (upstream * call.supervised_weight) if call.supervision is not None else None
+    slopes = coefficients[1:] * (upstream * call.supervised_weight if of_total else 0)
     results = kept.students if kept is not None else _gradient_buffers(logits)
     logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
     for chunk in _chunks(logits, call):
@@ -219,7 +220,8 @@ def _results(
     logits: GroupLogits, call: GroupCall, sums: _Sums, supervised: list[SupervisedSums], counts: _Counts
 ) -> GroupResults:
     """From sums to all that is returned."""
-    results = empty_results(logits, call, torch.empty((), dtype=logits.compute_dtype))
+    like = torch.empty((), dtype=logits.compute_dtype)
+    results = empty_results(logits, like, supervised=call.supervision is not None, statistics=call.statistics)
     weights = sums.weights(call.distillation.class_weighting)
     losses = (weights * sums.divergence).sum(dim=2) / logits.num_voxels
     mean = losses.sum(dim=1).mean()
@@ -251,10 +253,10 @@ def _recompute(
 
 
 def _supervised_gradient(
-    student: Tensor, modality: int, chunk: _Chunk, call: GroupCall, slopes: Tensor | None
+    student: Tensor, modality: int, chunk: _Chunk, call: GroupCall, slopes: Tensor
 ) -> Tensor | None:
     """The supervised loss's gradient of one modality's chunk, `[C, n]`, from its students; None without supervision."""
-    if call.supervision is None or slopes is None:
+    if call.supervision is None:
         return None
     # The sharp softmax is a power of the tempered one.
     if call.vote.squarings:

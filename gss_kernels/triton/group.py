@@ -40,7 +40,7 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
     configuration = TABLE.for_forward(rows)
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, rows, programs), dtype=torch.float32, device=volumes.tensors[0].device)
-    results = empty_results(logits, call, partial)
+    results = empty_results(logits, partial, supervised=call.supervision is not None, statistics=call.statistics)
     with on_device_of(partial):
         forward_kernel[samples * programs,](
             volumes.tensors,
@@ -105,9 +105,11 @@ def triton_group_backward(
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
     configuration = TABLE.for_backward(len(volumes.tensors) * volumes.num_categories)
-    scale = call.gss_weight / (volumes.num_voxels * call.vote.temperature)
-    if upstream.dim() == 0:
-        scale /= volumes.num_samples
+    scale = 1 / (volumes.num_voxels * call.vote.temperature)
+    # The losses are without weights and supervision, the total is with them.
+    scales = (
+        (scale * call.gss_weight / volumes.num_samples, call.supervised_weight) if upstream.dim() == 0 else (scale, 0.0)
+    )
     with on_device_of(coefficients):
         backward_kernel[volumes.num_samples * blocks_of(volumes, configuration),](
             volumes.tensors,
@@ -119,7 +121,7 @@ def triton_group_backward(
             coefficients,
             upstream,
             upstream.stride() if upstream.dim() == 2 else (0, 0),
-            (scale, call.supervised_weight),
+            scales,
             volumes.num_samples,
             volumes.num_voxels,
             last_masked_word(call.mask.ratio),

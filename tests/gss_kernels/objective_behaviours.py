@@ -107,9 +107,7 @@ def is_the_weighted_sum_of_the_separate_losses(backend: Backend, device: str) ->
         total = 0.7 * (sum(cross_entropy) + sum(dice)) + 19.2 * distillation
         total.backward()
         weights: dict[str, Any] = {"supervised_weight": 0.7, "gss_weight": 19.2}
-        terms, gradient = terms_and_gradient(
-            leaf.detach(), labels, backend, available=available, **weights, **options
-        )
+        terms, gradient = terms_and_gradient(leaf.detach(), labels, backend, available=available, **weights, **options)
         torch.testing.assert_close(terms.total, total.detach(), rtol=2e-6, atol=0)
         torch.testing.assert_close(terms.cross_entropy, torch.stack(cross_entropy).detach(), rtol=2e-6, atol=1e-7)
         torch.testing.assert_close(terms.dice, torch.stack(dice).detach(), rtol=2e-6, atol=1e-7)

@@ -71,7 +71,7 @@ class ObjectiveResult:
 def problem(case: ObjectiveCase) -> ObjectiveProblem:
     """The case's arrays and the oracles' answer; the same on every call."""
     data = cases.problem(case.call)
-    B, M, C = data.logits.shape[:3]
+    B, M = data.logits.shape[:2]
     available = np.ones((B, M), bool) if data.available is None else data.available
     labels = _labels_off_the_clip(case, data.logits, available)
     supervised = [segmentation(data.logits[:, m], labels, "logits", available[:, m].tolist()) for m in range(M)]

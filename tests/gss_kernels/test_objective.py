@@ -162,7 +162,7 @@ _LABELS = torch.zeros(2, 3, 3, dtype=torch.int64)
 
 
 def wrong_label(value: int, dtype: torch.dtype = torch.int64) -> Tensor:
-    labels = _LABELS.to(dtype)
+    labels = _LABELS.to(dtype, copy=True)
     labels[1, 2, 0] = value
     return labels
 

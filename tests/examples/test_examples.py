@@ -1,0 +1,53 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+STEPS = 12
+
+
+def load(name: str) -> Any:
+    """An example as a module, without running it."""
+    if name == "monai_loop":
+        pytest.importorskip("monai")
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["plain_pytorch", "monai_loop"])
+def example(request: pytest.FixtureRequest) -> Any:
+    return load(request.param)
+
+
+@pytest.fixture(scope="module")
+def history(example: Any) -> Any:
+    return example.main(steps=STEPS)
+
+
+def test_loss_falls(history: Any) -> None:
+    assert len(history) == STEPS
+    assert sum(step.total for step in history[-3:]) < 0.9 * sum(step.total for step in history[:3])
+
+
+def test_gss_is_part_of_the_loss(example: Any, history: Any) -> None:
+    assert pytest.approx(0.3 * 8**2 / 10) == example.GSS_WEIGHT
+    for step in history:
+        assert step.gss > 0
+        assert step.total == pytest.approx(step.supervised + example.GSS_WEIGHT * step.gss, rel=1e-5)
+
+
+def test_gss_moves_the_network(example: Any, history: Any) -> None:
+    """Without it the first step sees the same network and data, the second one another network."""
+    without = example.main(steps=2, gss_weight=0.0)
+    assert without[0].supervised == history[0].supervised
+    assert without[1].supervised != history[1].supervised

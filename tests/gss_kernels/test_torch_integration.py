@@ -1,0 +1,279 @@
+"""How the losses get on with the rest of PyTorch: operators, torch.compile, autocast, checkpointing, DDP."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gss_kernels import (
+    BRATS_2018,
+    GSSLoss,
+    SegmentationLoss,
+    fused_gss_loss,
+    fused_gss_objective,
+    fused_segmentation_loss,
+)
+from gss_kernels.call import GroupCall, Supervision
+from gss_kernels.inputs import GroupLogits, VoxelMask
+from gss_kernels.operators import _take_apart
+from gss_kernels.settings import DistillationSettings, VoteSettings
+
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+_ROOT = Path(__file__).parents[2]
+_SPATIAL = (5, 4, 3)
+
+
+def gss(logits: Tensor, labels: Tensor, available: Tensor, seed: Tensor) -> Tensor:
+    return fused_gss_loss(logits, BRATS_2018, seed=seed, available=available)
+
+
+def gss_of_a_sequence(logits: Tensor, labels: Tensor, available: Tensor, seed: Tensor) -> Tensor:
+    losses = fused_gss_loss(list(logits.unbind(1)), BRATS_2018, seed=seed, reduction="none", temperature=3.7)
+    return losses.square().sum()
+
+
+def gss_with_statistics(logits: Tensor, labels: Tensor, available: Tensor, seed: Tensor) -> Tensor:
+    loss, statistics = fused_gss_loss(logits, BRATS_2018, seed=seed, return_stats=True)
+    return loss * statistics.agreement.mean() + statistics.routes[0, 0]
+
+
+def objective(logits: Tensor, labels: Tensor, available: Tensor, seed: Tensor) -> Tensor:
+    return fused_gss_objective(logits, labels, BRATS_2018, seed=seed, available=available, supervised_weight=0.7)
+
+
+def segmentation(logits: Tensor, labels: Tensor, available: Tensor, seed: Tensor) -> Tensor:
+    terms = fused_segmentation_loss(logits[:, 0], labels, available=available[:, 0])
+    return terms.cross_entropy + 2 * terms.dice
+
+
+LOSSES = (gss, gss_of_a_sequence, gss_with_statistics, objective, segmentation)
+
+
+def arguments(batch: int = 2, spatial: tuple[int, ...] = _SPATIAL) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(batch, 4, 4, *spatial, generator=generator)
+    labels = torch.randint(0, 4, (batch, *spatial), generator=generator)
+    available = torch.ones(batch, 4, dtype=torch.bool)
+    available[0, 2] = False
+    return logits.requires_grad_(), labels, available, torch.tensor(5)
+
+
+def value_and_gradient(loss: Loss, inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    value = loss(*inputs)
+    (gradient,) = torch.autograd.grad(value, inputs[0])
+    return value.detach(), gradient
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo() -> None:
+    torch.compiler.reset()
+
+
+def operator_arguments(supervised: bool, requires_grad: bool) -> tuple[Any, ...]:
+    logits, labels, available, seed = arguments()
+    call = GroupCall(
+        BRATS_2018,
+        VoteSettings(),
+        DistillationSettings(),
+        VoxelMask(seed, 0.2),
+        available,
+        Supervision(labels, 0.7, 1.9) if supervised else None,
+        statistics=supervised,
+    )
+    return _take_apart(GroupLogits((logits.detach().requires_grad_(requires_grad),), stacked=True), call, "cpu")
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_group_operators(supervised: bool) -> None:
+    torch.library.opcheck(torch.ops.gss_kernels.group_forward, operator_arguments(supervised, requires_grad=True))
+    plain = operator_arguments(supervised, requires_grad=False)
+    coefficients = torch.ops.gss_kernels.group_forward(*plain)[3]
+    for upstream in (torch.tensor(2.0), torch.randn(2, 4)):
+        torch.library.opcheck(torch.ops.gss_kernels.group_backward, (*plain, coefficients, upstream))
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_segmentation_operators(from_logits: bool) -> None:
+    logits, labels, available, _ = arguments()
+    prediction = logits.detach()[:, 1].softmax(dim=1)
+    rest = (labels, available[:, 1], from_logits, "cpu")
+    forward, backward = torch.ops.gss_kernels.segmentation_forward, torch.ops.gss_kernels.segmentation_backward
+    torch.library.opcheck(forward, (prediction.clone().requires_grad_(), *rest))
+    torch.library.opcheck(backward, (prediction, *rest, forward(prediction, *rest)[1], torch.randn(2)))
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_compiles_without_graph_breaks(loss: Loss, dynamic: bool) -> None:
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for batch, spatial in ((2, _SPATIAL), (3, (5, 6, 7))) if dynamic else ((2, _SPATIAL),):
+        inputs = arguments(batch, spatial)
+        got, want = value_and_gradient(compiled, inputs), value_and_gradient(loss, inputs)
+        torch.testing.assert_close(got[0], want[0])
+        torch.testing.assert_close(got[1], want[1], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler for inductor")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # inductor scripts
+def test_compiles_with_inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def scaled(logits: Tensor, labels: Tensor, available: Tensor, seed: Tensor) -> Tensor:
+        return objective(logits * 1.5 + 1, labels, available, seed) * 2
+
+    inputs = arguments()
+    got = value_and_gradient(torch.compile(scaled, fullgraph=True), inputs)
+    want = value_and_gradient(scaled, inputs)
+    torch.testing.assert_close(got[0], want[0])
+    torch.testing.assert_close(got[1], want[1], rtol=1e-5, atol=1e-8)
+
+
+def test_compiled_seeds_follow_the_generator() -> None:
+    compiled = torch.compile(lambda logits: fused_gss_loss(logits, BRATS_2018), fullgraph=True, backend="aot_eager")
+    logits = arguments()[0].detach()
+
+    def draw() -> list[Tensor]:
+        torch.manual_seed(1)
+        return [compiled(logits) for _ in range(2)]
+
+    first, again = draw(), draw()
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(*first)
+
+
+def test_compiled_labels_are_still_checked() -> None:
+    compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
+    logits, labels, available, seed = arguments()
+    with pytest.raises(ValueError, match="labels: got values from 0 to 4"):
+        compiled(logits, labels.index_fill(1, torch.tensor(1), 4), available, seed)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_autocast_changes_nothing(loss: Loss) -> None:
+    inputs = arguments()
+    want = value_and_gradient(loss, inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(*inputs)
+    (gradient,) = torch.autograd.grad(value, inputs[0])
+    assert torch.equal(value, want[0])
+    assert torch.equal(gradient, want[1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # jvp scripts
+@pytest.mark.parametrize("transform", ["grad", "vmap", "jvp"])
+@pytest.mark.parametrize("loss", [gss, objective, segmentation])
+def test_transforms_are_refused_with_advice(loss: Loss, transform: str) -> None:
+    logits, *rest = arguments()
+    logits = logits.detach()
+    calls: dict[str, Callable[[], object]] = {
+        "grad": lambda: torch.func.grad(loss)(logits, *rest),
+        "vmap": lambda: torch.vmap(lambda own: loss(own, *rest))(logits[None]),
+        "jvp": lambda: torch.func.jvp(lambda own: loss(own, *rest), (logits,), (logits,)),
+    }
+    with pytest.raises(RuntimeError, match=r"torch\.func.*backend='reference'"):
+        calls[transform]()
+
+
+def test_reference_takes_the_place_in_transforms() -> None:
+    logits, labels, available, seed = arguments()
+    options: dict[str, Any] = {"seed": seed, "available": available, "backend": "reference"}
+    gradient = torch.func.grad(lambda own: fused_gss_objective(own, labels, BRATS_2018, **options))(logits.detach())
+    (want,) = torch.autograd.grad(fused_gss_objective(logits, labels, BRATS_2018, **options), logits)
+    torch.testing.assert_close(gradient, want)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_activation_checkpointing_draws_the_same_mask_again(use_reentrant: bool) -> None:
+    logits = arguments()[0]
+
+    def loss(own: Tensor) -> Tensor:
+        return fused_gss_loss(own * 2, BRATS_2018, mask_ratio=0.5)
+
+    gradients = []
+    for wrapped in (loss, lambda own: checkpoint(loss, own, use_reentrant=use_reentrant)):
+        torch.manual_seed(3)
+        logits.grad = None
+        wrapped(logits).backward()
+        assert logits.grad is not None
+        gradients.append(logits.grad.clone())
+    assert torch.equal(*gradients)
+
+
+def test_modules_are_copied_and_pickled() -> None:
+    logits, labels, available, seed = arguments()
+    module = GSSLoss(BRATS_2018, temperature=4.0, reduction="none")
+    supervised = SegmentationLoss("probabilities")
+    for copied in (copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))):
+        assert torch.equal(
+            copied(module)(logits, seed=seed, available=available), module(logits, seed=seed, available=available)
+        )
+        prediction = logits[:, 0].softmax(dim=1)
+        assert torch.equal(copied(supervised)(prediction, labels), supervised(prediction, labels))
+
+
+class Heads(nn.Module):
+    """A toy network: one modality's scan in, its logits out, for all modalities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(1, 4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.stack([self.convolution(image[:, [m]]) for m in range(4)], dim=1)
+
+
+def toy_batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 4, *_SPATIAL, generator=generator)
+    return image, torch.randint(0, 4, (2, *_SPATIAL), generator=generator)
+
+
+def toy_gradient(network: nn.Module, image: Tensor, labels: Tensor) -> Tensor:
+    logits = 3 * network(image)
+    # The Dice of one process sums over its own samples only: the GSS loss alone is a plain mean over samples.
+    fused_gss_objective(logits, labels, BRATS_2018, mask_ratio=0.0, supervised_weight=0.0).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
+
+
+def distributed_worker(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(1)
+    network = nn.parallel.DistributedDataParallel(Heads())
+    image, labels = toy_batch()
+    torch.save(toy_gradient(network, image[[rank]], labels[[rank]]), folder / f"gradient_{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_data_parallel_averages_the_gradients(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from tests.gss_kernels.test_torch_integration import *;"
+    program += "distributed_worker(int(sys.argv[1]), Path(sys.argv[2]))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(rank), str(tmp_path)],
+            cwd=_ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outcomes = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    torch.manual_seed(1)
+    want = toy_gradient(Heads(), *toy_batch())
+    for rank in range(2):
+        got = torch.load(tmp_path / f"gradient_{rank}.pt", weights_only=True)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
