@@ -19,7 +19,7 @@ from gss_kernels.backends import group_passes, segmentation_passes
 from gss_kernels.call import GroupCall, GroupResults, Supervision, empty_results
 from gss_kernels.groups import CategoryGroups
 from gss_kernels.inputs import GroupLogits, VoxelMask, check_label_values, compute_dtype_of
-from gss_kernels.layout import empty_gradients
+from gss_kernels.layout import addressable, empty_gradients
 from gss_kernels.settings import Backend, DistillationSettings, VoteSettings
 
 _CALL = (
@@ -115,7 +115,14 @@ def _backward(*arguments: Any) -> list[Tensor]:
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    return list(empty_gradients(GroupLogits(tuple(arguments[0]), arguments[5])).tensors)
+    logits = GroupLogits(tuple(arguments[0]), arguments[5])
+    return list(_fake_gradients(logits, arguments[_NUM_ARGUMENTS - 1]).tensors)
+
+
+def _fake_gradients(logits: GroupLogits, backend: Backend) -> GroupLogits:
+    if backend == "cpu":
+        return GroupLogits(tuple(tensor.new_empty(tensor.shape) for tensor in logits.tensors), logits.stacked)
+    return empty_gradients(addressable(logits))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -172,8 +179,8 @@ def _segmentation_backward(
     return backward(prediction, labels, available, coefficients, upstream, from_logits=from_logits)
 
 
-def _fake_segmentation_backward(prediction: Tensor, *_: Any) -> Tensor:
-    return empty_gradients(GroupLogits((prediction,), stacked=False)).tensors[0]
+def _fake_segmentation_backward(prediction: Tensor, *rest: Any) -> Tensor:
+    return _fake_gradients(GroupLogits((prediction,), stacked=False), rest[3]).tensors[0]
 
 
 def _save_segmentation(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

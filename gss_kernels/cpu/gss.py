@@ -201,9 +201,10 @@ def _keep(logits: GroupLogits, chunk: _Chunk, call: GroupCall) -> Tensor | None:
         return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
     if call.mask.seed is None:
         return None
-    first = chunk.sample * logits.num_voxels
-    index = torch.arange(first + chunk.voxels.start, first + chunk.voxels.stop)
-    return random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, index)[chunk.modalities]
+    first = chunk.sample * logits.num_voxels + chunk.voxels.start
+    count = chunk.voxels.stop - chunk.voxels.start
+    keep = random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, first, count)
+    return keep if len(chunk.modalities) == len(keep) else keep[chunk.modalities]
 
 
 def _labelled(chunk: _Chunk, exponentials: _Exponentials, call: GroupCall) -> Iterator[tuple[int, LabelledChunk]]:

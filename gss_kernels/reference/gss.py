@@ -150,8 +150,7 @@ def _kept_voxels(logits: GroupLogits, mask: VoxelMask) -> Tensor:
         return mask.keep.reshape(shape)
     if mask.seed is None:
         return torch.ones(shape, dtype=torch.bool, device=logits.device)
-    index = torch.arange(logits.num_samples * logits.num_voxels, device=logits.device)
-    keep = random_keep(mask.seed, mask.ratio, logits.num_modalities, index)
+    keep = random_keep(mask.seed, mask.ratio, logits.num_modalities, 0, logits.num_samples * logits.num_voxels)
     return keep.view(logits.num_modalities, logits.num_samples, logits.num_voxels).transpose(0, 1)
 
 

@@ -101,7 +101,8 @@ def triton_group_backward(
     kept: None,  # noqa: ARG001
 ) -> tuple[Tensor, ...]:
     """The gradient in the logits' form under that of the total, a scalar, or of the losses, `[B, M]`: one launch."""
-    volumes = Volumes.of(addressable(logits))
+    logits = addressable(logits)
+    volumes = Volumes.of(logits)
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
     configuration = TABLE.for_backward(len(volumes.tensors) * volumes.num_categories)

@@ -91,8 +91,9 @@ def triton_segmentation_backward(
     from_logits: bool,
 ) -> Tensor:
     """The gradient of the prediction under that of the terms, `[2]`."""
-    volumes = Volumes.of(addressable(_alone(prediction)))
-    gradients = empty_gradients(_alone(prediction))
+    logits = addressable(_alone(prediction))
+    volumes = Volumes.of(logits)
+    gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
     configuration = TABLE.segmentation
     with on_device_of(coefficients):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = 12
@@ -51,3 +54,15 @@ def test_gss_moves_the_network(example: Any, history: Any) -> None:
     without = example.main(steps=2, gss_weight=0.0)
     assert without[0].supervised == history[0].supervised
     assert without[1].supervised != history[1].supervised
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/kernels.md"])
+def test_code_on_a_page_runs(page: str, tmp_path: Path) -> None:
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        script = tmp_path / "block.py"
+        script.write_text(block, encoding="utf-8")
+        names = runpy.run_path(str(script))
+        assert any(isinstance(value, Tensor) and value.grad_fn is not None for value in names.values())

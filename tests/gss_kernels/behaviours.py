@@ -306,6 +306,19 @@ def no_gradient_no_graph(backend: Backend, device: str) -> None:
     assert torch.equal(got, want)
 
 
+def memory_formats_of_modalities_may_differ(backend: Backend, device: str) -> None:
+    logits = random_tensor(device)
+    want, want_gradient = loss_and_gradient(logits, backend, seed=3, mask_ratio=0.2)
+    formats = (torch.contiguous_format, torch.channels_last_3d) * 2
+    tensors = [
+        own.clone(memory_format=kind).requires_grad_() for own, kind in zip(logits.unbind(1), formats, strict=True)
+    ]
+    losses = fused_gss_loss(tensors, BRATS_2018, seed=3, reduction="none", backend=backend)
+    gradients = torch.autograd.grad(losses.sum(), tensors)
+    torch.testing.assert_close(losses.detach(), want)
+    torch.testing.assert_close(torch.stack(gradients, dim=1), want_gradient, rtol=1e-5, atol=1e-8)
+
+
 def inputs_stay_as_they_are(backend: Backend, device: str) -> None:
     logits = random_tensor(device)
     before = logits.clone()
@@ -334,6 +347,7 @@ KERNELS: tuple[Behaviour, ...] = (
     second_backward_repeats_the_first,
     upstream_of_any_layout,
     gradient_only_where_asked,
+    memory_formats_of_modalities_may_differ,
 )
 EVERYWHERE: tuple[Behaviour, ...] = (
     *KERNELS,

@@ -1,11 +1,13 @@
-"""Runs the Triton kernels in Triton's interpreter: `TRITON_INTERPRET=1 python -m tests.gss_kernels.interpreted FOLDER`.
+"""Runs the Triton kernels in Triton's interpreter: `python -m tests.gss_kernels.interpreted distillation FOLDER`.
 
-A process of its own, as the interpreter is chosen when Triton is imported. Leaves `results.npz` with the outcome of
-every case, and `errors.json` with the traceback, empty if all is well, of every case and behaviour.
+Or `supervision`: two halves, which two processors can run at the same time. A process of its own under
+TRITON_INTERPRET=1, as the interpreter is chosen when Triton is imported. Leaves `results.npz` with the outcome of every
+case, and `errors.json` with the traceback, empty if all is well, of every case and behaviour.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +24,7 @@ import triton.language as tl
 
 from gss_kernels.philox import last_masked_word
 from gss_kernels.triton.voxels import KEEP_DRAWN, keep_voxels, load_logits
-from tests.gss_kernels.behaviours import FUSED, KERNELS
-from tests.gss_kernels.cases import TABLE, Case, run
+from tests.gss_kernels import cases, interpretation, objective_cases, segmentation_cases
 from tests.gss_kernels.oracle import drawn_word
 
 BLOCK = 16
@@ -90,33 +92,59 @@ def category_offset_needs_more_than_32_bits() -> None:
 WIDE: tuple[Callable[[], None], ...] = (mask_index_needs_more_than_32_bits, category_offset_needs_more_than_32_bits)
 
 
-def main(folder: Path) -> None:
-    # The interpreter computes both sides of a selection in NumPy, which warns of what the other side would have been.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
-    errors: dict[str, str] = {}
-    results: dict[str, np.ndarray] = {}
+class Record:
+    """What became of everything that was tried."""
 
-    def attempt(name: str, action: Callable[[], object]) -> None:
+    def __init__(self) -> None:
+        self.errors: dict[str, str] = {}
+        self.results: dict[str, np.ndarray] = {}
+
+    def attempt(self, name: str, action: Callable[[], object]) -> None:
         try:
             action()
         except BaseException:
-            errors[name] = traceback.format_exc()
+            self.errors[name] = traceback.format_exc()
         else:
-            errors[name] = ""
+            self.errors[name] = ""
 
-    def solve(case: Case) -> None:
-        result = run(case, "triton")
-        results.update({f"{case.name}/{key}": value for key, value in vars(result).items()})
+    def solve(self, name: str, run: Callable[..., Any], case: Any) -> None:
+        """Note each field of a case's result."""
 
-    for case in TABLE.values():
-        attempt(case.name, lambda case=case: solve(case))
-    for behaviour in KERNELS + FUSED:
-        attempt(behaviour.__name__, lambda behaviour=behaviour: behaviour("triton", "cpu"))
+        def note() -> None:
+            self.results.update({f"{name}/{key}": value for key, value in vars(run(case, "triton")).items()})
+
+        self.attempt(name, note)
+
+    def save(self, folder: Path) -> None:
+        np.savez(folder / "results.npz", **self.results)
+        (folder / "errors.json").write_text(json.dumps(self.errors))
+
+
+def distillation(record: Record) -> None:
+    for name, case in cases.TABLE.items():
+        record.solve(name, cases.run, case)
+    for name, behaviour in interpretation.DISTILLATION.items():
+        record.attempt(name, functools.partial(behaviour, "triton", "cpu"))
     for check in WIDE:
-        attempt(check.__name__, check)
-    np.savez(folder / "results.npz", **results)
-    (folder / "errors.json").write_text(json.dumps(errors))
+        record.attempt(check.__name__, check)
+
+
+def supervision(record: Record) -> None:
+    for name, case in interpretation.SEGMENTATION_CASES.items():
+        record.solve(name, segmentation_cases.run, case)
+    for name, case in interpretation.OBJECTIVE_CASES.items():
+        record.solve(name, objective_cases.run, case)
+    for name, behaviour in interpretation.SUPERVISION.items():
+        record.attempt(name, functools.partial(behaviour, "triton", "cpu"))
+
+
+def main(half: str, folder: Path) -> None:
+    # The interpreter computes both sides of a selection in NumPy, which warns of what the other side would have been.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
+    record = Record()
+    {"distillation": distillation, "supervision": supervision}[half](record)
+    record.save(folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -250,7 +250,7 @@ def runs_repeat_bit_for_bit(backend: Backend, device: str) -> None:
 
 
 def second_backward_repeats_the_first(backend: Backend, device: str) -> None:
-    """With a sample of a single modality, in bits that the forward pass may have left behind."""
+    """Also where the backend used up what it kept of the forward pass, and with a sample of a single modality."""
     for temperature in (8.0, 3.7):
         leaf = random_tensor(device, SHAPE).requires_grad_()
         options: dict[str, Any] = {"seed": 3, "temperature": temperature, "available": available_tensor(device)}
@@ -377,24 +377,24 @@ def labels_that_are_no_category_give_nan(backend: Backend, device: str) -> None:
 
 # Decided within a kernel, or by how it is launched; each a few seconds in an interpreter of kernels.
 KERNELS: tuple[Behaviour, ...] = (
-    is_the_weighted_sum_of_the_separate_losses,
-    nan_reaches_the_total_and_the_modality_s_own_terms,
     nan_in_a_masked_voxel_reaches_the_supervised_loss_alone,
     absent_modalities_do_not_matter,
     modality_that_no_sample_has_loses_nothing,
     huge_logits,
     impossible_category,
-    full_available_changes_no_bit,
+    second_backward_repeats_the_first,
 )
 EVERYWHERE: tuple[Behaviour, ...] = (
     *KERNELS,
+    is_the_weighted_sum_of_the_separate_losses,
+    nan_reaches_the_total_and_the_modality_s_own_terms,
     single_modality_is_supervised_but_does_not_vote,
     weight_of_zero_switches_a_loss_off,
     equal_logits,
     high_temperatures,
+    full_available_changes_no_bit,
     label_dtype_and_layout_change_no_bit,
     runs_repeat_bit_for_bit,
-    second_backward_repeats_the_first,
     only_the_total_has_a_gradient,
     returned_form_changes_no_bit,
     gradient_only_where_asked,
