@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gss_kernels import CategoryGroups, GSSLoss
-from gss_train.engine.segmentation_loss import segmentation_loss
+from gss_kernels import CategoryGroups, GSSStatistics, fused_gss_objective, fused_segmentation_loss
 from gss_train.models import SegmentationOutput
 
 _TEMPERATURE = 8.0
@@ -33,7 +32,17 @@ GROUP_SELF_SUPPORT = ObjectiveWeights(fused=1.0, separate=0.7, auxiliary=1.0, gs
 
 
 class ObjectiveTerms(NamedTuple):
-    """The objective and its terms before weighting, scalars; terms that are not used are 0."""
+    """The objective and its terms before weighting, scalars; terms that are not used are 0.
+
+    Attributes:
+        total: to minimise; the others have no gradient.
+        fused: supervised loss of the fused prediction.
+        separate: supervised losses of the modalities' own predictions, summed.
+        auxiliary: supervised losses of the deep supervision's levels, summed.
+        gss: the GSS loss.
+        regulariser: the network's.
+        statistics: of the vote, None unless asked for.
+    """
 
     total: Tensor
     fused: Tensor
@@ -41,6 +50,11 @@ class ObjectiveTerms(NamedTuple):
     auxiliary: Tensor
     gss: Tensor
     regulariser: Tensor
+    statistics: GSSStatistics | None = None
+
+    def scalars(self) -> Tensor:
+        """All but the statistics, in order, `[6]`, without gradient."""
+        return torch.stack([term.detach() for term in self[:-1] if term is not None])
 
 
 class Objective:
@@ -55,17 +69,20 @@ class Objective:
     """
 
     def __init__(self, groups: CategoryGroups, weights: ObjectiveWeights) -> None:
+        self.groups = groups
         self.weights = weights
-        self.gss = GSSLoss(groups, temperature=_TEMPERATURE)
 
-    def __call__(self, output: SegmentationOutput, labels: Tensor, available: Tensor, seed: int) -> ObjectiveTerms:
+    def __call__(
+        self, output: SegmentationOutput, labels: Tensor, available: Tensor, seed: int, *, return_stats: bool = False
+    ) -> ObjectiveTerms:
         """Evaluate the objective.
 
         Args:
             output: of the network, with `separate` and `auxiliary`.
-            labels: `[B, D, H, W]` category indices.
+            labels: `[B, D, H, W]` category indices, uint8 or int64.
             available: `[B, M]` bool, the scans that exist.
             seed: of the GSS loss's voxel mask.
+            return_stats: with the statistics of the vote, where there is one.
 
         Raises:
             ValueError: `output` lacks the per-modality predictions or the auxiliary ones.
@@ -74,26 +91,31 @@ class Objective:
             raise ValueError("output: has no separate and auxiliary predictions, need both; pass per_modality=True")
         weights = self.weights
         zero = output.regulariser.new_zeros(())
-        fused = _supervised(torch.softmax(output.fused, dim=1), labels)
-        auxiliary = sum((_supervised(probabilities, labels) for probabilities in output.auxiliary), zero)
-        separate = sum(
-            (
-                _supervised(torch.softmax(logits, dim=1), labels, available[:, modality])
-                for modality, logits in enumerate(output.separate)
-            ),
-            zero,
-        )
-        gss = self.gss(output.separate, seed=seed, available=available) if weights.gss else zero
-        total = (
-            weights.fused * fused
-            + weights.separate * separate
-            + weights.auxiliary * auxiliary
-            + weights.gss * gss
-            + output.regulariser
-        )
-        return ObjectiveTerms(total, fused, separate, auxiliary, gss, output.regulariser)
-
-
-def _supervised(probabilities: Tensor, labels: Tensor, available: Tensor | None = None) -> Tensor:
-    loss = segmentation_loss(probabilities, labels, available)
-    return loss.cross_entropy + loss.dice
+        fused = sum(fused_segmentation_loss(output.fused, labels), zero)
+        auxiliary = zero
+        for probabilities in output.auxiliary:
+            auxiliary = auxiliary + sum(
+                fused_segmentation_loss(probabilities, labels, input_kind="probabilities"), zero
+            )
+        if weights.gss:
+            own = fused_gss_objective(
+                output.separate,
+                labels,
+                self.groups,
+                supervised_weight=weights.separate,
+                gss_weight=weights.gss,
+                temperature=_TEMPERATURE,
+                seed=seed,
+                available=available,
+                return_terms=True,
+                return_stats=return_stats,
+            )
+            of_modalities, gss, statistics = own.total, own.gss, own.statistics
+            separate = (own.cross_entropy + own.dice).sum()
+        else:
+            separate, gss, statistics = zero, zero, None
+            for logits, exists in zip(output.separate, available.unbind(1), strict=True):
+                separate = separate + sum(fused_segmentation_loss(logits, labels, available=exists), zero)
+            of_modalities = weights.separate * separate
+        total = weights.fused * fused + of_modalities + weights.auxiliary * auxiliary + output.regulariser
+        return ObjectiveTerms(total, fused, separate, auxiliary, gss, output.regulariser, statistics)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gss_kernels import CategoryGroups
+from gss_kernels import CategoryGroups, GSSStatistics
 from gss_train.config import TrainingOptions
 from gss_train.data import Crop, TrainingCrops, augment, draw_subsets
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, ObjectiveWeights
@@ -53,6 +55,8 @@ class EpochRecord:
         step: optimiser steps so far.
         learning_rate: of the epoch.
         terms: the objective and its terms before weighting.
+        vote: with GSS the statistics of the vote, of every tenth step: "routes", for each category the shares of the
+            voxels by `gss_kernels.ROUTES`, and "agreement", for each modality. None without.
     """
 
     stage: str
@@ -61,6 +65,7 @@ class EpochRecord:
     step: int
     learning_rate: float
     terms: dict[str, float]
+    vote: dict[str, list[Any]] | None = None
 
 
 def plan_stages(options: TrainingOptions) -> list[Stage]:
@@ -115,12 +120,17 @@ def train(
             objective = Objective(groups, _weights_in_epoch(stage, stage_epoch))
             gathered = _Gathered()
             crops.set_epoch(epoch)
-            for batch in loader:
-                gathered.add(_train_step(network, batch, objective, optimiser, device, step_generator(seed, step)))
+            for number, batch in enumerate(loader):
+                return_stats = number % _STEPS_BETWEEN_GATHERS == 0
+                generator = step_generator(seed, step)
+                gathered.add(
+                    _train_step(network, batch, objective, optimiser, device, generator, return_stats=return_stats)
+                )
                 step += 1
                 on_step(stage, step, gathered.gather() if step % _STEPS_BETWEEN_GATHERS == 0 else None)
             epoch += 1
-            record = EpochRecord(stage.name, stage_epoch + 1, epoch, step, learning_rate, gathered.means())
+            means = gathered.means()
+            record = EpochRecord(stage.name, stage_epoch + 1, epoch, step, learning_rate, means, gathered.vote())
             on_epoch(stage, record, optimiser)
 
 
@@ -137,6 +147,8 @@ def _train_step(
     optimiser: torch.optim.Optimizer,
     device: torch.device,
     generator: torch.Generator,
+    *,
+    return_stats: bool = False,
 ) -> ObjectiveTerms:
     image, labels = batch["image"].to(device, non_blocking=True), batch["label"].to(device, non_blocking=True)
     image, labels = augment(image, labels, generator)
@@ -145,11 +157,11 @@ def _train_step(
     mask_seed = int(torch.randint(2**63 - 1, (), generator=generator))
 
     output = network(image, fused_modalities, available)
-    terms = objective(output, labels, available, mask_seed)
+    terms = objective(output, labels, available, mask_seed, return_stats=return_stats)
     optimiser.zero_grad(set_to_none=True)
     terms.total.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    return ObjectiveTerms(*(term.detach() for term in terms))
+    return terms._replace(total=terms.total.detach())
 
 
 def _weights_in_epoch(stage: Stage, stage_epoch: int) -> ObjectiveWeights:
@@ -169,17 +181,20 @@ class _Gathered:
     """Terms of an epoch's steps, kept on the device and fetched together, so that no step waits for the host."""
 
     def __init__(self) -> None:
-        self.pending: list[ObjectiveTerms] = []
+        self.pending: list[Tensor] = []
         self.fetched: list[Sequence[float]] = []
+        self.statistics: list[GSSStatistics] = []
 
     def add(self, terms: ObjectiveTerms) -> None:
-        self.pending.append(terms)
+        self.pending.append(terms.scalars())
+        if terms.statistics is not None:
+            self.statistics.append(terms.statistics)
 
     def gather(self) -> float:
         """Fetch what is pending; the mean objective of it."""
         if not self.pending:
             return math.nan
-        values = torch.stack([torch.stack(tuple(terms)) for terms in self.pending]).tolist()
+        values = torch.stack(self.pending).tolist()
         self.pending.clear()
         self.fetched.extend(values)
         mean: float = sum(value[0] for value in values) / len(values)
@@ -195,5 +210,12 @@ class _Gathered:
         self.gather()
         columns = zip(*self.fetched, strict=True)
         return {
-            name: sum(column) / len(self.fetched) for name, column in zip(ObjectiveTerms._fields, columns, strict=True)
+            name: sum(column) / len(self.fetched) for name, column in zip(ObjectiveTerms._fields, columns, strict=False)
         }
+
+    def vote(self) -> dict[str, list[Any]] | None:
+        """The mean statistics of the vote, None if there was none."""
+        if not self.statistics:
+            return None
+        routes, agreement = (torch.stack(parts).mean(dim=0).tolist() for parts in zip(*self.statistics, strict=True))
+        return {"routes": routes, "agreement": agreement}

@@ -1,42 +1,20 @@
-"""The Triton backend on a GPU."""
+"""The GSS loss of the Triton backend on a GPU."""
 
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from gss_kernels import BRATS_2015, BRATS_2018, fused_gss_loss, gss_soft_targets
+from tests.gpu.losses import NAMES, make_loss, normal_logits
 from tests.gss_kernels.behaviours import EVERYWHERE, FUSED, Behaviour, loss_and_gradient, random_tensor
 from tests.gss_kernels.cases import TABLE, check, run
 
 # Exponentials and logarithms are the hardware's approximations, good to about two units in the last place.
 _ARITHMETIC = 1e-4
-_MEBIBYTE = 2**20
-# 2 MiB times a whole number, also for one modality: the allocator rounds nothing up.
-_VOLUME = (2, 4, 4, 64, 64, 64)
-
-
-def normal_logits(shape: tuple[int, ...] = _VOLUME, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    generator = torch.Generator("cuda").manual_seed(seed)
-    return (4 * torch.randn(shape, device="cuda", generator=generator)).to(dtype)
-
-
-@contextmanager
-def synchronisation_forbidden() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mode announces itself as a prototype
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -91,91 +69,9 @@ def test_large_volume_agrees_with_the_cpu(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_repeats_to_the_bit(dtype: torch.dtype) -> None:
-    logits = normal_logits(dtype=dtype)
-    first, again = (loss_and_gradient(logits, "triton", seed=4, mask_ratio=0.2) for _ in range(2))
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-
-
-@pytest.mark.parametrize("arguments", ["no_seed", "int_seed", "tensor_seed", "voxel_mask", "available", "sequence"])
-def test_host_never_waits_for_the_gpu(arguments: str) -> None:
-    logits = normal_logits((2, 4, 4, 16, 16, 16))
-    choices: dict[str, dict[str, Any]] = {
-        "no_seed": {},
-        "int_seed": {"seed": 2**63 + 1},
-        "tensor_seed": {"seed": torch.tensor(5, device="cuda")},
-        "voxel_mask": {"voxel_mask": logits[:, :, 0] > 0},
-        "available": {"available": torch.ones(2, 4, dtype=torch.bool, device="cuda"), "seed": 1},
-        "sequence": {"seed": 1},
-    }
-    options = choices[arguments]
-    leaves = [leaf.clone().requires_grad_() for leaf in logits.unbind(1)] if arguments == "sequence" else [logits]
-    leaves = [leaf.requires_grad_() for leaf in leaves]
-
-    def step() -> None:
-        inputs = leaves if arguments == "sequence" else leaves[0]
-        loss = fused_gss_loss(inputs, BRATS_2018, **options)
-        torch.autograd.grad(loss, leaves)
-        target_options = {name: value for name, value in options.items() if name == "available"}
-        gss_soft_targets(inputs, BRATS_2018, **target_options)
-
-    step()  # compiles
-    torch.cuda.synchronize()
-    with synchronisation_forbidden():
-        step()
-
-
-def test_can_be_captured_in_a_graph() -> None:
-    logits = normal_logits((2, 4, 4, 24, 24, 24)).requires_grad_()
-    seed = torch.tensor(0, device="cuda")
-
-    def step() -> tuple[Tensor, Tensor]:
-        loss = fused_gss_loss(logits, BRATS_2018, seed=seed)
-        (gradient,) = torch.autograd.grad(loss, logits)
-        return loss.detach(), gradient
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    for value in (7, 8):
-        with torch.no_grad():
-            logits.copy_(normal_logits((2, 4, 4, 24, 24, 24), seed=value))
-        seed.fill_(value)
-        graph.replay()
-        replayed = [tensor.clone() for tensor in captured]
-        for one, other in zip(replayed, step(), strict=True):
-            assert torch.equal(one, other)
-        assert replayed[1].any()
-
-
-@pytest.mark.parametrize("as_sequence", [False, True], ids=["stacked", "sequence"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_needs_no_memory_but_the_gradient(dtype: torch.dtype, as_sequence: bool) -> None:
-    stacked = normal_logits(dtype=dtype)
-    tensors = [part.contiguous() for part in stacked.unbind(1)] if as_sequence else [stacked]
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    inputs = leaves if as_sequence else leaves[0]
-
-    def peak_beyond_the_start() -> tuple[int, int]:
-        torch.cuda.synchronize()
-        start = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        loss = fused_gss_loss(inputs, BRATS_2018, seed=0)
-        torch.cuda.synchronize()
-        forward = torch.cuda.max_memory_allocated() - start
-        gradients = torch.autograd.grad(loss, leaves)
-        torch.cuda.synchronize()
-        assert len(gradients) == len(leaves)
-        return forward, torch.cuda.max_memory_allocated() - start
-
-    peak_beyond_the_start()  # compiles
-    forward, both = peak_beyond_the_start()
-    gradient = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    assert forward <= _MEBIBYTE
-    assert gradient <= both <= gradient + _MEBIBYTE
+@pytest.mark.parametrize("name", NAMES)
+def test_repeats_to_the_bit(name: str, dtype: torch.dtype) -> None:
+    options: dict[str, Any] = {} if name == "segmentation" else {"seed": 4}
+    loss = make_loss(name, (2, 4, 4, 64, 64, 64), dtype, **options)
+    for one, other in zip(loss.step(), loss.step(), strict=True):
+        assert torch.equal(one, other)

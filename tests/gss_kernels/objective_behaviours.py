@@ -108,11 +108,11 @@ def is_the_weighted_sum_of_the_separate_losses(backend: Backend, device: str) ->
         total.backward()
         weights: dict[str, Any] = {"supervised_weight": 0.7, "gss_weight": 19.2}
         terms, gradient = terms_and_gradient(leaf.detach(), labels, backend, available=available, **weights, **options)
-        torch.testing.assert_close(terms.total, total.detach(), rtol=2e-6, atol=0)
-        torch.testing.assert_close(terms.cross_entropy, torch.stack(cross_entropy).detach(), rtol=2e-6, atol=1e-7)
-        torch.testing.assert_close(terms.dice, torch.stack(dice).detach(), rtol=2e-6, atol=1e-7)
-        torch.testing.assert_close(terms.gss, distillation.detach(), rtol=2e-6, atol=1e-7)
-        torch.testing.assert_close(gradient, leaf.grad, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
+        torch.testing.assert_close(terms.total, total.detach(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(terms.cross_entropy, torch.stack(cross_entropy).detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(terms.dice, torch.stack(dice).detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(terms.gss, distillation.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient, leaf.grad, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
 
 
 def nan_reaches_the_total_and_the_modality_s_own_terms(backend: Backend, device: str) -> None:
@@ -197,8 +197,8 @@ def weight_of_zero_switches_a_loss_off(backend: Backend, device: str) -> None:
     for name, loss in alone.items():
         (want,) = torch.autograd.grad(loss, leaf)
         terms, gradient = call(**off | {name: 2.0})
-        torch.testing.assert_close(terms.total, 2 * loss.detach(), rtol=2e-6, atol=0)
-        torch.testing.assert_close(gradient, 2 * want, rtol=1e-5, atol=1e-6 * float(want.abs().max()))
+        torch.testing.assert_close(terms.total, 2 * loss.detach(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(gradient, 2 * want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
     terms, gradient = call(**off)
     assert terms.total == 0
     assert (terms.cross_entropy > 0).all()

@@ -77,11 +77,6 @@ def agrees_with_the_count(case: Case, backend: Backend, device: str) -> None:
     np.testing.assert_allclose(statistics.agreement.cpu().numpy(), agreement, rtol=1e-6, atol=1e-7)
 
 
-def cases_agree_with_the_count(backend: Backend, device: str) -> None:
-    for case in CASES.values():
-        agrees_with_the_count(case, backend, device)
-
-
 def every_category_s_routes_sum_to_one(backend: Backend, device: str) -> None:
     available = torch.tensor([[True] * 4, [True, False, False, False], [False, True, True, False]], device=device)
     for options in ({}, {"available": available}):

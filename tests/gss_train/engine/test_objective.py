@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gss_kernels import BRATS_2018, gss_loss_reference
+from gss_kernels import BRATS_2018, fused_gss_loss, fused_segmentation_loss, gss_loss_reference
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
-from gss_train.engine.segmentation_loss import segmentation_loss
 from gss_train.models import SegmentationOutput
 
 
@@ -21,7 +20,10 @@ def random_output(seed: int = 0) -> tuple[SegmentationOutput, torch.Tensor]:
 def supervised(
     probabilities: torch.Tensor, labels: torch.Tensor, available: torch.Tensor | None = None
 ) -> torch.Tensor:
-    return sum(segmentation_loss(probabilities, labels, available))
+    terms = fused_segmentation_loss(
+        probabilities, labels, input_kind="probabilities", available=available, backend="reference"
+    )
+    return terms.cross_entropy + terms.dice
 
 
 def test_published_objective_with_gss() -> None:
@@ -52,3 +54,18 @@ def test_a_network_without_own_predictions_is_refused() -> None:
     output, labels = random_output()
     with pytest.raises(ValueError, match="separate"):
         Objective(BRATS_2018, BASELINE)(output._replace(separate=None), labels, torch.ones(2, 4, dtype=torch.bool), 0)
+
+
+def test_statistics_of_the_vote_come_with_gss_alone_and_change_nothing() -> None:
+    output, labels = random_output(2)
+    available = torch.ones(2, 4, dtype=torch.bool)
+    plain = Objective(BRATS_2018, GROUP_SELF_SUPPORT)(output, labels, available, 1)
+    assert plain.statistics is None
+    terms = Objective(BRATS_2018, GROUP_SELF_SUPPORT)(output, labels, available, 1, return_stats=True)
+    assert terms.statistics is not None
+    assert output.separate is not None
+    _, want = fused_gss_loss(output.separate, BRATS_2018, seed=1, return_stats=True)
+    assert torch.equal(terms.statistics.routes, want.routes)
+    assert torch.equal(terms.statistics.agreement, want.agreement)
+    assert torch.equal(terms.scalars(), plain.scalars())
+    assert Objective(BRATS_2018, BASELINE)(output, labels, available, 1, return_stats=True).statistics is None
