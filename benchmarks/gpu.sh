@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Benchmarks of a GPU machine whose python3 has torch, triton, numpy, pytest and pytest-benchmark; installs nothing.
-# usage: [OUT=folder] bash benchmarks/gpu.sh [loss|networks|step]
+# usage: [OUT=folder] bash benchmarks/gpu.sh [loss|configuration|networks|step]
 #   loss      the GPU tests, then the losses (default)
+#   configuration  alternatives to the launch table of the Triton backend
 #   networks  a training step of every network, with and without GSS
 #   step      the same for RFNet alone
 # Takes less than 8 minutes and writes one JSON file, <card>-<what>.json, into $OUT (benchmarks/results by default):
@@ -17,9 +18,10 @@ tests_end=180 last_benchmark=405 benchmarks_end=450
 
 case $what in
     loss) selection=(benchmarks/test_loss.py benchmarks/test_segmentation_loss.py benchmarks/test_objective.py) ;;
+    configuration) selection=(benchmarks/test_configuration.py) ;;
     networks) selection=(benchmarks/test_network_step.py) ;;
     step) selection=(benchmarks/test_network_step.py -k rfnet) ;;
-    *) echo "gpu.sh: got '$what', need loss, networks or step" >&2; exit 2 ;;
+    *) echo "gpu.sh: got '$what', need loss, configuration, networks or step" >&2; exit 2 ;;
 esac
 
 card=$(python3 -c '

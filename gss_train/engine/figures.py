@@ -21,6 +21,7 @@ from gss_train.engine.training import EpochRecord
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _COLOURS = ("#000000", "#D55E00", "#009E73", "#56B4E9", "#F0E442")
 _ROUTE_COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#BBBBBB")
+_MODALITY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _CURVES = ("total", "fused", "separate", "auxiliary", "gss")
 
 
@@ -109,7 +110,7 @@ def _draw_vote(axes: Sequence[Axes], epochs: Sequence[EpochRecord], dataset: Dat
         _label_curves(axis, f"routes of {dataset.categories[category]}")
     axes[0].legend(fontsize=7, loc="lower left", framealpha=0.8)
     for modality, name in enumerate(MODALITIES):
-        axes[-1].plot(numbers, agreement[:, modality], marker=".", color=f"C{modality}", label=name)
+        axes[-1].plot(numbers, agreement[:, modality], marker=".", color=_MODALITY_COLOURS[modality], label=name)
     axes[-1].legend(fontsize=7)
     _label_curves(axes[-1], "agreement with the target")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -169,3 +170,20 @@ def test_one_epoch_alone_is_visible(tmp_path: Path, figures: list[Figure]) -> No
     save_summary(tmp_path / "summary.png", make_subject(), image, truth, prediction, dataset, [record])
     (line,) = curves(figures[0])["total"].lines
     assert line.get_marker() not in {"None", "none", "", " "}
+
+
+def test_routes_are_stacked_to_one_and_agreement_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+    image, truth, prediction = make_volumes()
+    vote = {"routes": [[0.5, 0.25, 0.125, 0.125]] * 4 + [[0.0, 0.0, 1.0, 0.0]], "agreement": [0.9, 0.8, 0.7, 0.6]}
+    records = make_records("baseline", "GSS round 1")
+    records[2:] = [dataclasses.replace(record, vote=vote) for record in records[2:]]
+    dataset = DATASETS["brats2015"]
+    save_summary(tmp_path / "summary.png", make_subject(), image, truth, prediction, dataset, records)
+    axes = {axis.get_title(): axis for axis in figures[0].get_axes()}
+    for category, shares in zip(dataset.categories, vote["routes"], strict=True):
+        bars = axes[f"routes of {category}"].containers
+        assert [[bar.get_height() for bar in route] for route in bars] == [[share] * 2 for share in shares]
+        assert {bar.get_y() + bar.get_height() for bar in bars[-1]} == {1.0}
+    lines = axes["agreement with the target"].get_lines()
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
+    assert drawn == {name: ([3, 4], [share] * 2) for name, share in zip(MODALITIES, vote["agreement"], strict=True)}
