@@ -25,8 +25,8 @@ KERNELS = (
     *(Kernel("backward_kernel", 4, C, available=True) for C in (4, 5)),
     *(Kernel("backward_kernel", 4, C, supervised=True) for C in (4, 5)),
     Kernel("target_kernel", 4, 4),
-    Kernel("segmentation_forward_kernel", 1, 4),
-    Kernel("segmentation_backward_kernel", 1, 4),
+    Kernel("segmentation_forward_kernel"),
+    Kernel("segmentation_backward_kernel"),
 )
 _REGISTERS = tuple(f"{target} registers" for target in TARGETS)
 _HEADER = ("kernel", "M, C", "logits", "with", *_REGISTERS, "spilled", "instructions", "special functions")
@@ -39,7 +39,7 @@ def row(kernel: Kernel) -> tuple[str, ...]:
     variants = [word for word in ("supervised", "statistics", "available") if getattr(kernel, word)]
     return (
         kernel.name.removesuffix("_kernel").replace("_", " "),
-        f"{kernel.modalities}, {kernel.categories}",
+        f"{1 if kernel.name.startswith('segmentation') else kernel.modalities}, {kernel.categories}",
         kernel.dtype,
         ", ".join(variants),
         *(str(own.registers) for own in needed.values()),

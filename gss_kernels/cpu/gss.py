@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from gss_kernels.autograd import by_hand
 from gss_kernels.call import GroupCall, GroupResults, empty_results
 from gss_kernels.cpu.segmentation import LabelledChunk, Slopes, SupervisedSums
+from gss_kernels.cpu.vote import Chunk, Exponentials, bars_of, confident_voxels, exponentials_of, soft_target
 from gss_kernels.groups import CategoryGroups
 from gss_kernels.inputs import GroupLogits, VoxelMask
 from gss_kernels.philox import random_keep
@@ -35,12 +36,12 @@ def cpu_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) -> tu
     kept = Kept.empty(logits, call) if keep else None
     views = _voxel_views(logits)
     for chunk in _chunks(logits, call):
-        exponentials = _exponentials(_chunk_logits(views, chunk), call.vote)
-        for row, labelled in _labelled(chunk, exponentials, call):
+        exponentials = exponentials_of(_chunk_logits(views, chunk), call.vote)
+        for row, labelled in enumerate(_labelled(chunk, exponentials.probabilities(), call)):
             supervised[chunk.modalities[row]].add(labelled)
         target = voxel_mask = None
         if chunk.learns:
-            target = _soft_target(exponentials, chunk, call.groups, call.vote)
+            target = soft_target(exponentials, chunk, call.groups, call.vote)
             voxel_mask = _keep(logits, chunk, call)
             if call.statistics:
                 counts.add(chunk, exponentials, target, call)
@@ -66,10 +67,15 @@ def cpu_group_backward(
         views = _chunk_views(result_views, chunk)
         if kept is not None:
             students, target = views, kept.target[chunk.sample, :, chunk.voxels]
+            labelled = _labelled(chunk, (_sharp_softmax(student, call.vote) for student in students), call)
         else:
-            students, target = _recompute(logits, logit_views, chunk, call)
+            exponentials = exponentials_of(_chunk_logits(logit_views, chunk), call.vote)
+            labelled = _labelled(chunk, exponentials.probabilities(), call)
+            students, target = _students_and_target(logits, exponentials, chunk, call)
         for modality, student, view in zip(chunk.modalities, students, views, strict=True):
-            supervised = _supervised_gradient(student, modality, chunk, call, slopes)
+            supervised = None
+            if call.supervision is not None:
+                supervised = Slopes(*slopes[:, :, modality]).gradient(next(labelled), are_logits=True)
             pull = pulls[chunk.sample, modality][:, None] * target
             pull.masked_fill_(student < call.distillation.clamp, 0)
             student.mul_(pull.sum(dim=0)).sub_(pull)
@@ -91,36 +97,22 @@ def cpu_soft_targets(
     )
     views = _voxel_views(logits)
     for chunk in _chunks(logits, call):
-        exponentials = _exponentials(_chunk_logits(views, chunk), vote)
-        target[chunk.sample, :, chunk.voxels] = _soft_target(exponentials, chunk, groups, vote)
+        exponentials = exponentials_of(_chunk_logits(views, chunk), vote)
+        target[chunk.sample, :, chunk.voxels] = soft_target(exponentials, chunk, groups, vote)
     return target.reshape(logits.num_samples, logits.num_categories, *logits.spatial)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Some voxels of one sample and the modalities it has."""
-
-    sample: int
-    voxels: slice
-    modalities: list[int]
-
-    @property
-    def learns(self) -> bool:
-        """Whether the sample has the two modalities it takes to teach each other."""
-        return len(self.modalities) >= 2
-
-
-@dataclass(frozen=True)
-class _Exponentials:
-    """`[m, C, n]` for the m present modalities; the sums over C are `[m, n]`.
-
-    `student_log` is `log q`, `student` is `q`; `sharp / sharp_sum` would be `p`.
-    """
-
-    sharp: Tensor
-    sharp_sum: Tensor
-    student_log: Tensor
-    student: Tensor
+def _chunks(logits: GroupLogits, call: GroupCall) -> Iterator[Chunk]:
+    """All chunks of all samples that have at least two modalities, or with supervision one."""
+    num_voxels = logits.num_voxels
+    for sample in range(logits.num_samples):
+        modalities = list(range(logits.num_modalities))
+        if call.available is not None:
+            modalities = [m for m in modalities if bool(call.available[sample, m])]
+        if len(modalities) < (2 if call.supervision is None else 1):
+            continue
+        for start in range(0, num_voxels, _CHUNK_VOXELS):
+            yield Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
 
 
 @dataclass
@@ -142,6 +134,52 @@ class _Sums:
         if not class_weighting:
             return torch.ones_like(self.target)
         return 1 - self.target / self.kept.clamp(min=1)[:, :, None]
+
+
+def _accumulate(
+    sums: _Sums,
+    chunk: Chunk,
+    exponentials: Exponentials,
+    target: Tensor,
+    keep: Tensor | None,
+    distillation: DistillationSettings,
+) -> None:
+    """Add the chunk to the sums; overwrites `student_log`."""
+    # clamp_ keeps NaN.
+    cross = exponentials.student_log.clamp_(min=math.log(distillation.clamp)).mul_(target)
+    entropy = torch.special.xlogy(target, target) if distillation.divergence == "kl" else torch.zeros_like(target)
+    weight = target.new_ones(cross.shape[::2]) if keep is None else keep.to(target.dtype)
+    rows = (chunk.sample, chunk.modalities)
+    sums.kept[rows] += weight.sum(dim=1)
+    sums.target[rows] += _weighted_sum(weight, target)
+    sums.divergence[rows] += _weighted_sum(weight, entropy) - _weighted_sum(weight, cross)
+
+
+def _weighted_sum(weight: Tensor, values: Tensor) -> Tensor:
+    """`sum_n weight * values`, `[m, C]`, of values `[C, n]` or `[m, C, n]`; a NaN of weight 0 does not count."""
+    result = _multiply(weight, values)
+    if not bool(result.isnan().any()):
+        return result
+    invalid = values.isnan()
+    return _multiply(weight, values.masked_fill(invalid, 0)).masked_fill_(
+        _multiply(weight, invalid.to(weight.dtype)) > 0, math.nan
+    )
+
+
+def _multiply(weight: Tensor, values: Tensor) -> Tensor:
+    return weight @ values.T if values.dim() == 2 else torch.bmm(values, weight[:, :, None]).squeeze(2)
+
+
+def _keep(logits: GroupLogits, chunk: Chunk, call: GroupCall) -> Tensor | None:
+    """The voxel mask of the chunk's modalities, `[m, n]` bool; None where all is kept."""
+    if call.mask.keep is not None:
+        return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
+    if call.mask.seed is None:
+        return None
+    first = chunk.sample * logits.num_voxels + chunk.voxels.start
+    count = chunk.voxels.stop - chunk.voxels.start
+    keep = random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, first, count)
+    return keep if len(chunk.modalities) == len(keep) else keep[chunk.modalities]
 
 
 @dataclass(frozen=True)
@@ -171,7 +209,7 @@ class Kept:
         return cls(_gradient_buffers(logits), torch.zeros(shape, dtype=logits.compute_dtype), logits.stacked)
 
     def store(
-        self, chunk: _Chunk, students: Tensor, target: Tensor | None, keep: Tensor | None, call: GroupCall
+        self, chunk: Chunk, students: Tensor, target: Tensor | None, keep: Tensor | None, call: GroupCall
     ) -> None:
         """Keep a chunk: its students `[m, C, n]` and target `[C, n]`, None where the sample does not learn."""
         views = _chunk_views(_voxel_views(GroupLogits(self.students, self.stacked)), chunk)
@@ -182,39 +220,89 @@ class Kept:
             self.target[chunk.sample, :, chunk.voxels] = target
 
 
-def _chunks(logits: GroupLogits, call: GroupCall) -> Iterator[_Chunk]:
-    """All chunks of all samples that have at least two modalities, or with supervision one."""
-    num_voxels = logits.num_voxels
-    for sample in range(logits.num_samples):
-        modalities = list(range(logits.num_modalities))
-        if call.available is not None:
-            modalities = [m for m in modalities if bool(call.available[sample, m])]
-        if len(modalities) < (2 if call.supervision is None else 1):
-            continue
-        for start in range(0, num_voxels, _CHUNK_VOXELS):
-            yield _Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
+def _masked(student: Tensor, keep: Tensor | None, call: GroupCall) -> Tensor:
+    """Students, below the clamp at masked voxels, so that these do not learn: 0, or negative with supervision."""
+    if keep is None:
+        return student
+    # A NaN counts for the supervised loss, but not for the vote's.
+    return student.masked_fill_(~keep[:, None], 0) if call.supervision is None else _signed(student, keep)
 
 
-def _keep(logits: GroupLogits, chunk: _Chunk, call: GroupCall) -> Tensor | None:
-    """The voxel mask of the chunk's modalities, `[m, n]` bool; None where all is kept."""
-    if call.mask.keep is not None:
-        return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
-    if call.mask.seed is None:
-        return None
-    first = chunk.sample * logits.num_voxels + chunk.voxels.start
-    count = chunk.voxels.stop - chunk.voxels.start
-    keep = random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, first, count)
-    return keep if len(chunk.modalities) == len(keep) else keep[chunk.modalities]
+def _signed(student: Tensor, keep: Tensor) -> Tensor:
+    return torch.where(keep[:, None], student, -student)
 
 
-def _labelled(chunk: _Chunk, exponentials: _Exponentials, call: GroupCall) -> Iterator[tuple[int, LabelledChunk]]:
-    """With supervision, the probabilities and labels of each of the chunk's modalities, by row."""
+def _students_and_target(
+    logits: GroupLogits, exponentials: Exponentials, chunk: Chunk, call: GroupCall
+) -> tuple[list[Tensor], Tensor]:
+    """Students `m` times `[C, n]`, below the clamp where masked, and the target `[C, n]`."""
+    if not chunk.learns:
+        return list(-exponentials.student), torch.zeros_like(exponentials.student[0])
+    target = soft_target(exponentials, chunk, call.groups, call.vote)
+    return list(_masked(exponentials.student, _keep(logits, chunk, call), call)), target
+
+
+def _labelled(chunk: Chunk, probabilities: Iterable[Tensor], call: GroupCall) -> Iterator[LabelledChunk]:
+    """With supervision, the probabilities `[C, n]` of each of the chunk's modalities next to the labels."""
     if call.supervision is None:
         return
     labels = call.supervision.labels[chunk.sample].flatten()[chunk.voxels]
-    for row in range(len(chunk.modalities)):
-        probabilities = exponentials.sharp[row] / exponentials.sharp_sum[row]
-        yield row, LabelledChunk.of(chunk.sample, probabilities, labels)
+    for own in probabilities:
+        yield LabelledChunk.of(chunk.sample, own, labels)
+
+
+def _sharp_softmax(student: Tensor, vote: VoteSettings) -> Tensor:
+    """The softmax at temperature 1, `[C, n]`, from that at temperature `2**squarings`, whatever its sign."""
+    sharp = student.square()
+    for _ in range(vote.squarings - 1):
+        sharp.square_()
+    return sharp.div_(sharp.sum(dim=0))
+
+
+@dataclass
+class _Counts:
+    """How many voxels took which route and where students and target agree; samples that do not learn are left out.
+
+    Attributes:
+        routes: `[C, 4]`.
+        agreement: `[M]`.
+        samples: how many learn.
+        samples_of: and have the modality, `[M]`.
+    """
+
+    routes: Tensor
+    agreement: Tensor
+    samples: int
+    samples_of: Tensor
+
+    @classmethod
+    def zeros(cls, logits: GroupLogits) -> _Counts:
+        """Nothing counted yet."""
+        agreement = torch.zeros(logits.num_modalities, dtype=torch.float64)
+        return cls(torch.zeros(logits.num_categories, 4, dtype=torch.float64), agreement, 0, agreement.clone())
+
+    def add(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GroupCall) -> None:
+        """Count a chunk."""
+        if chunk.voxels.start == 0:
+            self.samples += 1
+            self.samples_of[chunk.modalities] += 1
+        bars = bars_of(exponentials, call.vote)
+        nobody = torch.zeros_like(target[0], dtype=torch.bool)
+        for category, indices in enumerate(call.groups.leaders):
+            leaders, members = confident_voxels(exponentials, chunk, category, indices, bars)
+            some = functools.reduce(torch.logical_or, leaders, nobody)
+            agree = some & functools.reduce(torch.logical_and, leaders, ~nobody)
+            decide = functools.reduce(torch.logical_and, members, ~some) if members else nobody
+            taken = (agree, some & ~agree, decide, ~some & ~decide)
+            self.routes[category] += torch.stack([route.sum() for route in taken])
+        has_target = target.amax(dim=0) > 0
+        same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & has_target
+        self.agreement[chunk.modalities] += same.sum(dim=1)
+
+    def shares(self, num_voxels: int, results: GroupResults) -> None:
+        """Write `results.routes` and `results.agreement`."""
+        results.routes.copy_(self.routes / (max(self.samples, 1) * num_voxels))
+        results.agreement.copy_(self.agreement / (self.samples_of.clamp(min=1) * num_voxels))
 
 
 def _results(
@@ -242,81 +330,6 @@ def _results(
     return results._replace(total=total.to(logits.compute_dtype))
 
 
-def _recompute(
-    logits: GroupLogits, views: tuple[Tensor, ...], chunk: _Chunk, call: GroupCall
-) -> tuple[list[Tensor], Tensor]:
-    """Students `m` times `[C, n]`, negative where masked, and the target `[C, n]`."""
-    exponentials = _exponentials(_chunk_logits(views, chunk), call.vote)
-    if not chunk.learns:
-        return list(-exponentials.student), torch.zeros_like(exponentials.student[0])
-    target = _soft_target(exponentials, chunk, call.groups, call.vote)
-    return list(_masked(exponentials.student, _keep(logits, chunk, call), call)), target
-
-
-def _supervised_gradient(
-    student: Tensor, modality: int, chunk: _Chunk, call: GroupCall, slopes: Tensor
-) -> Tensor | None:
-    """The supervised loss's gradient of one modality's chunk, `[C, n]`, from its students; None without supervision."""
-    if call.supervision is None:
-        return None
-    # The sharp softmax is a power of the tempered one.
-    if call.vote.squarings:
-        sharp = student.square()
-        for _ in range(call.vote.squarings - 1):
-            sharp.square_()
-    else:
-        sharp = student.abs().pow_(call.vote.temperature)
-    labels = call.supervision.labels[chunk.sample].flatten()[chunk.voxels]
-    labelled = LabelledChunk.of(chunk.sample, sharp.div_(sharp.sum(dim=0)), labels)
-    return Slopes(*slopes[:, :, modality]).gradient(labelled, are_logits=True)
-
-
-@dataclass
-class _Counts:
-    """How many voxels took which route and where students and target agree; samples that do not learn are left out.
-
-    Attributes:
-        routes: `[C, 4]`.
-        agreement: `[M]`.
-        samples: how many learn.
-        samples_of: and have the modality, `[M]`.
-    """
-
-    routes: Tensor
-    agreement: Tensor
-    samples: int
-    samples_of: Tensor
-
-    @classmethod
-    def zeros(cls, logits: GroupLogits) -> _Counts:
-        """Nothing counted yet."""
-        agreement = torch.zeros(logits.num_modalities, dtype=torch.float64)
-        return cls(torch.zeros(logits.num_categories, 4, dtype=torch.float64), agreement, 0, agreement.clone())
-
-    def add(self, chunk: _Chunk, exponentials: _Exponentials, target: Tensor, call: GroupCall) -> None:
-        """Count a chunk."""
-        if chunk.voxels.start == 0:
-            self.samples += 1
-            self.samples_of[chunk.modalities] += 1
-        bars = _bars(exponentials, call.vote)
-        nobody = torch.zeros_like(target[0], dtype=torch.bool)
-        for category, indices in enumerate(call.groups.leaders):
-            leaders, members = _confident(exponentials, chunk, category, indices, bars)
-            some = functools.reduce(torch.logical_or, leaders, nobody)
-            agree = some & functools.reduce(torch.logical_and, leaders, ~nobody)
-            decide = functools.reduce(torch.logical_and, members, ~some) if members else nobody
-            taken = (agree, some & ~agree, decide, ~some & ~decide)
-            self.routes[category] += torch.stack([route.sum() for route in taken])
-        has_target = target.amax(dim=0) > 0
-        same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & has_target
-        self.agreement[chunk.modalities] += same.sum(dim=1)
-
-    def shares(self, num_voxels: int, results: GroupResults) -> None:
-        """Write `results.routes` and `results.agreement`."""
-        results.routes.copy_(self.routes / (max(self.samples, 1) * num_voxels))
-        results.agreement.copy_(self.agreement / (self.samples_of.clamp(min=1) * num_voxels))
-
-
 def _gradient_buffers(logits: GroupLogits) -> tuple[Tensor, ...]:
     return tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in logits.tensors)
 
@@ -326,137 +339,12 @@ def _voxel_views(logits: GroupLogits) -> tuple[Tensor, ...]:
     return tuple(tensor.flatten(2) for tensor in logits.per_modality())
 
 
-def _chunk_views(views: tuple[Tensor, ...], chunk: _Chunk) -> list[Tensor]:
+def _chunk_views(views: tuple[Tensor, ...], chunk: Chunk) -> list[Tensor]:
     """The chunk of each present modality, `[C, n]`."""
     return [views[modality][chunk.sample, :, chunk.voxels] for modality in chunk.modalities]
 
 
-def _chunk_logits(views: tuple[Tensor, ...], chunk: _Chunk) -> Tensor:
+def _chunk_logits(views: tuple[Tensor, ...], chunk: Chunk) -> Tensor:
     """`[m, C, n]`, a contiguous copy in the dtype of the computation."""
     logits = torch.stack(_chunk_views(views, chunk))
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _masked(student: Tensor, keep: Tensor | None, call: GroupCall) -> Tensor:
-    """Students, below the clamp at masked voxels, so that these do not learn: 0, or negative with supervision."""
-    if keep is None:
-        return student
-    # A NaN counts for the supervised loss, but not for the vote's.
-    return student.masked_fill_(~keep[:, None], 0) if call.supervision is None else _signed(student, keep)
-
-
-def _signed(student: Tensor, keep: Tensor) -> Tensor:
-    return torch.where(keep[:, None], student, -student)
-
-
-def _exponentials(z: Tensor, vote: VoteSettings) -> _Exponentials:
-    """Overwrites z."""
-    shifted = z.sub_(z.amax(dim=1, keepdim=True))
-    student_log = shifted / vote.temperature
-    student = student_log.exp()
-    if vote.squarings:
-        # A power of the tempered exponential is cheaper than another exponential.
-        sharp = torch.mul(student, student, out=shifted)
-        for _ in range(vote.squarings - 1):
-            sharp.square_()
-    else:
-        sharp = shifted.exp_()
-    student_sum = student.sum(dim=1, keepdim=True)
-    return _Exponentials(
-        sharp=sharp,
-        sharp_sum=sharp.sum(dim=1),
-        student_log=student_log.sub_(student_sum.log()),
-        student=student.div_(student_sum),
-    )
-
-
-def _soft_target(exponentials: _Exponentials, chunk: _Chunk, groups: CategoryGroups, vote: VoteSettings) -> Tensor:
-    """Soft target of the chunk, `[C, n]`."""
-    bars = _bars(exponentials, vote)
-    minimum = exponentials.student.amin(dim=0)
-    target = torch.empty_like(minimum)
-    for category, indices in enumerate(groups.leaders):
-        students = exponentials.student[:, category].unbind()
-        confident_leaders, confident_members = _confident(exponentials, chunk, category, indices, bars)
-        by_members = _members_vote(
-            confident_members,
-            [student for student, m in zip(students, chunk.modalities, strict=True) if m not in indices],
-            minimum[category],
-            counts=vote.semantics == "paper" or len(confident_leaders) != 1,
-        )
-        leaders = [student for student, m in zip(students, chunk.modalities, strict=True) if m in indices]
-        target[category] = _leaders_vote(confident_leaders, leaders, by_members, vote)
-    total = target.sum(dim=0)
-    return target.div_(total.masked_fill_(total == 0, 1))
-
-
-def _bars(exponentials: _Exponentials, vote: VoteSettings) -> tuple[Tensor, Tensor]:
-    """What a sharp exponential of a leader and of a member has to exceed, `[m, n]` each: p > tau without a division."""
-    return vote.leader_threshold * exponentials.sharp_sum, vote.member_threshold * exponentials.sharp_sum
-
-
-def _confident(
-    exponentials: _Exponentials, chunk: _Chunk, category: int, leaders: tuple[int, ...], bars: tuple[Tensor, Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Which voxels each leader and each member of a category is confident of, `[n]` bool."""
-    result: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for row, modality in enumerate(chunk.modalities):
-        kind = 0 if modality in leaders else 1
-        result[kind].append(exponentials.sharp[row, category] > bars[kind][row])
-    return result
-
-
-def _members_vote(confident: list[Tensor], students: list[Tensor], minimum: Tensor, *, counts: bool) -> Tensor:
-    """What the members decide, `[n]`: where all are confident their mean, 0 if it does not count; else the minimum."""
-    if not students:
-        return minimum
-    mean = functools.reduce(torch.add, students) / len(students) if counts else minimum.new_zeros(())
-    return torch.where(functools.reduce(torch.logical_and, confident), mean, minimum)
-
-
-def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Tensor, vote: VoteSettings) -> Tensor:
-    """What the leaders decide where one is confident at least, `[n]`; `otherwise` elsewhere."""
-    if not students:
-        return otherwise
-    if len(students) == 1:
-        return torch.where(confident[0], students[0], otherwise)
-    highest = functools.reduce(torch.maximum, students)
-    lowest = functools.reduce(torch.minimum, students)
-    blend = torch.lerp(highest, lowest, vote.leader_blend)
-    agreed = highest + blend if vote.semantics == "released" else highest
-    result = torch.where(functools.reduce(torch.logical_or, confident), blend, otherwise)
-    return torch.where(functools.reduce(torch.logical_and, confident), agreed, result)
-
-
-def _accumulate(
-    sums: _Sums,
-    chunk: _Chunk,
-    exponentials: _Exponentials,
-    target: Tensor,
-    keep: Tensor | None,
-    distillation: DistillationSettings,
-) -> None:
-    """Add the chunk to the sums; overwrites `student_log`."""
-    # clamp_ keeps NaN.
-    cross = exponentials.student_log.clamp_(min=math.log(distillation.clamp)).mul_(target)
-    entropy = torch.special.xlogy(target, target) if distillation.divergence == "kl" else torch.zeros_like(target)
-    weight = target.new_ones(cross.shape[::2]) if keep is None else keep.to(target.dtype)
-    rows = (chunk.sample, chunk.modalities)
-    sums.kept[rows] += weight.sum(dim=1)
-    sums.target[rows] += _weighted_sum(weight, target)
-    sums.divergence[rows] += _weighted_sum(weight, entropy) - _weighted_sum(weight, cross)
-
-
-def _weighted_sum(weight: Tensor, values: Tensor) -> Tensor:
-    """`sum_n weight * values`, `[m, C]`, of values `[C, n]` or `[m, C, n]`; a NaN of weight 0 does not count."""
-    result = _multiply(weight, values)
-    if not bool(result.isnan().any()):
-        return result
-    invalid = values.isnan()
-    return _multiply(weight, values.masked_fill(invalid, 0)).masked_fill_(
-        _multiply(weight, invalid.to(weight.dtype)) > 0, math.nan
-    )
-
-
-def _multiply(weight: Tensor, values: Tensor) -> Tensor:
-    return weight @ values.T if values.dim() == 2 else torch.bmm(values, weight[:, :, None]).squeeze(2)

@@ -75,10 +75,10 @@ def _statistics(z: Tensor, target: Tensor, routes: Tensor, present: Tensor) -> t
     samples = _enough(present).sum().clamp(min=1)
     kinds = torch.arange(4, device=z.device)
     taken = (routes[:, :, None] == kinds[:, None]) & _enough(present)[:, None, None, None]
-    shares = taken.sum(dim=(0, 3)) / (samples * z.shape[3])
+    shares = taken.sum(dim=(0, 3), dtype=z.dtype) / (samples * z.shape[3])
     same = (z.argmax(dim=2) == target.argmax(dim=1)[:, None]) & (target.amax(dim=1) > 0)[:, None] & learning[:, :, None]
-    agreement = same.sum(dim=(0, 2)) / (learning.sum(dim=0).clamp(min=1) * z.shape[3])
-    return shares.to(z.dtype), agreement.to(z.dtype)
+    agreement = same.sum(dim=(0, 2), dtype=z.dtype) / (learning.sum(dim=0).clamp(min=1) * z.shape[3])
+    return shares, agreement
 
 
 def _flat_logits(logits: GroupLogits, available: Tensor | None) -> tuple[Tensor, Tensor]:

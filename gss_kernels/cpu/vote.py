@@ -1,0 +1,124 @@
+"""The vote on a chunk of voxels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gss_kernels.groups import CategoryGroups
+from gss_kernels.settings import VoteSettings
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some voxels of one sample and the modalities it has."""
+
+    sample: int
+    voxels: slice
+    modalities: list[int]
+
+    @property
+    def learns(self) -> bool:
+        """Whether the sample has the two modalities it takes to teach each other."""
+        return len(self.modalities) >= 2
+
+
+@dataclass(frozen=True)
+class Exponentials:
+    """`[m, C, n]` for the m present modalities; the sums over C are `[m, n]`.
+
+    `student_log` is `log q`, `student` is `q`; `sharp / sharp_sum` would be `p`.
+    """
+
+    sharp: Tensor
+    sharp_sum: Tensor
+    student_log: Tensor
+    student: Tensor
+
+    def probabilities(self) -> Iterator[Tensor]:
+        """P of each modality, `[C, n]`."""
+        for sharp, total in zip(self.sharp, self.sharp_sum, strict=True):
+            yield sharp / total
+
+
+def exponentials_of(z: Tensor, vote: VoteSettings) -> Exponentials:
+    """Overwrites z."""
+    shifted = z.sub_(z.amax(dim=1, keepdim=True))
+    student_log = shifted / vote.temperature
+    student = student_log.exp()
+    if vote.squarings:
+        # A power of the tempered exponential is cheaper than another exponential.
+        sharp = torch.mul(student, student, out=shifted)
+        for _ in range(vote.squarings - 1):
+            sharp.square_()
+    else:
+        sharp = shifted.exp_()
+    student_sum = student.sum(dim=1, keepdim=True)
+    return Exponentials(
+        sharp=sharp,
+        sharp_sum=sharp.sum(dim=1),
+        student_log=student_log.sub_(student_sum.log()),
+        student=student.div_(student_sum),
+    )
+
+
+def soft_target(exponentials: Exponentials, chunk: Chunk, groups: CategoryGroups, vote: VoteSettings) -> Tensor:
+    """Soft target of the chunk, `[C, n]`."""
+    bars = bars_of(exponentials, vote)
+    minimum = exponentials.student.amin(dim=0)
+    target = torch.empty_like(minimum)
+    for category, indices in enumerate(groups.leaders):
+        students = exponentials.student[:, category].unbind()
+        confident_leaders, confident_members = confident_voxels(exponentials, chunk, category, indices, bars)
+        by_members = _members_vote(
+            confident_members,
+            [student for student, m in zip(students, chunk.modalities, strict=True) if m not in indices],
+            minimum[category],
+            counts=vote.semantics == "paper" or len(confident_leaders) != 1,
+        )
+        leaders = [student for student, m in zip(students, chunk.modalities, strict=True) if m in indices]
+        target[category] = _leaders_vote(confident_leaders, leaders, by_members, vote)
+    total = target.sum(dim=0)
+    return target.div_(total.masked_fill_(total == 0, 1))
+
+
+def bars_of(exponentials: Exponentials, vote: VoteSettings) -> tuple[Tensor, Tensor]:
+    """What a sharp exponential of a leader and of a member has to exceed, `[m, n]` each: p > tau without a division."""
+    return vote.leader_threshold * exponentials.sharp_sum, vote.member_threshold * exponentials.sharp_sum
+
+
+def confident_voxels(
+    exponentials: Exponentials, chunk: Chunk, category: int, leaders: tuple[int, ...], bars: tuple[Tensor, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Which voxels each leader and each member of a category is confident of, `[n]` bool."""
+    result: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for row, modality in enumerate(chunk.modalities):
+        kind = 0 if modality in leaders else 1
+        result[kind].append(exponentials.sharp[row, category] > bars[kind][row])
+    return result
+
+
+def _members_vote(confident: list[Tensor], students: list[Tensor], minimum: Tensor, *, counts: bool) -> Tensor:
+    """What the members decide, `[n]`: where all are confident their mean, 0 if it does not count; else the minimum."""
+    if not students:
+        return minimum
+    mean = functools.reduce(torch.add, students) / len(students) if counts else minimum.new_zeros(())
+    return torch.where(functools.reduce(torch.logical_and, confident), mean, minimum)
+
+
+def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Tensor, vote: VoteSettings) -> Tensor:
+    """What the leaders decide where one is confident at least, `[n]`; `otherwise` elsewhere."""
+    if not students:
+        return otherwise
+    if len(students) == 1:
+        return torch.where(confident[0], students[0], otherwise)
+    highest = functools.reduce(torch.maximum, students)
+    lowest = functools.reduce(torch.minimum, students)
+    blend = torch.lerp(highest, lowest, vote.leader_blend)
+    agreed = highest + blend if vote.semantics == "released" else highest
+    result = torch.where(functools.reduce(torch.logical_or, confident), blend, otherwise)
+    return torch.where(functools.reduce(torch.logical_and, confident), agreed, result)
