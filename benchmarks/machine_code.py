@@ -90,7 +90,7 @@ class Kernel:
         if self.name.startswith("segmentation"):
             return TABLE.segmentation
         return (
-            TABLE.for_forward(self.sums)
+            TABLE.for_forward(self.sums, available=self.available)
             if self.name == "forward_kernel"
             else TABLE.for_backward(self.modalities * self.categories)
         )

@@ -64,8 +64,10 @@ def philox_words(seed: Tensor, first: int, count: int, block: int) -> tuple[Tens
     return c0, c1.bitwise_and_(_WORD), c2, c3.bitwise_and_(_WORD)
 
 
-def random_keep(seed: Tensor, mask_ratio: float, num_modalities: int, first: int, count: int) -> Tensor:
-    """The mask of some voxels: true where a modality keeps the voxel.
+def random_keep(
+    seed: Tensor, mask_ratio: float, num_modalities: int, first: int, count: int, dtype: torch.dtype = torch.bool
+) -> Tensor:
+    """The mask of some voxels: true, or 1, where a modality keeps the voxel.
 
     Args:
         seed: 0-dim int64 tensor.
@@ -73,11 +75,12 @@ def random_keep(seed: Tensor, mask_ratio: float, num_modalities: int, first: int
         num_modalities: M.
         first: `b * N + v` for the first voxel `v` of sample `b`.
         count: how many voxels.
+        dtype: of the result.
 
     Returns:
-        bool tensor `[M, count]` on the seed's device.
+        `[M, count]` on the seed's device.
     """
-    keep = torch.empty(num_modalities, count, dtype=torch.bool, device=seed.device)
+    keep = torch.empty(num_modalities, count, dtype=dtype, device=seed.device)
     last = last_masked_word(mask_ratio)
     start = first
     while start < first + count:

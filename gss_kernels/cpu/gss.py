@@ -6,7 +6,6 @@ pass turns the one into the gradient in place. Formulas: docs of `gss_kernels.fu
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,14 +16,25 @@ from torch import Tensor
 from gss_kernels.autograd import by_hand
 from gss_kernels.call import GroupCall, GroupResults, empty_results
 from gss_kernels.cpu.segmentation import LabelledChunk, Slopes, SupervisedSums
-from gss_kernels.cpu.vote import Chunk, Exponentials, bars_of, confident_voxels, exponentials_of, soft_target
+from gss_kernels.cpu.vote import (
+    Chunk,
+    Exponentials,
+    bars_of,
+    confident_voxels,
+    every,
+    exponentials_of,
+    soft_target,
+    some,
+    without_nan,
+)
 from gss_kernels.groups import CategoryGroups
 from gss_kernels.inputs import GroupLogits, VoxelMask
 from gss_kernels.philox import random_keep
 from gss_kernels.settings import DistillationSettings, VoteSettings
 
-# Measured on two cores with M=4, C=4: below it the cost of calls shows, above it a single thread runs out of cache.
-_CHUNK_VOXELS = 32_768
+# Measured on two cores with M=4, C=4 and 5. PyTorch gives a second thread only to more than 32,768 numbers, such as a
+# modality's voxel mask; larger chunks fall out of the cache.
+_CHUNK_VOXELS = 65_536
 
 
 @by_hand
@@ -39,15 +49,17 @@ def cpu_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) -> tu
         exponentials = exponentials_of(_chunk_logits(views, chunk), call.vote)
         for row, labelled in enumerate(_labelled(chunk, exponentials.probabilities(), call)):
             supervised[chunk.modalities[row]].add(labelled)
-        target = voxel_mask = None
+        exponentials, invalid = without_nan(exponentials)
+        target, weight = _target_and_weight(logits, exponentials, chunk, call)
         if chunk.learns:
-            target = soft_target(exponentials, chunk, call.groups, call.vote)
-            voxel_mask = _keep(logits, chunk, call)
             if call.statistics:
                 counts.add(chunk, exponentials, target, call)
-            _accumulate(sums, chunk, exponentials, target, voxel_mask, call.distillation)
+            _accumulate(sums, chunk, exponentials, target, weight, call.distillation)
+        if invalid is not None:
+            # The count spoils weights and losses of the modalities that have kept a NaN, and of those alone.
+            sums.kept[chunk.sample, chunk.modalities] += torch.where((weight * invalid).any(dim=1), math.nan, 0.0)
         if kept is not None:
-            kept.store(chunk, exponentials.student, target, voxel_mask, call)
+            kept.store(chunk, _marked_students(exponentials, weight, call), target)
     return _results(logits, call, sums, supervised, counts), kept
 
 
@@ -71,13 +83,15 @@ def cpu_group_backward(
         else:
             exponentials = exponentials_of(_chunk_logits(logit_views, chunk), call.vote)
             labelled = _labelled(chunk, exponentials.probabilities(), call)
-            students, target = _students_and_target(logits, exponentials, chunk, call)
+            cleaned, _ = without_nan(exponentials)
+            target, weight = _target_and_weight(logits, cleaned, chunk, call)
+            students = _marked_students(cleaned, weight, call)
         for modality, student, view in zip(chunk.modalities, students, views, strict=True):
             supervised = None
             if call.supervision is not None:
                 supervised = Slopes(*slopes[:, :, modality]).gradient(next(labelled), are_logits=True)
-            pull = pulls[chunk.sample, modality][:, None] * target
-            pull.masked_fill_(student < call.distillation.clamp, 0)
+            pull = torch.ge(student, call.distillation.clamp, out=torch.empty_like(target)).mul_(target)
+            pull.mul_(pulls[chunk.sample, modality][:, None])
             student.mul_(pull.sum(dim=0)).sub_(pull)
             if supervised is not None:
                 student.add_(supervised)
@@ -97,9 +111,19 @@ def cpu_soft_targets(
     )
     views = _voxel_views(logits)
     for chunk in _chunks(logits, call):
-        exponentials = exponentials_of(_chunk_logits(views, chunk), vote)
+        exponentials, _ = without_nan(exponentials_of(_chunk_logits(views, chunk), vote))
         target[chunk.sample, :, chunk.voxels] = soft_target(exponentials, chunk, groups, vote)
     return target.reshape(logits.num_samples, logits.num_categories, *logits.spatial)
+
+
+def _target_and_weight(
+    logits: GroupLogits, exponentials: Exponentials, chunk: Chunk, call: GroupCall
+) -> tuple[Tensor, Tensor]:
+    """The target `[C, n]` and the voxel mask `[m, n]`; all 0 where a sample does not learn."""
+    if not chunk.learns:
+        return torch.zeros_like(exponentials.student[0]), torch.zeros_like(exponentials.sharp_sum)
+    target = soft_target(exponentials, chunk, call.groups, call.vote)
+    return target, _weight(logits, chunk, call)
 
 
 def _chunks(logits: GroupLogits, call: GroupCall) -> Iterator[Chunk]:
@@ -141,44 +165,30 @@ def _accumulate(
     chunk: Chunk,
     exponentials: Exponentials,
     target: Tensor,
-    keep: Tensor | None,
+    weight: Tensor,
     distillation: DistillationSettings,
 ) -> None:
     """Add the chunk to the sums; overwrites `student_log`."""
-    # clamp_ keeps NaN.
-    cross = exponentials.student_log.clamp_(min=math.log(distillation.clamp)).mul_(target)
-    entropy = torch.special.xlogy(target, target) if distillation.divergence == "kl" else torch.zeros_like(target)
-    weight = target.new_ones(cross.shape[::2]) if keep is None else keep.to(target.dtype)
+    divergence = exponentials.student_log.clamp_(min=math.log(distillation.clamp))
+    if distillation.divergence == "kl":
+        log_target = target.clamp(min=torch.finfo(target.dtype).tiny).log_()
+        divergence = divergence.sub_(log_target)
+    divergence = divergence.mul_(target)
     rows = (chunk.sample, chunk.modalities)
     sums.kept[rows] += weight.sum(dim=1)
-    sums.target[rows] += _weighted_sum(weight, target)
-    sums.divergence[rows] += _weighted_sum(weight, entropy) - _weighted_sum(weight, cross)
+    sums.target[rows] += weight @ target.T
+    sums.divergence[rows] -= torch.einsum("mn,mcn->mc", weight, divergence)
 
 
-def _weighted_sum(weight: Tensor, values: Tensor) -> Tensor:
-    """`sum_n weight * values`, `[m, C]`, of values `[C, n]` or `[m, C, n]`; a NaN of weight 0 does not count."""
-    result = _multiply(weight, values)
-    if not bool(result.isnan().any()):
-        return result
-    invalid = values.isnan()
-    return _multiply(weight, values.masked_fill(invalid, 0)).masked_fill_(
-        _multiply(weight, invalid.to(weight.dtype)) > 0, math.nan
-    )
-
-
-def _multiply(weight: Tensor, values: Tensor) -> Tensor:
-    return weight @ values.T if values.dim() == 2 else torch.bmm(values, weight[:, :, None]).squeeze(2)
-
-
-def _keep(logits: GroupLogits, chunk: Chunk, call: GroupCall) -> Tensor | None:
-    """The voxel mask of the chunk's modalities, `[m, n]` bool; None where all is kept."""
-    if call.mask.keep is not None:
-        return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels]
-    if call.mask.seed is None:
-        return None
-    first = chunk.sample * logits.num_voxels + chunk.voxels.start
+def _weight(logits: GroupLogits, chunk: Chunk, call: GroupCall) -> Tensor:
+    """The voxel mask of the chunk's modalities, `[m, n]`, 1 where kept, else 0."""
     count = chunk.voxels.stop - chunk.voxels.start
-    keep = random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, first, count)
+    if call.mask.keep is not None:
+        return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels].to(logits.compute_dtype)
+    if call.mask.seed is None:
+        return torch.ones(len(chunk.modalities), count, dtype=logits.compute_dtype)
+    first = chunk.sample * logits.num_voxels + chunk.voxels.start
+    keep = random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, first, count, logits.compute_dtype)
     return keep if len(chunk.modalities) == len(keep) else keep[chunk.modalities]
 
 
@@ -208,38 +218,21 @@ class Kept:
         shape = (logits.num_samples, logits.num_categories, logits.num_voxels)
         return cls(_gradient_buffers(logits), torch.zeros(shape, dtype=logits.compute_dtype), logits.stacked)
 
-    def store(
-        self, chunk: Chunk, students: Tensor, target: Tensor | None, keep: Tensor | None, call: GroupCall
-    ) -> None:
-        """Keep a chunk: its students `[m, C, n]` and target `[C, n]`, None where the sample does not learn."""
+    def store(self, chunk: Chunk, students: list[Tensor], target: Tensor) -> None:
+        """Keep a chunk: its students, `m` times `[C, n]`, and target `[C, n]`."""
         views = _chunk_views(_voxel_views(GroupLogits(self.students, self.stacked)), chunk)
-        signed = _masked(students, keep, call) if target is not None else -students
-        for view, student in zip(views, signed, strict=True):
+        for view, student in zip(views, students, strict=True):
             view.copy_(student)
-        if target is not None:
-            self.target[chunk.sample, :, chunk.voxels] = target
+        self.target[chunk.sample, :, chunk.voxels] = target
 
 
-def _masked(student: Tensor, keep: Tensor | None, call: GroupCall) -> Tensor:
-    """Students, below the clamp at masked voxels, so that these do not learn: 0, or negative with supervision."""
-    if keep is None:
-        return student
-    # A NaN counts for the supervised loss, but not for the vote's.
-    return student.masked_fill_(~keep[:, None], 0) if call.supervision is None else _signed(student, keep)
+def _marked_students(exponentials: Exponentials, weight: Tensor, call: GroupCall) -> list[Tensor]:
+    """Students, `m` times `[C, n]`, below the clamp where masked, so that these do not learn; overwrites them.
 
-
-def _signed(student: Tensor, keep: Tensor) -> Tensor:
-    return torch.where(keep[:, None], student, -student)
-
-
-def _students_and_target(
-    logits: GroupLogits, exponentials: Exponentials, chunk: Chunk, call: GroupCall
-) -> tuple[list[Tensor], Tensor]:
-    """Students `m` times `[C, n]`, below the clamp where masked, and the target `[C, n]`."""
-    if not chunk.learns:
-        return list(-exponentials.student), torch.zeros_like(exponentials.student[0])
-    target = soft_target(exponentials, chunk, call.groups, call.vote)
-    return list(_masked(exponentials.student, _keep(logits, chunk, call), call)), target
+    With supervision, which needs them there too, they turn negative; else they are 0.
+    """
+    factor = weight if call.supervision is None else 2 * weight - 1
+    return list(exponentials.student.mul_(factor[:, None]).unbind())
 
 
 def _labelled(chunk: Chunk, probabilities: Iterable[Tensor], call: GroupCall) -> Iterator[LabelledChunk]:
@@ -287,14 +280,13 @@ class _Counts:
             self.samples += 1
             self.samples_of[chunk.modalities] += 1
         bars = bars_of(exponentials, call.vote)
-        nobody = torch.zeros_like(target[0], dtype=torch.bool)
+        nobody = torch.zeros_like(target[0])
         for category, indices in enumerate(call.groups.leaders):
             leaders, members = confident_voxels(exponentials, chunk, category, indices, bars)
-            some = functools.reduce(torch.logical_or, leaders, nobody)
-            agree = some & functools.reduce(torch.logical_and, leaders, ~nobody)
-            decide = functools.reduce(torch.logical_and, members, ~some) if members else nobody
-            taken = (agree, some & ~agree, decide, ~some & ~decide)
-            self.routes[category] += torch.stack([route.sum() for route in taken])
+            one, agree = (some(leaders), every(leaders)) if leaders else (nobody, nobody)
+            decide = every(members) * (1 - one) if members else nobody
+            taken = (agree, one - agree, decide, 1 - one - decide)
+            self.routes[category] += torch.stack([route.sum(dtype=torch.float64) for route in taken])
         has_target = target.amax(dim=0) > 0
         same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & has_target
         self.agreement[chunk.modalities] += same.sum(dim=1)
@@ -345,6 +337,6 @@ def _chunk_views(views: tuple[Tensor, ...], chunk: Chunk) -> list[Tensor]:
 
 
 def _chunk_logits(views: tuple[Tensor, ...], chunk: Chunk) -> Tensor:
-    """`[m, C, n]`, a contiguous copy in the dtype of the computation."""
+    """`[m, C, n]`, in the dtype of the computation."""
     logits = torch.stack(_chunk_views(views, chunk))
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,15 +47,15 @@ class Exponentials:
 
 
 def exponentials_of(z: Tensor, vote: VoteSettings) -> Exponentials:
-    """Overwrites z."""
-    shifted = z.sub_(z.amax(dim=1, keepdim=True))
-    student_log = shifted / vote.temperature
+    """From logits `[m, C, n]`, in the dtype of the computation."""
+    shifted = z - z.amax(dim=1, keepdim=True)
+    student_log = shifted * (1 / vote.temperature)
     student = student_log.exp()
     if vote.squarings:
         # A power of the tempered exponential is cheaper than another exponential.
         sharp = torch.mul(student, student, out=shifted)
         for _ in range(vote.squarings - 1):
-            sharp.square_()
+            sharp.mul_(sharp)
     else:
         sharp = shifted.exp_()
     student_sum = student.sum(dim=1, keepdim=True)
@@ -62,7 +63,24 @@ def exponentials_of(z: Tensor, vote: VoteSettings) -> Exponentials:
         sharp=sharp,
         sharp_sum=sharp.sum(dim=1),
         student_log=student_log.sub_(student_sum.log()),
-        student=student.div_(student_sum),
+        student=student.mul_(student_sum.reciprocal_()),
+    )
+
+
+def without_nan(exponentials: Exponentials) -> tuple[Exponentials, Tensor | None]:
+    """The same with 0 instead of NaN, and where that was, `[m, n]` bool, None if nowhere."""
+    if not math.isnan(float(exponentials.sharp_sum.sum())):
+        return exponentials, None
+    invalid = exponentials.sharp_sum.isnan()
+    cleaned = [values.masked_fill(invalid[:, None], 0) for values in (exponentials.sharp, exponentials.student_log)]
+    return (
+        Exponentials(
+            sharp=cleaned[0],
+            sharp_sum=exponentials.sharp_sum.masked_fill(invalid, 1),
+            student_log=cleaned[1],
+            student=exponentials.student.masked_fill(invalid[:, None], 0),
+        ),
+        invalid,
     )
 
 
@@ -83,7 +101,7 @@ def soft_target(exponentials: Exponentials, chunk: Chunk, groups: CategoryGroups
         leaders = [student for student, m in zip(students, chunk.modalities, strict=True) if m in indices]
         target[category] = _leaders_vote(confident_leaders, leaders, by_members, vote)
     total = target.sum(dim=0)
-    return target.div_(total.masked_fill_(total == 0, 1))
+    return target.div_(total.add_(total == 0))
 
 
 def bars_of(exponentials: Exponentials, vote: VoteSettings) -> tuple[Tensor, Tensor]:
@@ -94,20 +112,34 @@ def bars_of(exponentials: Exponentials, vote: VoteSettings) -> tuple[Tensor, Ten
 def confident_voxels(
     exponentials: Exponentials, chunk: Chunk, category: int, leaders: tuple[int, ...], bars: tuple[Tensor, Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Which voxels each leader and each member of a category is confident of, `[n]` bool."""
+    """Which voxels each leader and each member of a category is confident of, `[n]`, 1 or 0.
+
+    Floats, not booleans: products of 0 and 1 and interpolation are much faster than logic and selection.
+    """
     result: tuple[list[Tensor], list[Tensor]] = ([], [])
     for row, modality in enumerate(chunk.modalities):
         kind = 0 if modality in leaders else 1
-        result[kind].append(exponentials.sharp[row, category] > bars[kind][row])
+        sharp = exponentials.sharp[row, category]
+        result[kind].append(torch.gt(sharp, bars[kind][row], out=torch.empty_like(sharp)))
     return result
+
+
+def every(confident: list[Tensor]) -> Tensor:
+    """1 where all are confident, `[n]`."""
+    return functools.reduce(torch.mul, confident)
+
+
+def some(confident: list[Tensor]) -> Tensor:
+    """1 where one is confident at least, `[n]`."""
+    return functools.reduce(torch.maximum, confident)
 
 
 def _members_vote(confident: list[Tensor], students: list[Tensor], minimum: Tensor, *, counts: bool) -> Tensor:
     """What the members decide, `[n]`: where all are confident their mean, 0 if it does not count; else the minimum."""
     if not students:
         return minimum
-    mean = functools.reduce(torch.add, students) / len(students) if counts else minimum.new_zeros(())
-    return torch.where(functools.reduce(torch.logical_and, confident), mean, minimum)
+    mean = functools.reduce(torch.add, students) / len(students) if counts else torch.zeros_like(minimum)
+    return torch.lerp(minimum, mean, every(confident))
 
 
 def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Tensor, vote: VoteSettings) -> Tensor:
@@ -115,10 +147,10 @@ def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Te
     if not students:
         return otherwise
     if len(students) == 1:
-        return torch.where(confident[0], students[0], otherwise)
+        return torch.lerp(otherwise, students[0], confident[0])
     highest = functools.reduce(torch.maximum, students)
     lowest = functools.reduce(torch.minimum, students)
     blend = torch.lerp(highest, lowest, vote.leader_blend)
     agreed = highest + blend if vote.semantics == "released" else highest
-    result = torch.where(functools.reduce(torch.logical_or, confident), blend, otherwise)
-    return torch.where(functools.reduce(torch.logical_and, confident), agreed, result)
+    result = torch.lerp(otherwise, blend, some(confident))
+    return torch.lerp(result, agreed, every(confident))

@@ -37,7 +37,7 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
     volumes = Volumes.of(addressable(logits))
     samples, M, C = volumes.num_samples, len(volumes.tensors), volumes.num_categories
     rows = num_sums(M, C, supervised=call.supervision is not None, statistics=call.statistics)
-    configuration = TABLE.for_forward(rows)
+    configuration = TABLE.for_forward(rows, available=call.available is not None)
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, rows, programs), dtype=torch.float32, device=volumes.tensors[0].device)
     results = empty_results(logits, partial, supervised=call.supervision is not None, statistics=call.statistics)
