@@ -195,7 +195,9 @@ def check(case: Case, result: Result, *, arithmetic: float | None = None, storag
     if case.layout == "expanded":
         # Autograd adds the samples' gradients in the logits' dtype, and rounds each of them and every sum.
         gradient, allowance = gradient.sum(axis=0, keepdims=True), case.batch * allowance.sum(axis=0, keepdims=True)
-    close(result.loss, losses, arithmetic, scale=max(float(np.abs(data.answer.losses).max()), 1e-2))
+    # A divergence of 0 is a difference of logarithms; each modality's is as far from it as these are rounded.
+    logarithms = 0.03 * case.modalities * math.log(len(case.leaders))
+    close(result.loss, losses, arithmetic, scale=max(float(np.abs(data.answer.losses).max()), logarithms))
     close(result.target, data.answer.target, arithmetic)
     # A gradient that is a difference of equal numbers, and 0, is as far from it as these numbers are rounded.
     step = 0.1 * float(np.abs(data.upstream).max()) / (math.prod(case.spatial) * case.settings.temperature)

@@ -28,7 +28,10 @@ _BYTES_OF_STACK = 16
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton_cache")))
+        # Shared by the processes of one run, which compile much of the same.
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        patch.setenv("TRITON_CACHE_DIR", str(shared / "triton_cache"))
         yield
 
 
