@@ -38,8 +38,8 @@ _LIMITS_HEADER = ("pass, M = 4", "memory", "instructions", "special functions", 
 _LIMITS_TEXT = """\
 What limits each pass, from these counts: cycles of a multiprocessor per voxel. On an H200 (132 multiprocessors,
 1.98 GHz; a device-to-device copy moved 4.3 TB/s on one) a multiprocessor moves 16 bytes in a cycle at the pace of the
-copy, and begins 128 instructions and 16 special functions. The last column is the share of the copy's bandwidth that the
-pass reaches if it keeps its scarcest resource busy all the time: a bound from counts, not a measurement."""
+copy, and begins 128 instructions and 16 special functions. The last column is the share of the copy's bandwidth that
+the pass reaches if it keeps its scarcest resource busy all the time: a bound from counts, not a measurement."""
 _REGISTERS = tuple(f"{target} registers" for target in TARGETS)
 _HEADER = ("kernel", "M, C", "logits", "with", *_REGISTERS, "spilled", "instructions", "special functions")
 
