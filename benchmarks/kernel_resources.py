@@ -20,10 +20,11 @@ KERNELS = (
     *(Kernel("forward_kernel", 4, C, "bf16") for C in (4, 5)),
     *(Kernel("forward_kernel", 4, C, available=True) for C in (4, 5)),
     *(Kernel("forward_kernel", 4, C, supervised=True) for C in (4, 5)),
+    *(Kernel("forward_kernel", 4, C, supervised=True, available=True) for C in (4, 5)),
     *(Kernel("backward_kernel", M, C) for M, C in SIZES),
     *(Kernel("backward_kernel", 4, C, "bf16") for C in (4, 5)),
     *(Kernel("backward_kernel", 4, C, available=True) for C in (4, 5)),
-    *(Kernel("backward_kernel", 4, C, supervised=True) for C in (4, 5)),
+    *(Kernel("backward_kernel", 4, C, supervised=True, available=True) for C in (4, 5)),
     Kernel("target_kernel", 4, 4),
     Kernel("segmentation_forward_kernel"),
     Kernel("segmentation_backward_kernel"),
@@ -110,6 +111,8 @@ def main() -> int:
     _, after = rest.split(END)
     current = f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
     if options.check:
+        if current != page:
+            print(f"{PAGE.name}: the tables of resources are out of date; run python -m benchmarks.kernel_resources")
         return 0 if current == page else 1
     PAGE.write_text(current, encoding="utf-8")
     return 0

@@ -23,7 +23,7 @@ from gss_kernels import CategoryGroups
 from gss_kernels.triton import finish, loss, segmentation
 from gss_kernels.triton.configuration import TABLE, Configuration
 from gss_kernels.triton.group import leader_bits, num_sums
-from gss_kernels.triton.launch import FINISH_CHUNK, compile_options
+from gss_kernels.triton.launch import FINISH, FINISH_CHUNK, compile_options
 from gss_kernels.triton.voxels import KEEP_DRAWN
 
 TARGETS = {
@@ -46,7 +46,7 @@ _MODULES = {
 }
 _NUMBERS = {
     "last_masked_word": "i64",
-    **dict.fromkeys(("programs", "num_samples", "upstream_stride"), "i32"),
+    **dict.fromkeys(("blocks", "programs", "num_samples", "upstream_stride"), "i32"),
 }
 _TUPLES = {"vote": ("fp32",) * 4, "scales": ("fp32",) * 2, "weights": ("fp32",) * 2, "upstream_strides": ("i32",) * 2}
 _POINTERS = {"available_pointer": "*u8", "keep_pointer": "*u8", "seed_pointer": "*i64", "label_pointer": "*u8"}
@@ -86,11 +86,11 @@ class Kernel:
     def configuration(self) -> Configuration:
         """The one a launch would take."""
         if self.name == "finish_kernel":
-            return Configuration(1)
+            return FINISH
         if self.name.startswith("segmentation"):
             return TABLE.segmentation
         return (
-            TABLE.for_forward(self.sums, available=self.available)
+            TABLE.for_forward(num_sums(self.modalities, self.categories, supervised=self.supervised, statistics=False))
             if self.name == "forward_kernel"
             else TABLE.for_backward(self.modalities * self.categories)
         )
@@ -118,7 +118,6 @@ class Kernel:
             "M_PADDED": triton.next_power_of_2(M),
             "C_PADDED": triton.next_power_of_2(C),
             "CHUNK": FINISH_CHUNK,
-            "BLOCK": self.configuration.block,
             "VOXELS": self.configuration.voxels_per_thread,
         }
 
@@ -127,7 +126,8 @@ class Kernel:
 def compiled(kernel: Kernel, target: str, overrides: tuple[tuple[str, Any], ...] = ()) -> Any:
     """Triton's compiled kernel; `overrides` replace constants, and make constants of other arguments."""
     function = getattr(_MODULES[kernel.name], kernel.name)
-    values = kernel.constants() | {"PTX": target.startswith("sm")} | dict(overrides)
+    block = kernel.configuration.block(TARGETS[target].warp_size)
+    values = kernel.constants() | {"BLOCK": block, "PTX": target.startswith("sm")} | dict(overrides)
     signature: dict[str, Any] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], Any] = {}

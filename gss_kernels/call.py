@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, VoxelMask, optional
+from gss_kernels.inputs import GroupLogits, VoxelMask
 from gss_kernels.settings import DistillationSettings, VoteSettings
 
 
@@ -49,10 +50,24 @@ class GroupCall:
     supervision: Supervision | None = None
     statistics: bool = False
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors of the call."""
-        labels = () if self.supervision is None else (self.supervision.labels,)
-        return (*self.mask.tensors(), *optional(self.available), *labels)
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Its tensors: seed, given mask, `available`, labels."""
+        labels = None if self.supervision is None else self.supervision.labels
+        return self.mask.seed, self.mask.keep, self.available, labels
+
+    def with_tensors(
+        self, seed: Tensor | None, keep: Tensor | None, available: Tensor | None, labels: Tensor | None
+    ) -> GroupCall:
+        """The same call with other tensors, empty ones say, which take no memory."""
+        supervision = self.supervision
+        if supervision is not None and labels is not None:
+            supervision = dataclasses.replace(supervision, labels=labels)
+        mask = dataclasses.replace(self.mask, seed=seed, keep=keep)
+        return dataclasses.replace(self, mask=mask, available=available, supervision=supervision)
+
+    def without_memory(self) -> GroupCall:
+        """The same call with empty tensors."""
+        return self.with_tensors(*(None if own is None else own.new_empty(0) for own in self.tensors()))
 
     @property
     def gss_weight(self) -> float:

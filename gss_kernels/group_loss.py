@@ -53,23 +53,27 @@ class _GroupLoss(torch.autograd.Function):
         run, *tensors = inputs
         results = GroupResults(*output)
         ctx.run, ctx.num_tensors = run, len(tensors)
-        # The other tensors are saved too: PyTorch then notices if they are changed in place before the backward pass.
+        # All tensors are saved, and nowhere else kept: PyTorch notices if they are changed in place before the backward
+        # pass, and frees them after it.
         ctx.save_for_backward(results.coefficients, *tensors, *run.call.tensors())
+        run.call = run.call.without_memory()
         ctx.mark_non_differentiable(results.terms, results.coefficients, results.routes, results.agreement)
         # A launch less: only one of the two differentiable results is used, as a rule.
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, total: Tensor | None, losses: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
-        coefficients, *tensors = ctx.saved_tensors[: 1 + ctx.num_tensors]
         run: _Run = ctx.run
+        coefficients, *tensors = ctx.saved_tensors
+        tensors, others = tensors[: ctx.num_tensors], tensors[ctx.num_tensors :]
+        call = run.call.with_tensors(*others)
         run_backward = group_passes(run.backend)[1]
         sums: list[Tensor | None] = [None] * ctx.num_tensors
         for upstream in (total, losses):
             if upstream is None:
                 continue
             kept, run.kept = run.kept, None
-            gradients = run_backward(GroupLogits(tuple(tensors), run.stacked), run.call, coefficients, upstream, kept)
+            gradients = run_backward(GroupLogits(tuple(tensors), run.stacked), call, coefficients, upstream, kept)
             gradients = differentiable_once(gradients, upstream, *tensors)
             sums = [own if sum_ is None else sum_ + own for sum_, own in zip(sums, gradients, strict=True)]
         return (None, *sums)

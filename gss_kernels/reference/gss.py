@@ -117,7 +117,8 @@ def _vote(
     From its probabilities, `[B, M, N]`.
     """
     leads = torch.zeros_like(present)
-    leads[:, list(leaders)] = True
+    for modality in leaders:
+        leads[:, modality] = True
     leader, member = (present & leads)[:, :, None], (present & ~leads)[:, :, None]
     leaders_present, members_present = leader.sum(dim=1), member.sum(dim=1)
 

@@ -36,6 +36,18 @@ def log2(x, PTX: tl.constexpr):
 
 
 @triton.jit
+def rounded_product(x, y, PTX: tl.constexpr):
+    """X * y, which the compiler may not merge with an addition: then it would not be rounded in between."""
+    if PTX:
+        result = tl.inline_asm_elementwise(
+            "mul.rn.f32 $0, $1, $2;", "=f,f,f", [x, y], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        result = x * y
+    return result
+
+
+@triton.jit
 def at_least(x, bound: tl.constexpr):
     """The larger of x and a constant; the constant where x is NaN, also in the interpreter, unlike `tl.maximum`."""
     return tl.where(x > bound, x, bound)

@@ -24,10 +24,9 @@ class Configuration:
     num_warps: int = 4
     programs_per_multiprocessor: int = 4
 
-    @property
-    def block(self) -> int:
-        """Voxels of a block, with 32 threads to a warp."""
-        return 32 * self.num_warps * self.voxels_per_thread
+    def block(self, threads_per_warp: int) -> int:
+        """Voxels of a block."""
+        return threads_per_warp * self.num_warps * self.voxels_per_thread
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class ConfigurationTable:
         backward_heavy: of the same for more logits per voxel than `most_logits`.
         segmentation: of the supervised loss of one prediction.
         most_sums: see `forward_heavy`.
-        most_sums_available: the same where modalities are missing, which takes registers too.
         most_logits: see `backward_heavy`.
     """
 
@@ -52,13 +50,11 @@ class ConfigurationTable:
     backward_heavy: Configuration = Configuration(voxels_per_thread=1)
     segmentation: Configuration = Configuration(voxels_per_thread=2, programs_per_multiprocessor=8)
     most_sums: int = 64
-    most_sums_available: int = 40
     most_logits: int = 24
 
-    def for_forward(self, num_sums: int, *, available: bool) -> Configuration:
-        """Of a forward pass that keeps `num_sums` sums, with or without missing modalities."""
-        most = self.most_sums_available if available else self.most_sums
-        return self.forward if num_sums <= most else self.forward_heavy
+    def for_forward(self, num_sums: int) -> Configuration:
+        """Of a forward pass that keeps `num_sums` sums, not counting statistics, which must not change the others."""
+        return self.forward if num_sums <= self.most_sums else self.forward_heavy
 
     def for_backward(self, num_logits: int) -> Configuration:
         """Of a backward pass on `num_logits` logits per voxel, M times C."""

@@ -16,11 +16,13 @@ from gss_kernels.inputs import GroupLogits
 from gss_kernels.layout import Volumes, addressable, empty_gradients
 from gss_kernels.philox import last_masked_word
 from gss_kernels.settings import VoteSettings
-from gss_kernels.triton.configuration import TABLE, Configuration
+from gss_kernels.triton.configuration import TABLE
 from gss_kernels.triton.finish import finish_kernel
 from gss_kernels.triton.launch import (
+    FINISH,
     FINISH_CHUNK,
     as_bytes,
+    block_of,
     blocks_of,
     compile_options,
     on_device_of,
@@ -37,7 +39,8 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
     volumes = Volumes.of(addressable(logits))
     samples, M, C = volumes.num_samples, len(volumes.tensors), volumes.num_categories
     rows = num_sums(M, C, supervised=call.supervision is not None, statistics=call.statistics)
-    configuration = TABLE.for_forward(rows, available=call.available is not None)
+    supervised = call.supervision is not None
+    configuration = TABLE.for_forward(num_sums(M, C, supervised=supervised, statistics=False))
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, rows, programs), dtype=torch.float32, device=volumes.tensors[0].device)
     results = empty_results(logits, partial, supervised=call.supervision is not None, statistics=call.statistics)
@@ -49,6 +52,7 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
             partial if call.supervision is None else call.supervision.labels.contiguous(),
             partial,
             volumes.num_voxels,
+            blocks_of(volumes, configuration),
             programs,
             last_masked_word(call.mask.ratio),
             _vote_arguments(call.vote),
@@ -59,7 +63,7 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
             SUPERVISED=call.supervision is not None,
             STATISTICS=call.statistics,
             ROWS=rows,
-            BLOCK=configuration.block,
+            BLOCK=block_of(configuration),
             VOXELS=configuration.voxels_per_thread,
             **compile_options(configuration),
         )
@@ -87,7 +91,7 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
             STATISTICS=call.statistics,
             ROWS=rows,
             CHUNK=FINISH_CHUNK,
-            **compile_options(Configuration(1)),
+            **compile_options(FINISH),
         )
     return results, None
 
@@ -106,13 +110,14 @@ def triton_group_backward(
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
     configuration = TABLE.for_backward(len(volumes.tensors) * volumes.num_categories)
+    blocks = blocks_of(volumes, configuration)
     scale = 1 / (volumes.num_voxels * call.vote.temperature)
     # The losses are without weights and supervision, the total is with them.
     scales = (
         (scale * call.gss_weight / volumes.num_samples, call.supervised_weight) if upstream.dim() == 0 else (scale, 0.0)
     )
     with on_device_of(coefficients):
-        backward_kernel[volumes.num_samples * blocks_of(volumes, configuration),](
+        backward_kernel[volumes.num_samples * blocks,](
             volumes.tensors,
             volumes.strides,
             results.tensors,
@@ -125,13 +130,14 @@ def triton_group_backward(
             scales,
             volumes.num_samples,
             volumes.num_voxels,
+            blocks,
             last_masked_word(call.mask.ratio),
             _vote_arguments(call.vote),
             call.distillation.clamp,
             **_vote_constants(call.groups, call.vote, call.available, volumes),
             MASK=_mask_mode(call),
             SUPERVISED=call.supervision is not None,
-            BLOCK=configuration.block,
+            BLOCK=block_of(configuration),
             **compile_options(configuration),
         )
     return gradients.tensors
@@ -144,19 +150,21 @@ def triton_soft_targets(
     logits = addressable(logits)
     volumes = Volumes.of(logits)
     configuration = TABLE.for_backward(len(volumes.tensors) * volumes.num_categories)
+    blocks = blocks_of(volumes, configuration)
     target = torch.empty(
         (logits.num_samples, logits.num_categories, *logits.spatial), dtype=torch.float32, device=logits.device
     )
     with on_device_of(target):
-        target_kernel[volumes.num_samples * blocks_of(volumes, configuration),](
+        target_kernel[volumes.num_samples * blocks,](
             volumes.tensors,
             volumes.strides,
             as_bytes(available, target),
             target,
             volumes.num_voxels,
+            blocks,
             _vote_arguments(vote),
             **_vote_constants(groups, vote, available, volumes),
-            BLOCK=configuration.block,
+            BLOCK=block_of(configuration),
             **compile_options(configuration),
         )
     return target
@@ -180,7 +188,9 @@ def leader_bits(groups: CategoryGroups, num_modalities: int) -> int:
 
 def _vote_arguments(vote: VoteSettings) -> tuple[float, float, float, float]:
     """log2_scale, leader_threshold, member_threshold, leader_blend."""
-    return math.log2(math.e) / vote.temperature, vote.leader_threshold, vote.member_threshold, vote.leader_blend
+    # A 1 and a 1.0 are different programs to Triton.
+    rest = (vote.leader_threshold, vote.member_threshold, vote.leader_blend)
+    return math.log2(math.e) / vote.temperature, *map(float, rest)  # type: ignore[return-value]
 
 
 def _vote_constants(

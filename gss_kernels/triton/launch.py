@@ -12,13 +12,19 @@ from torch import Tensor
 from gss_kernels.layout import Volumes
 from gss_kernels.triton.configuration import Configuration
 
-FINISH_CHUNK = 64
+FINISH_CHUNK = 128
+FINISH = Configuration(voxels_per_thread=1, num_warps=8)
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def use_ptx() -> bool:
     """Whether kernels may hold inline PTX: on NVIDIA hardware."""
     return torch.version.cuda is not None and not _INTERPRETED
+
+
+def block_of(configuration: Configuration) -> int:
+    """Voxels of a block; AMD's warps have 64 threads."""
+    return configuration.block(64 if torch.version.hip is not None else 32)
 
 
 def compile_options(configuration: Configuration) -> dict[str, int | bool]:
@@ -28,7 +34,7 @@ def compile_options(configuration: Configuration) -> dict[str, int | bool]:
 
 def blocks_of(volumes: Volumes, configuration: Configuration) -> int:
     """Blocks of voxels in a volume."""
-    return int(triton.cdiv(volumes.num_voxels, configuration.block))
+    return int(triton.cdiv(volumes.num_voxels, block_of(configuration)))
 
 
 def walking_programs(volumes: Volumes, configuration: Configuration) -> int:

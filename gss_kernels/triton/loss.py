@@ -20,14 +20,14 @@ from gss_kernels.triton.supervision import (
     softmax_gradient,
 )
 from gss_kernels.triton.vote import close_count, hear_modality, open_count, softmaxes
-from gss_kernels.triton.voxels import inside_volume, keep_voxels, load_logits, load_presence
+from gss_kernels.triton.voxels import inside_volume, keep_voxels, load_logits, load_presence, positions_of
 
 
 @triton.jit
 def load_group(pointers, strides, present, sample, start, offsets, inside, M: tl.constexpr, C: tl.constexpr):
     """Logits of all modalities, a tuple of C blocks for each; the memory of absent modalities is not read."""
     stride_b, stride_c, stride_v = strides
-    positions = start * stride_v + (offsets * stride_v).to(tl.int64)
+    positions = positions_of(start, offsets, stride_v)
     logits = ()
     for m in tl.static_range(M):
         # A selection and not a conjunction, whose result Triton 3.9's interpreter does not take for a mask.
@@ -52,13 +52,9 @@ def add_distillation(
     PTX: tl.constexpr,
 ):
     """The sums over kept voxels with a block added: of 1, of the target, of the divergence in bits."""
-    # A target is made from whatever is finite: NaN must not get past a mask, as 0 * NaN is NaN.
-    targets = ()
     entropies = ()
     for c in tl.static_range(C):
-        t = at_least(target[c], 0.0)
-        targets = targets + (t,)
-        entropies = entropies + (t * log2(at_least(t, 1e-37), PTX) if KL else 0.0,)
+        entropies = entropies + (target[c] * log2(at_least(target[c], 1e-37), PTX) if KL else 0.0,)
     new_kept = ()
     new_target = ()
     new_divergence = ()
@@ -70,8 +66,8 @@ def add_distillation(
         new_kept = new_kept + (kept_sums[m] + own_sum(counted, VOXELS),)
         for c in tl.static_range(C):
             log_q = at_least(student_log[m][c], LOG2_CLAMP)
-            divergence = weight * (entropies[c] - targets[c] * log_q)
-            new_target = new_target + (target_sums[m * C + c] + own_sum(weight * targets[c], VOXELS),)
+            divergence = weight * (entropies[c] - target[c] * log_q)
+            new_target = new_target + (target_sums[m * C + c] + own_sum(weight * target[c], VOXELS),)
             new_divergence = new_divergence + (divergence_sums[m * C + c] + own_sum(divergence, VOXELS),)
     return new_kept, new_target, new_divergence
 
@@ -136,6 +132,7 @@ def forward_kernel(
     label_pointer,
     partial_pointer,
     num_voxels,
+    blocks,
     programs,
     last_masked_word,
     vote,
@@ -174,7 +171,7 @@ def forward_kernel(
     label_sums = (zeros,) * (C if SUPERVISED else 0)
     route_sums = (zeros,) * (3 * C if STATISTICS else 0)
     agreement_sums = (zeros,) * (M if STATISTICS else 0)
-    for block in tl.range(program, tl.cdiv(num_voxels, BLOCK), programs):
+    for block in tl.range(program, blocks, programs):
         start = tl.cast(block, tl.int64) * BLOCK
         inside = inside_volume(start, offsets, num_voxels)
         logits = load_group(pointers, strides, present, sample, start, offsets, inside, M, C)
@@ -251,6 +248,7 @@ def backward_kernel(
     scales,
     num_samples,
     num_voxels,
+    blocks,
     last_masked_word,
     vote,
     clamp,
@@ -269,7 +267,6 @@ def backward_kernel(
 
     If SUPERVISED, plus that of the supervised loss. Grid: (B blocks,).
     """
-    blocks = tl.cdiv(num_voxels, BLOCK)
     sample = tl.program_id(0) // blocks
     start = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
     log2_scale, leader_threshold, member_threshold, leader_blend = vote
@@ -324,7 +321,7 @@ def backward_kernel(
             supervised = supervised + (softmax_gradient(probabilities, own_category, weights, alphas, betas, C),)
     target, _ = close_count(count, present, leader_blend, M, C, LEADERS, RELEASED, HAS_AVAILABLE, PTX)
     stride_b, stride_c, stride_v = gradient_strides
-    positions = start * stride_v + (offsets * stride_v).to(tl.int64)
+    positions = positions_of(start, offsets, stride_v)
     for m in tl.static_range(M):
         upstream = tl.load(upstream_pointer + sample * upstream_strides[0] + m * upstream_strides[1]).to(tl.float32)
         weights = load_coefficients(coefficient_pointer, 0, sample, m, num_samples, upstream * scales[0], M, C)
@@ -360,6 +357,7 @@ def target_kernel(
     available_pointer,
     target_pointer,
     num_voxels,
+    blocks,
     vote,
     M: tl.constexpr,
     C: tl.constexpr,
@@ -371,7 +369,6 @@ def target_kernel(
     PTX: tl.constexpr,
 ):
     """The soft target t alone, `[B, C, N]`. Grid: (B blocks,)."""
-    blocks = tl.cdiv(num_voxels, BLOCK)
     sample = tl.program_id(0) // blocks
     start = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
     log2_scale, leader_threshold, member_threshold, leader_blend = vote

@@ -15,7 +15,7 @@ from gss_kernels.triton.supervision import (
     softmax_gradient,
 )
 from gss_kernels.triton.vote import softmaxes
-from gss_kernels.triton.voxels import inside_volume, load_logits, load_presence
+from gss_kernels.triton.voxels import inside_volume, load_logits, load_presence, positions_of
 
 
 @triton.jit
@@ -33,7 +33,7 @@ def load_probabilities(
 ):
     """The prediction's probabilities, C blocks; 0 outside the volume and for an absent sample, which is not read."""
     stride_b, stride_c, stride_v = strides
-    positions = start * stride_v + (offsets * stride_v).to(tl.int64)
+    positions = positions_of(start, offsets, stride_v)
     readable = tl.where(present, inside, False)
     values = load_logits(pointer + sample.to(tl.int64) * stride_b, stride_c, positions, readable, C)
     if FROM_LOGITS:
@@ -51,6 +51,7 @@ def segmentation_forward_kernel(
     label_pointer,
     partial_pointer,
     num_voxels,
+    blocks,
     programs,
     C: tl.constexpr,
     HAS_AVAILABLE: tl.constexpr,
@@ -67,7 +68,7 @@ def segmentation_forward_kernel(
     zeros = tl.zeros((BLOCK // VOXELS,), tl.float32)
     sums = (zeros,) * (3 * C)
     label_sums = (zeros,) * C
-    for block in tl.range(program, tl.cdiv(num_voxels, BLOCK), programs):
+    for block in tl.range(program, blocks, programs):
         start = tl.cast(block, tl.int64) * BLOCK
         inside = inside_volume(start, offsets, num_voxels)
         probabilities = load_probabilities(
@@ -93,6 +94,7 @@ def segmentation_backward_kernel(
     upstream_stride,
     num_samples,
     num_voxels,
+    blocks,
     C: tl.constexpr,
     HAS_AVAILABLE: tl.constexpr,
     FROM_LOGITS: tl.constexpr,
@@ -100,7 +102,6 @@ def segmentation_backward_kernel(
     PTX: tl.constexpr,
 ):
     """The gradient under those of cross-entropy and Dice, `upstream [2]`. Grid: (B blocks,)."""
-    blocks = tl.cdiv(num_voxels, BLOCK)
     sample = tl.program_id(0) // blocks
     start = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
     offsets = tl.arange(0, BLOCK)
@@ -121,7 +122,7 @@ def segmentation_backward_kernel(
         gradients = probability_gradient(probabilities, own, weights, alphas, betas, C)
     stride_b, stride_c, stride_v = gradient_strides
     row = gradient_pointer + sample.to(tl.int64) * stride_b
-    positions = start * stride_v + (offsets * stride_v).to(tl.int64)
+    positions = positions_of(start, offsets, stride_v)
     for c in tl.static_range(C):
         pointer_to = row + tl.cast(stride_c, tl.int64) * c + positions
         tl.store(pointer_to, gradients[c].to(pointer_to.dtype.element_ty), mask=inside)

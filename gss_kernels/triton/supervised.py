@@ -9,11 +9,13 @@ from torch import Tensor
 from gss_kernels.autograd import by_hand
 from gss_kernels.inputs import GroupLogits
 from gss_kernels.layout import Volumes, addressable, empty_gradients
-from gss_kernels.triton.configuration import TABLE, Configuration
+from gss_kernels.triton.configuration import TABLE
 from gss_kernels.triton.finish import finish_kernel
 from gss_kernels.triton.launch import (
+    FINISH,
     FINISH_CHUNK,
     as_bytes,
+    block_of,
     blocks_of,
     compile_options,
     on_device_of,
@@ -42,11 +44,12 @@ def triton_segmentation_forward(
             labels.contiguous(),
             partial,
             volumes.num_voxels,
+            blocks_of(volumes, configuration),
             programs,
             C=C,
             HAS_AVAILABLE=available is not None,
             FROM_LOGITS=from_logits,
-            BLOCK=configuration.block,
+            BLOCK=block_of(configuration),
             VOXELS=configuration.voxels_per_thread,
             PTX=use_ptx(),
             **compile_options(configuration),
@@ -75,7 +78,7 @@ def triton_segmentation_forward(
             STATISTICS=False,
             ROWS=4 * C,
             CHUNK=FINISH_CHUNK,
-            **compile_options(Configuration(1)),
+            **compile_options(FINISH),
         )
     return terms, coefficients
 
@@ -96,8 +99,9 @@ def triton_segmentation_backward(
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
     configuration = TABLE.segmentation
+    blocks = blocks_of(volumes, configuration)
     with on_device_of(coefficients):
-        segmentation_backward_kernel[volumes.num_samples * blocks_of(volumes, configuration),](
+        segmentation_backward_kernel[volumes.num_samples * blocks,](
             volumes.tensors[0],
             volumes.strides,
             results.tensors[0],
@@ -109,10 +113,11 @@ def triton_segmentation_backward(
             upstream.stride(0),
             volumes.num_samples,
             volumes.num_voxels,
+            blocks,
             C=volumes.num_categories,
             HAS_AVAILABLE=available is not None,
             FROM_LOGITS=from_logits,
-            BLOCK=configuration.block,
+            BLOCK=block_of(configuration),
             PTX=use_ptx(),
             **compile_options(configuration),
         )

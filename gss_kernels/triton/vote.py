@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.runtime.jit import constexpr_function
 
-from gss_kernels.triton.arithmetic import log2, reciprocal
+from gss_kernels.triton.arithmetic import at_least, log2, reciprocal, rounded_product
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
@@ -83,7 +83,8 @@ def softmaxes(logits, log2_scale, C: tl.constexpr, SQUARINGS: tl.constexpr, PTX:
     student = ()
     student_log = ()
     for c in tl.static_range(C):
-        student = student + (tempered[c] * inverse,)
+        # With and without missing modalities, other code follows: the same bits need the same rounding.
+        student = student + (rounded_product(tempered[c], inverse, PTX),)
         student_log = student_log + (scaled[c] - total_log,)
     return student, student_log, sharp, sharp_sum
 
@@ -123,10 +124,10 @@ def hear_modality(
     member_bar = member_threshold * sharp_sum
     if HAS_AVAILABLE:
         # Numbers of the sample, not selections per voxel: they leave an absent modality, whose logits are 0, without
-        # effect, and a present one as it is, to the bit.
-        floor = tl.where(present, 0.0, float("inf"))
+        # effect, and a present one as it is, to the bit, a NaN too.
+        lift = tl.where(present, 0.0, float("inf"))
         weight = tl.where(present, 1.0, 0.0)
-        leader_bar = leader_threshold * tl.maximum(sharp_sum, floor)
+        leader_bar = leader_threshold * (sharp_sum + lift)
         all_leaders_bar = leader_threshold * (sharp_sum * weight)
         member_bar = member_threshold * (sharp_sum * weight)
     for c in tl.static_range(C):
@@ -134,7 +135,7 @@ def hear_modality(
         least = q
         most = q
         if HAS_AVAILABLE:
-            least = tl.maximum(q, floor)
+            least = q + lift
             most = q * weight
         new_minimum = new_minimum + (least if m == 0 else tl.minimum(minimum[c], least),)
         if leads(LEADERS, m, c, M):
@@ -222,9 +223,10 @@ def close_count(
         votes = votes + (vote,)
         routes = routes + ((agree, some_leader[c], members),)
         total += vote
-    # A sum of denormal numbers counts as 0, as its reciprocal would overflow. NaN counts as 0, too.
+    # A sum of denormal numbers counts as 0, as its reciprocal would overflow. NaN counts as 0, too: a masked modality's
+    # must not reach the others.
     inverse = tl.where(total > 1e-37, reciprocal(total, PTX), 0.0)
     target = ()
     for c in tl.static_range(C):
-        target = target + (votes[c] * inverse,)
+        target = target + (at_least(votes[c] * inverse, 0.0),)
     return target, routes

@@ -38,6 +38,12 @@ def inside_volume(start, offsets, num_voxels):
 
 
 @triton.jit
+def positions_of(start, offsets, stride_v):
+    """Where the voxels of a block are in a volume, in 64 bits: strides may be large, as of a slice through a volume."""
+    return start * stride_v + offsets * tl.cast(stride_v, tl.int64)
+
+
+@triton.jit
 def load_logits(pointer, stride_c, positions, readable, C: tl.constexpr):
     """Logits of one modality in float32, one block for each category; 0 where not readable."""
     logits = ()

@@ -22,6 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
+from gss_kernels import CategoryGroups, fused_gss_loss
 from gss_kernels.philox import last_masked_word
 from gss_kernels.triton.voxels import KEEP_DRAWN, keep_voxels, load_logits
 from tests.gss_kernels import cases, interpretation, objective_cases, segmentation_cases
@@ -89,7 +90,25 @@ def category_offset_needs_more_than_32_bits() -> None:
     assert out.tolist() == [[c + 1.0] * BLOCK for c in range(3)]
 
 
-WIDE: tuple[Callable[[], None], ...] = (mask_index_needs_more_than_32_bits, category_offset_needs_more_than_32_bits)
+def voxels_may_lie_far_apart() -> None:
+    """A stride between voxels that takes offsets within a block beyond 32 bits; in a file with holes."""
+    stride, voxels = 2**23 + 5, 300
+    values = torch.randn(1, 2, 2, voxels, generator=torch.Generator().manual_seed(0))
+    groups = CategoryGroups(((0,), (1,)))
+    with tempfile.TemporaryDirectory() as folder:
+        memory = np.memmap(Path(folder) / "logits", np.float32, mode="w+", shape=(stride * voxels,))
+        logits = torch.from_numpy(memory).as_strided(values.shape, (0, 1, 2, stride))
+        logits.copy_(values)
+        loss = fused_gss_loss(logits, groups, seed=1, backend="triton")
+        del logits, memory
+    torch.testing.assert_close(loss, fused_gss_loss(values, groups, seed=1, backend="cpu"))
+
+
+WIDE: tuple[Callable[[], None], ...] = (
+    mask_index_needs_more_than_32_bits,
+    category_offset_needs_more_than_32_bits,
+    voxels_may_lie_far_apart,
+)
 
 
 class Record:

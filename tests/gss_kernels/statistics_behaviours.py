@@ -130,11 +130,16 @@ def mask_does_not_matter(backend: Backend, device: str) -> None:
 
 
 def statistics_change_no_bit_of_the_loss(backend: Backend, device: str) -> None:
-    for options in ({"reduction": "mean"}, {"reduction": "none", "temperature": 3.7, "semantics": "released"}):
+    available = torch.tensor([[True, True, False, True]], device=device)
+    several_blocks = {"seed": 3, "available": available}
+    for shape, options in (
+        (SHAPE, {"seed": 3, "reduction": "none", "temperature": 3.7, "semantics": "released"}),
+        ((1, 4, 4, 19, 43), several_blocks),
+    ):
         outcomes: list[tuple[Tensor, Tensor]] = []
         for return_stats in (False, True):
-            leaf = random_tensor(device, SHAPE).requires_grad_()
-            result = fused_gss_loss(leaf, BRATS_2018, seed=3, **options, return_stats=return_stats, backend=backend)
+            leaf = random_tensor(device, shape).requires_grad_()
+            result = fused_gss_loss(leaf, BRATS_2018, **options, return_stats=return_stats, backend=backend)
             loss = result[0] if return_stats else result
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
             outcomes.append((loss.detach(), gradient))

@@ -13,7 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gss_kernels import BRATS_2018, CategoryGroups, fused_gss_loss, gss_loss_reference, gss_soft_targets
+from gss_kernels import (
+    BRATS_2018,
+    CategoryGroups,
+    fused_gss_loss,
+    fused_gss_objective,
+    gss_loss_reference,
+    gss_soft_targets,
+)
 from gss_kernels.cpu.gss import _CHUNK_VOXELS as _CHUNK
 from gss_kernels.settings import Backend
 from tests.gss_kernels.behaviours import EVERYWHERE, FUSED, Behaviour, loss_and_gradient, random_tensor
@@ -298,13 +305,14 @@ def test_released_differs_only_where_it_should() -> None:
     assert torch.equal(paper, released)
 
 
-def test_a_loss_kept_for_the_record_does_not_keep_the_logits() -> None:
+def test_a_loss_kept_for_the_record_does_not_keep_its_arguments() -> None:
     leaf = torch.randn(1, 4, 4, 6, 6, 6, requires_grad=True)
-    logits = 2 * leaf
-    alive = weakref.ref(logits)
-    loss = fused_gss_loss(logits, BRATS_2018, seed=0, backend="cpu")
-    del logits
+    logits, keep = 2 * leaf, torch.ones(1, 4, 6, 6, 6, dtype=torch.bool)
+    labels = torch.randint(0, 4, (1, 6, 6, 6))
+    alive = [weakref.ref(tensor) for tensor in (logits, keep, labels)]
+    loss = fused_gss_objective(logits, labels, BRATS_2018, voxel_mask=keep, backend="cpu")
+    del logits, keep, labels
     loss.backward()
     gc.collect()
-    assert alive() is None
+    assert [tensor() for tensor in alive] == [None] * 3
     assert loss.isfinite()

@@ -15,6 +15,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: the interpreter compiles nothing", allow_module_level=True)
 
 from benchmarks.machine_code import SIZES, TARGETS, Kernel, Resources, compiled, resources
+from gss_kernels.triton.configuration import TABLE
 from gss_kernels.triton.voxels import KEEP_GIVEN
 
 NVIDIA = [target for target in TARGETS if target.startswith("sm")]
@@ -39,9 +40,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(("modalities", "categories"), SIZES)
 @pytest.mark.parametrize("name", PASSES)
 def test_nothing_spills(name: str, modalities: int, categories: int, target: str) -> None:
-    needed = resources(Kernel(name, modalities, categories), target)
-    assert needed.spilled_bytes == 0
-    assert needed.registers <= 255
+    assert resources(Kernel(name, modalities, categories), target).spilled_bytes == 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -61,11 +60,11 @@ def test_other_kernels_do_not_spill(name: str, target: str) -> None:
     assert resources(kernel, target).spilled_bytes == 0
 
 
-def test_forward_pass_leaves_room_for_a_second_program_on_a_multiprocessor() -> None:
-    """65,536 registers, handed out by eight to a thread; one program alone could not hide the time memory takes."""
+def test_forward_pass_leaves_room_for_three_programs_on_a_multiprocessor() -> None:
+    """65,536 registers, handed out by eight to a thread; fewer programs could not hide the time memory takes."""
     for categories in (4, 5):
         registers = resources(Kernel("forward_kernel", 4, categories), "sm_90").registers
-        assert 65_536 // (-(-registers // 8) * 8 * 128) >= 2
+        assert 65_536 // (-(-registers // 8) * 8 * 128) >= 3
 
 
 @pytest.mark.parametrize("target", NVIDIA)
@@ -99,6 +98,18 @@ def test_special_functions(categories: int, target: str) -> None:
     assert backward.special_functions is not None
     per_block = 0.5  # a division of the program's number, for two voxels
     assert exponentials + reciprocals <= backward.special_functions <= exponentials + reciprocals + per_block
+
+
+@pytest.mark.parametrize("available", [False, True])
+@pytest.mark.parametrize("name", PASSES)
+def test_students_are_rounded_before_they_are_summed(name: str, available: bool) -> None:
+    """Else the members' sum depends on whether the compiler merges it with the product that a student is.
+
+    And so would do the bits on whether `available` is passed, where nothing is missing.
+    """
+    code = compiled(Kernel(name, 4, 4, available=available), "sm_90").asm["ptx"]
+    per_voxel = code.count("mul.rn.f32") / TABLE.forward.voxels_per_thread
+    assert per_voxel == 4 * 4
 
 
 @pytest.mark.parametrize(("categories", "forward", "backward"), [(4, 560, 620), (5, 690, 740)])

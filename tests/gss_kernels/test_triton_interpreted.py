@@ -30,6 +30,9 @@ def test_behaviour(outcome: Outcome, name: str) -> None:
     outcome.require(name)
 
 
-@pytest.mark.parametrize("name", ["mask_index_needs_more_than_32_bits", "category_offset_needs_more_than_32_bits"])
+@pytest.mark.parametrize(
+    "name",
+    ["mask_index_needs_more_than_32_bits", "category_offset_needs_more_than_32_bits", "voxels_may_lie_far_apart"],
+)
 def test_addresses_beyond_32_bits(outcome: Outcome, name: str) -> None:
     outcome.require(name)
