@@ -64,6 +64,8 @@ def subjects(count: int, size: int = 16) -> tuple[Tensor, Tensor, Tensor]:
 
 def main(steps: int = 60, gss_weight: float = GSS_WEIGHT) -> list[Step]:
     """Train, print and return what every step minimised."""
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, need at least 1")
     torch.manual_seed(0)
     network = HeadPerModality(len(GROUPS.modalities or ()), GROUPS.num_categories).to(DEVICE)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)

@@ -44,6 +44,8 @@ def pick_backend(backend: Backend, device: torch.device, dtype: torch.dtype, *, 
 
 
 def _check_triton(device: torch.device, dtype: torch.dtype, argument: str) -> None:
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{argument}: got device {device}, need cpu or cuda, or backend='reference'")
     if not _TRITON_INSTALLED:
         raise RuntimeError(
             "backend 'triton' needs the package triton, which is not installed (it exists for Linux): install it, or "

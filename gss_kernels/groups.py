@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from gss_kernels.settings import is_integer
 
 BRATS_MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
 
@@ -14,15 +18,15 @@ class CategoryGroups:
     Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 3 (category-aware grouping).
 
     Args:
-        leaders: for each of the C categories, the indices of the modalities that lead its vote. Order and length
-            fix the category axis of the logits.
+        leaders: for each of the C categories, a sequence of the indices of the modalities that lead its vote. Order
+            and length fix the category axis of the logits.
         categories: names of the categories, for messages and reports; length C.
         modalities: names of the modalities in the order of the logits' modality axis; length M. When given, leader
             indices are checked against it.
 
     Raises:
         ValueError: fewer than two categories, a category without leader, a repeated or impossible modality index,
-            or names that do not match in number.
+            names that do not match in number or are not distinct strings, or what is no sequence.
     """
 
     leaders: tuple[tuple[int, ...], ...]
@@ -30,12 +34,12 @@ class CategoryGroups:
     modalities: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        leaders = tuple(tuple(int(modality) for modality in category) for category in self.leaders)
+        leaders = _checked_leaders(self.leaders)
         object.__setattr__(self, "leaders", leaders)
         for name in ("categories", "modalities"):
             names = getattr(self, name)
             if names is not None:
-                object.__setattr__(self, name, tuple(names))
+                object.__setattr__(self, name, _checked_names(name, names))
         if len(leaders) < 2:
             raise ValueError(f"leaders: got {len(leaders)} category, need at least 2")
         if self.categories is not None and len(self.categories) != len(leaders):
@@ -66,6 +70,43 @@ class CategoryGroups:
     def members(self, category: int, num_modalities: int) -> tuple[int, ...]:
         """Indices of the modalities that are not leaders of `category`, ascending."""
         return tuple(m for m in range(num_modalities) if m not in self.leaders[category])
+
+
+def check_groups(groups: object) -> None:
+    """Raise ValueError unless `groups` is a `CategoryGroups`."""
+    if not isinstance(groups, CategoryGroups):
+        raise ValueError(f"groups: got {type(groups).__name__}, need a CategoryGroups")  # noqa: TRY004
+
+
+def _checked_leaders(leaders: object) -> tuple[tuple[int, ...], ...]:
+    if not is_sequence(leaders):
+        raise ValueError(f"leaders: got {leaders!r}, need a sequence of one leader set for each category")
+    return tuple(_checked_indices(f"leaders[{category}]", indices) for category, indices in enumerate(leaders))
+
+
+def _checked_indices(where: str, indices: object) -> tuple[int, ...]:
+    if not is_sequence(indices):
+        raise ValueError(f"{where}: got {indices!r}, need a sequence of indices of modalities")
+    for index in indices:
+        if not is_integer(index):
+            raise ValueError(f"{where}: got {index!r}, need indices of modalities")
+    return tuple(int(index) for index in indices)
+
+
+def _checked_names(argument: str, names: object) -> tuple[str, ...]:
+    if not is_sequence(names):
+        raise ValueError(f"{argument}: got {names!r}, need a sequence of names")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{argument}: got {name!r}, need names that are strings")  # noqa: TRY004
+    if len(set(names)) != len(names):
+        raise ValueError(f"{argument}: got {tuple(names)}, need each name once")
+    return tuple(names)
+
+
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether `value` is a sequence of values; text is none."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 BRATS_2015 = CategoryGroups(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gss_kernels.groups import CategoryGroups
-from gss_kernels.settings import check_mask_ratio
+from gss_kernels.groups import CategoryGroups, check_groups, is_sequence
+from gss_kernels.settings import check_mask_ratio, is_integer
 
 Logits = Tensor | Sequence[Tensor]
 
@@ -108,7 +108,8 @@ def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
     Raises:
         ValueError: naming what is wrong and what is needed.
     """
-    result = _check_stacked(logits) if isinstance(logits, Tensor) else _check_sequence(tuple(logits))
+    check_groups(groups)
+    result = _check_stacked(logits) if isinstance(logits, Tensor) else _check_sequence(logits)
     if result.dtype not in _DTYPES:
         raise ValueError(f"logits: got dtype {result.dtype}, need float32, bfloat16, float16 or float64")
     if result.num_samples == 0:
@@ -125,11 +126,17 @@ def _check_stacked(logits: Tensor) -> GroupLogits:
     return GroupLogits((logits,), stacked=True)
 
 
-def _check_sequence(logits: tuple[Tensor, ...]) -> GroupLogits:
-    if len(logits) < 2:
-        raise ValueError(f"logits: got {len(logits)} tensor(s), need one for each of at least 2 modalities")
-    first = logits[0]
-    for modality, tensor in enumerate(logits):
+def _check_sequence(logits: object) -> GroupLogits:
+    if not is_sequence(logits):
+        raise ValueError(
+            f"logits: got {type(logits).__name__}, need a tensor [B, M, C, *spatial] or a sequence of one "
+            "[B, C, *spatial] for each modality"
+        )
+    tensors = tuple(logits)
+    if len(tensors) < 2:
+        raise ValueError(f"logits: got {len(tensors)} tensor(s), need one for each of at least 2 modalities")
+    first = tensors[0]
+    for modality, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
             raise ValueError(f"logits[{modality}]: got {type(tensor).__name__}, need a tensor")  # noqa: TRY004
         if not 3 <= tensor.dim() <= 5:
@@ -137,13 +144,13 @@ def _check_sequence(logits: tuple[Tensor, ...]) -> GroupLogits:
                 f"logits[{modality}]: got shape {_shape(tensor)}, need [B, C, *spatial] with one to three spatial axes"
             )
         for name, got, need in (
-            ("shape", tensor.shape, first.shape),
+            ("shape", _shape(tensor), _shape(first)),
             ("dtype", tensor.dtype, first.dtype),
             ("device", tensor.device, first.device),
         ):
             if got != need:
                 raise ValueError(f"logits[{modality}]: got {name} {got}, need that of logits[0], {need}")
-    return GroupLogits(logits, stacked=False)
+    return GroupLogits(tensors, stacked=False)
 
 
 def _check_against_groups(logits: GroupLogits, groups: CategoryGroups) -> None:
@@ -167,7 +174,7 @@ def _check_against_groups(logits: GroupLogits, groups: CategoryGroups) -> None:
 def check_available(available: Tensor | None, logits: GroupLogits) -> Tensor | None:
     """Check `available` `[B, M]` bool against the logits."""
     if available is not None:
-        _check_bool("available", available, (logits.num_samples, logits.num_modalities), logits.device)
+        _check_bool("available", available, "[B, M]", (logits.num_samples, logits.num_modalities), logits.device)
     return available
 
 
@@ -180,41 +187,40 @@ def check_mask(
         if seed is not None:
             raise ValueError("seed: got a seed together with voxel_mask, need one of the two")
         shape = (logits.num_samples, logits.num_modalities, *logits.spatial)
-        _check_bool("voxel_mask", voxel_mask, shape, logits.device)
+        _check_bool("voxel_mask", voxel_mask, "[B, M, *spatial]", shape, logits.device)
         return VoxelMask(keep=voxel_mask)
     seed_tensor = _seed_tensor(seed, logits.device) if seed is not None else None
     if mask_ratio == 0:
         return VoxelMask()
     if seed_tensor is None:
         seed_tensor = torch.randint(2**63 - 1, (), device=logits.device)
-    return VoxelMask(seed=seed_tensor, ratio=mask_ratio)
+    return VoxelMask(seed=seed_tensor, ratio=float(mask_ratio))
 
 
 def _seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
     if isinstance(seed, Tensor):
         if seed.dim() != 0 or seed.dtype != torch.int64:
             raise ValueError(f"seed: got a tensor of shape {_shape(seed)} and {seed.dtype}, need 0-dim int64")
-        if seed.device != device:
-            raise ValueError(f"seed: got a tensor on {seed.device}, need it on the logits' device {device}")
+        _check_device("seed", seed, device)
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(  # noqa: TRY004
-            f"seed: got {type(seed).__name__}, need an int, a 0-dim int64 tensor or None"
-        )
-    if not _SEED_RANGE[0] <= seed <= _SEED_RANGE[1]:
-        raise ValueError(f"seed: got {seed}, need a number of 64 bits")
-    signed = seed - 2**64 if seed >= 2**63 else seed
+    if not is_integer(seed):
+        raise ValueError(f"seed: got {type(seed).__name__}, need an int, a 0-dim int64 tensor or None")
+    number = int(seed)
+    if not _SEED_RANGE[0] <= number <= _SEED_RANGE[1]:
+        raise ValueError(f"seed: got {number}, need a number of 64 bits")
+    signed = number - 2**64 if number >= 2**63 else number
     # A fill is asynchronous; copying a host scalar to a GPU is not.
     return torch.full((), signed, dtype=torch.int64, device=device)
 
 
-def _check_bool(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+def _check_bool(name: str, tensor: Tensor, axes: str, shape: tuple[int, ...], device: torch.device) -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name}: got {type(tensor).__name__}, need a bool tensor {axes}")  # noqa: TRY004
     if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name}: got shape {_shape(tensor)}, need {list(shape)}")
+        raise ValueError(f"{name}: got shape {_shape(tensor)}, need {list(shape)}, {axes}")
     if tensor.dtype != torch.bool:
         raise ValueError(f"{name}: got dtype {tensor.dtype}, need bool")
-    if tensor.device != device:
-        raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the logits' device {device}")
+    _check_device(name, tensor, device)
 
 
 def compute_dtype_of(prediction: Tensor) -> torch.dtype:
@@ -222,10 +228,18 @@ def compute_dtype_of(prediction: Tensor) -> torch.dtype:
     return torch.float64 if prediction.dtype == torch.float64 else torch.float32
 
 
-def check_prediction(prediction: Tensor) -> Tensor:
-    """Check shape and dtype of one prediction `[B, C, *spatial]`, the argument `input` of the supervised loss."""
+def check_prediction(prediction: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Check shape and dtype of one prediction `[B, C, *spatial]`, the argument `input` of the supervised loss.
+
+    With `labels` an error says so where the prediction has an axis more than goes with them, of modalities as it seems.
+    """
     if not isinstance(prediction, Tensor):
-        raise ValueError(f"input: got {type(prediction).__name__}, need a tensor")  # noqa: TRY004
+        raise ValueError(f"input: got {type(prediction).__name__}, need a tensor [B, C, *spatial]")  # noqa: TRY004
+    if isinstance(labels, Tensor) and prediction.dim() >= 4 and labels.dim() == prediction.dim() - 2:
+        raise ValueError(
+            f"input: got shape {_shape(prediction)}, which looks like [B, M, C, *spatial]: pass one modality, or use "
+            "fused_gss_objective"
+        )
     if not 3 <= prediction.dim() <= 5:
         raise ValueError(f"input: got shape {_shape(prediction)}, need [B, C, *spatial] with one to three spatial axes")
     if prediction.dtype not in _DTYPES:
@@ -240,8 +254,7 @@ def check_prediction(prediction: Tensor) -> Tensor:
 def check_samples_available(available: Tensor | None, num_samples: int, device: torch.device) -> Tensor | None:
     """Check `available` `[B]` bool of one prediction."""
     if available is not None:
-        _check_tensor_on("available", available, device)
-        _check_bool("available", available, (num_samples,), device)
+        _check_bool("available", available, "[B]", (num_samples,), device)
     return available
 
 
@@ -258,11 +271,14 @@ def check_labels(
     Values are checked on the CPU alone, and where a sample is `available` (`[B]`, or `[B, M]` for any of M). On another
     device the host would have to wait for them: there the backends return NaN.
     """
-    _check_tensor_on("labels", labels, device)
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels: got {type(labels).__name__}, need a tensor [B, *spatial]")  # noqa: TRY004
+    _check_device("labels", labels, device)
     if labels.dtype not in (torch.uint8, torch.int64):
-        raise ValueError(f"labels: got dtype {labels.dtype}, need uint8 or int64")
+        raise ValueError(f"labels: got dtype {labels.dtype}, need uint8 or int64; convert with labels.long()")
     if tuple(labels.shape) != (samples, *spatial):
-        raise ValueError(f"labels: got shape {_shape(labels)}, need {[samples, *spatial]}, [B, *spatial] of the input")
+        advice = "; remove the channel axis, labels[:, 0]" if tuple(labels.shape) == (samples, 1, *spatial) else ""
+        raise ValueError(f"labels: got shape {_shape(labels)}, need {[samples, *spatial]}, [B, *spatial]{advice}")
     if not torch.compiler.is_compiling():
         check_label_values(labels, categories, available)
     return labels
@@ -282,11 +298,9 @@ def check_label_values(labels: Tensor, categories: int, available: Tensor | None
             )
 
 
-def _check_tensor_on(name: str, tensor: Tensor, device: torch.device) -> None:
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name}: got {type(tensor).__name__}, need a tensor")  # noqa: TRY004
+def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
     if tensor.device != device:
-        raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the input's device {device}")
+        raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the prediction's device {device}")
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, overload
+
 from torch import Tensor, nn
 
 from gss_kernels.functional import fused_gss_loss
-from gss_kernels.groups import CategoryGroups
+from gss_kernels.groups import CategoryGroups, check_groups
 from gss_kernels.inputs import Logits
+from gss_kernels.results import GSSStatistics
 from gss_kernels.settings import (
     Backend,
     DistillationSettings,
@@ -49,13 +52,36 @@ class GSSLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        check_groups(groups)
         self.groups = groups
         self.vote = VoteSettings(temperature, leader_threshold, member_threshold, leader_blend, semantics)
         self.distillation = DistillationSettings(divergence, class_weighting, clamp, reduction)
         check_mask_ratio(mask_ratio)
         check_backend(backend)
-        self.mask_ratio = mask_ratio
+        self.mask_ratio = float(mask_ratio)
         self.backend: Backend = backend
+
+    @overload
+    def forward(
+        self,
+        logits: Logits,
+        *,
+        seed: int | Tensor | None = None,
+        voxel_mask: Tensor | None = None,
+        available: Tensor | None = None,
+        return_stats: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        logits: Logits,
+        *,
+        seed: int | Tensor | None = None,
+        voxel_mask: Tensor | None = None,
+        available: Tensor | None = None,
+        return_stats: Literal[True],
+    ) -> tuple[Tensor, GSSStatistics]: ...
 
     def forward(
         self,
@@ -64,20 +90,25 @@ class GSSLoss(nn.Module):
         seed: int | Tensor | None = None,
         voxel_mask: Tensor | None = None,
         available: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`."""
-        loss: Tensor = fused_gss_loss(
+        return_stats: bool = False,
+    ) -> Tensor | tuple[Tensor, GSSStatistics]:
+        """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`; with `return_stats` a pair."""
+        call: dict[str, Any] = {
+            "seed": seed,
+            "voxel_mask": voxel_mask,
+            "available": available,
+            "return_stats": return_stats,
+        }
+        result: Tensor | tuple[Tensor, GSSStatistics] = fused_gss_loss(
             logits,
             self.groups,
             **vars(self.vote),
             **vars(self.distillation),
             mask_ratio=self.mask_ratio,
-            seed=seed,
-            voxel_mask=voxel_mask,
-            available=available,
             backend=self.backend,
+            **call,
         )
-        return loss
+        return result
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""

@@ -146,7 +146,7 @@ def fused_gss_objective(
         DistillationSettings(divergence, class_weighting, clamp),
         check_mask(checked, mask_ratio, seed, voxel_mask),
         available,
-        Supervision(labels, supervised_weight, gss_weight),
+        Supervision(labels, float(supervised_weight), float(gss_weight)),
         statistics=return_stats,
     )
     results = group_loss(checked, call, name)

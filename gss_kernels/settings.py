@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Integral, Real
+from typing import Literal, TypeGuard, get_args
 
 Semantics = Literal["paper", "released"]
 Divergence = Literal["kl", "cross_entropy"]
@@ -36,6 +37,8 @@ class VoteSettings:
         _check_open_interval("member_threshold", self.member_threshold)
         _check_closed_interval("leader_blend", self.leader_blend)
         _check_choice("semantics", self.semantics, get_args(Semantics))
+        for name in ("temperature", "leader_threshold", "member_threshold", "leader_blend"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def squarings(self) -> int:
@@ -61,14 +64,24 @@ class DistillationSettings:
 
     def __post_init__(self) -> None:
         _check_choice("divergence", self.divergence, get_args(Divergence))
+        if not isinstance(self.class_weighting, bool):
+            raise ValueError(  # noqa: TRY004
+                f"class_weighting: got {_described(self.class_weighting)}, need True or False"
+            )
         _check_open_interval("clamp", self.clamp)
         _check_choice("reduction", self.reduction, get_args(Reduction))
+        object.__setattr__(self, "clamp", float(self.clamp))
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether `value` is an integer, of Python or NumPy; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_weight(name: str, value: float) -> None:
     """Raise ValueError unless the weight of a loss is a finite number of 0 or more."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: got {value}, need a finite number of 0 or more")
+    if not (_is_number(value) and 0 <= value < math.inf):
+        raise ValueError(f"{name}: got {_described(value)}, need a finite number of 0 or more")
 
 
 def check_mask_ratio(mask_ratio: float) -> None:
@@ -81,21 +94,32 @@ def check_backend(backend: str) -> None:
     _check_choice("backend", backend, get_args(Backend))
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _described(value: object) -> str:
+    """The value, or the type of one whose text may be long."""
+    return repr(value) if value is None or isinstance(value, str | Real) else type(value).__name__
+
+
 def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: got {value}, need a finite number above 0")
+    if not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"{name}: got {_described(value)}, need a finite number above 0")
 
 
 def _check_open_interval(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name}: got {value}, need a number strictly between 0 and 1")
+    if not (_is_number(value) and 0 < value < 1):
+        raise ValueError(f"{name}: got {_described(value)}, need a number strictly between 0 and 1")
 
 
 def _check_closed_interval(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value}, need a number from 0 to 1")
+    if not (_is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"{name}: got {_described(value)}, need a number from 0 to 1")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: got {value!r}, need one of {', '.join(repr(choice) for choice in choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{name}: got {_described(value)}, need one of {', '.join(repr(choice) for choice in choices)}"
+        )

@@ -69,7 +69,7 @@ def fused_segmentation_loss(
         RuntimeError: `backend="triton"` without Triton installed.
     """
     check_input_kind(input_kind)
-    check_prediction(input)
+    check_prediction(input, labels)
     num_samples, num_categories, *spatial = input.shape
     check_samples_available(available, num_samples, input.device)
     check_labels(labels, num_samples, tuple(spatial), num_categories, input.device, available)

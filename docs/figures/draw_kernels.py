@@ -113,26 +113,26 @@ class Drawing:
 
 def draw_vote(page: Drawing, left: float, top: float) -> None:
     """The box of the vote with its four routes."""
-    width, height = 500, 176
+    width, height = 534, 176
     shape = FancyBboxPatch((left, top), width, height, boxstyle="round,pad=0,rounding_size=5", fc="white", ec=INK)
     page.axes.add_patch(shape)
     page.text(left + 14, top + 17, "Vote of every voxel, category by category", weight="bold", ha="left")
     page.text(left + 14, top + 39, "route", colour=SOFT, ha="left")
-    page.text(left + 125, top + 39, "confident: p above a threshold", colour=SOFT, ha="left")
-    page.text(left + 342, top + 39, "vote s, made of q", colour=SOFT, ha="left")
+    page.text(left + 106, top + 39, "confident: p above a threshold", colour=SOFT, ha="left")
+    page.text(left + 328, top + 39, "vote s, made of q", colour=SOFT, ha="left")
     page.axes.plot([left + 12, left + width - 12], [top + 49] * 2, color=GREY, lw=0.8)
     routes = (
         ("leaders agree", "11", "??", "every leader", "max of leaders"),
-        ("leaders split", "10", "??", "some, not all", "max - β (max - min)"),
-        ("members", "00", "11", "only members, all", "mean of members"),
+        ("leaders split", "10", "??", "some, not all", "max - leader_blend (max - min)"),
+        ("members", "00", "11", "no leader, every member", "mean of members"),
         ("minimum", "00", "10", "otherwise", "min of all"),
     )
     for number, (route, leaders, members, condition, vote) in enumerate(routes):
         middle = top + 64 + 23 * number
         page.text(left + 14, middle, route, ha="left")
-        page.voters(left + 132, middle, leaders, members)
-        page.text(left + 208, middle, condition, ha="left")
-        page.text(left + 342, middle, vote, ha="left")
+        page.voters(left + 112, middle, leaders, members)
+        page.text(left + 174, middle, condition, size=11, ha="left")
+        page.text(left + 328, middle, vote, size=11, ha="left")
     page.voters(left + 19, top + height - 15, "0", "")
     page.text(left + 30, top + height - 15, "leader", size=11, colour=SOFT, ha="left")
     page.voters(left + 73, top + height - 15, "", "0")
@@ -143,13 +143,13 @@ def draw_forward(page: Drawing) -> None:
     """The first kernel and the sums that it writes."""
     page.kernel(10, 366, BLUE, "1  Forward kernel", "reads the logits once, block by block, and writes sums only")
     page.volumes(32, 68, BLUE, ["logits z", "[B, M, C, voxels]"])
-    page.box(180, 74, 140, 46, ["sharp", "p = softmax(z)"], BLUE)
-    page.box(180, 150, 140, 46, ["tempered", "q = softmax(z / T)"], BLUE)
-    draw_vote(page, 374, 46)
-    page.arrow((136, 115), (158, 115), (158, 97), (180, 97))
-    page.arrow((136, 115), (158, 115), (158, 173), (180, 173))
-    page.arrow((320, 97), (374, 97))
-    page.arrow((320, 173), (374, 173))
+    page.box(172, 74, 140, 46, ["sharp", "p = softmax(z)"], BLUE)
+    page.box(172, 150, 140, 46, ["tempered", "q = softmax(z / T)"], BLUE)
+    draw_vote(page, 340, 46)
+    page.arrow((136, 115), (154, 115), (154, 97), (172, 97))
+    page.arrow((136, 115), (154, 115), (154, 173), (172, 173))
+    page.arrow((312, 97), (340, 97))
+    page.arrow((312, 173), (340, 173))
     page.box(660, 260, 214, 46, ["target, a constant", "t = s / sum of s over categories"], BLUE)
     page.arrow((767, 222), (767, 260))
     page.box(180, 252, 400, 62, ["every modality is a student of t", "d = k t (log t - log max(q, clamp))"], BLUE)
@@ -161,7 +161,7 @@ def draw_forward(page: Drawing) -> None:
     page.text(392, 345, "Σ over the voxels, in registers", colour=SOFT, ha="left", style="italic")
     page.text(534, 414, "with labels, the supervised loss's sums too", colour=SOFT, ha="left", style="italic")
     page.arrow((380, 314), (380, 394))
-    page.memory(240, 394, 280, ["sums [B, M, C]", "Σ k,  Σ k t,  Σ d"])
+    page.memory(240, 394, 280, ["sums", "Σ k [B, M],  Σ k t and Σ d [B, M, C]"])
 
 
 def draw_finish(page: Drawing) -> None:

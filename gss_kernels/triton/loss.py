@@ -65,9 +65,10 @@ def add_distillation(
         counted = tl.where(keep[m] & (any_log != any_log), any_log, weight)
         new_kept = new_kept + (kept_sums[m] + own_sum(counted, VOXELS),)
         for c in tl.static_range(C):
-            log_q = at_least(student_log[m][c], LOG2_CLAMP)
-            divergence = weight * (entropies[c] - target[c] * log_q)
-            new_target = new_target + (target_sums[m * C + c] + own_sum(weight * target[c], VOXELS),)
+            # With the kept target in both, which a sum needs anyway, registers are spared.
+            kept_target = weight * target[c]
+            divergence = weight * entropies[c] - kept_target * at_least(student_log[m][c], LOG2_CLAMP)
+            new_target = new_target + (target_sums[m * C + c] + own_sum(kept_target, VOXELS),)
             new_divergence = new_divergence + (divergence_sums[m * C + c] + own_sum(divergence, VOXELS),)
     return new_kept, new_target, new_divergence
 

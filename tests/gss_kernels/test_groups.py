@@ -6,7 +6,9 @@ import dataclasses
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from gss_kernels import BRATS_2015, BRATS_2018, BRATS_2020, CategoryGroups
 
@@ -53,11 +55,36 @@ def test_five_categories() -> None:
         ({"leaders": ((0,), (2,)), "modalities": ("a", "b")}, r"leaders\[1\]: got \(2,\), need .* below 2"),
         ({"leaders": ((0,), (1,)), "categories": ("a",)}, "categories: got 1 names"),
         ({"leaders": ((0,), (0,)), "modalities": ("a",)}, "modalities: got 1 name"),
+        ({"leaders": 5}, "leaders: got 5, need a sequence of one leader set for each category"),
+        ({"leaders": None}, "leaders: got None, need a sequence"),
+        ({"leaders": "01"}, "leaders: got '01', need a sequence"),
+        ({"leaders": {0: (0,), 1: (1,)}}, "leaders: got {.*}, need a sequence"),
+        ({"leaders": (0, 1)}, r"leaders\[0\]: got 0, need a sequence of indices of modalities"),
+        ({"leaders": ((0,), {1})}, r"leaders\[1\]: got \{1\}, need a sequence of indices of modalities"),
+        ({"leaders": ("FLAIR", (1,))}, r"leaders\[0\]: got 'FLAIR', need a sequence of indices of modalities"),
+        ({"leaders": (("FLAIR",), (1,))}, r"leaders\[0\]: got 'FLAIR', need indices of modalities"),
+        ({"leaders": ((0,), (True,))}, r"leaders\[1\]: got True, need indices of modalities"),
+        ({"leaders": ((0,), (0, 1.0))}, r"leaders\[1\]: got 1.0, need indices of modalities"),
+        ({"leaders": ((0,), (torch.tensor(1),))}, r"leaders\[1\]: got tensor\(1\), need indices of modalities"),
+        ({"leaders": ((0,), (1,)), "categories": "ab"}, "categories: got 'ab', need a sequence of names"),
+        ({"leaders": ((0,), (1,)), "modalities": "ab"}, "modalities: got 'ab', need a sequence of names"),
+        ({"leaders": ((0,), (1,)), "modalities": 2}, "modalities: got 2, need a sequence of names"),
+        ({"leaders": ((0,), (1,)), "categories": ("a", 1)}, "categories: got 1, need names that are strings"),
+        ({"leaders": ((0,), (1,)), "modalities": (b"a", "b")}, "modalities: got b'a', need names that are strings"),
+        ({"leaders": ((0,), (1,)), "categories": ["a", "a"]}, r"categories: got \('a', 'a'\), need each name once"),
+        ({"leaders": ((0,), (1,)), "modalities": ("a", "a")}, r"modalities: got \('a', 'a'\), need each name once"),
     ],
 )
 def test_impossible_groups(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         CategoryGroups(**arguments)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.uint8])
+def test_leaders_are_integers_of_any_library(number: Any) -> None:
+    groups = CategoryGroups([[number(0)], [number(1), number(2)]])  # type: ignore[arg-type]
+    assert groups == CategoryGroups(((0,), (1, 2)))
+    assert all(type(index) is int for leaders in groups.leaders for index in leaders)
 
 
 def test_members_are_all_others() -> None:

@@ -48,6 +48,18 @@ def test_takes_the_arguments_of_a_call() -> None:
         assert torch.equal(GSSLoss(BRATS_2018)(logits, **options), want)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_returns_the_statistics_if_asked(reduction: Any) -> None:
+    logits = random_tensor("cpu")
+    module = GSSLoss(BRATS_2018, reduction=reduction)
+    loss, statistics = module(logits, seed=3, return_stats=True)
+    want, want_statistics = fused_gss_loss(logits, BRATS_2018, seed=3, reduction=reduction, return_stats=True)
+    assert torch.equal(loss, want)
+    assert torch.equal(module(logits, seed=3, return_stats=False), want)
+    assert torch.equal(statistics.routes, want_statistics.routes)
+    assert torch.equal(statistics.agreement, want_statistics.agreement)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_survives_copy_and_pickle(duplicate: Any) -> None:
     loss = GSSLoss(BRATS_2018, **_OPTIONS)
@@ -81,8 +93,17 @@ def test_has_no_state() -> None:
         ("clamp", 0.0),
         ("reduction", "sum"),
         ("backend", "tpu"),
+        ("temperature", "8"),
+        ("mask_ratio", None),
+        ("class_weighting", 1),
     ],
 )
 def test_arguments_are_checked_at_once(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}: got"):
         GSSLoss(BRATS_2018, **{name: value})
+
+
+@pytest.mark.parametrize("groups", [BRATS_2018.leaders, None])
+def test_groups_are_checked_at_once(groups: Any) -> None:
+    with pytest.raises(ValueError, match=f"^groups: got {type(groups).__name__}, need a CategoryGroups"):
+        GSSLoss(groups)
