@@ -106,10 +106,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
     options = parser.parse_args()
+    tables = table()  # takes minutes: the page is read after it
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
-    current = f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    current = f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
     if options.check:
         if current != page:
             print(f"{PAGE.name}: the tables of resources are out of date; run python -m benchmarks.kernel_resources")
