@@ -197,7 +197,7 @@ def main(path: Path) -> None:
         draw_forward(page)
         draw_finish(page)
         draw_backward(page)
-        page.figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        page.figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
 
 
 if __name__ == "__main__":
