@@ -24,8 +24,12 @@ NVIDIA = [target for target in TARGETS if target.startswith("sm")]
 PASSES = ("forward_kernel", "backward_kernel")
 OTHERS = ("target_kernel", "finish_kernel", "segmentation_forward_kernel", "segmentation_backward_kernel")
 _BITS = {"fp32": 32, "bf16": 16}
-# Newer versions of ptxas put a register or two aside once per thread, with registers left over.
-_BYTES_OF_STACK_OF_PLAIN_PASSES = 0 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8) else 8
+# Triton 3.9's ptxas puts a register or two aside once per thread, with registers left over: 8 bytes in these alone.
+_ASIDE_IN_3_9 = {
+    ("forward_kernel", 4, 5, "sm_80"),
+    ("forward_kernel", 4, 5, "sm_90"),
+    ("backward_kernel", 3, 4, "sm_100"),
+}
 _BYTES_OF_STACK = 16
 
 
@@ -43,7 +47,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(("modalities", "categories"), SIZES)
 @pytest.mark.parametrize("name", PASSES)
 def test_nothing_spills(name: str, modalities: int, categories: int, target: str) -> None:
-    assert resources(Kernel(name, modalities, categories), target).spilled_bytes <= _BYTES_OF_STACK_OF_PLAIN_PASSES
+    known = triton.__version__.startswith("3.9.") and (name, modalities, categories, target) in _ASIDE_IN_3_9
+    assert resources(Kernel(name, modalities, categories), target).spilled_bytes <= (8 if known else 0)
 
 
 @pytest.mark.parametrize("target", TARGETS)
