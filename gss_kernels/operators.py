@@ -3,7 +3,7 @@
 `gss_kernels::group_forward` and `..._backward` are the GSS loss, alone or with the supervised loss of the same logits;
 `gss_kernels::segmentation_forward` and `..._backward` the supervised loss of one prediction. An operator takes tensors
 and numbers only: a call is taken apart before it and put together again inside.
-Outside of `torch.compile` the losses do without operators, whose dispatch costs more than the launches.
+Outside of `torch.compile` the losses do without operators and their dispatch.
 """
 
 from __future__ import annotations
