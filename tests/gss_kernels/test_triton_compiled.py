@@ -95,6 +95,11 @@ def test_every_logit_is_loaded_once_and_in_pairs(name: str, dtype: str, target: 
         assert needed.stores == {pair: 4 * 4}
 
 
+@pytest.mark.parametrize(("modalities", "categories"), SIZES)
+def test_logits_of_every_size_are_loaded_in_pairs(modalities: int, categories: int) -> None:
+    assert resources(Kernel("forward_kernel", modalities, categories), "sm_90").loads == {64: modalities * categories}
+
+
 @pytest.mark.parametrize("target", NVIDIA)
 @pytest.mark.parametrize("categories", [4, 5])
 def test_special_functions(categories: int, target: str) -> None:
