@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class SegmentationOutput(NamedTuple):
@@ -30,7 +32,16 @@ Features = tuple[Tensor, ...]
 
 
 class SegmentationNetwork(nn.Module, ABC):
-    """What all networks can do."""
+    """What all networks can do.
+
+    Args:
+        activation_checkpointing: whether parts of the network are computed again in the backward pass rather than keep
+            what they computed: less memory, more time.
+    """
+
+    def __init__(self, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.activation_checkpointing = activation_checkpointing
 
     @abstractmethod
     def forward(
@@ -67,3 +78,9 @@ class SegmentationNetwork(nn.Module, ABC):
         """`forward`, with PyTorch's hooks; declared for its type."""
         output: SegmentationOutput = super().__call__(x, fused_modalities, available, per_modality)
         return output
+
+    def run(self, part: nn.Module, *inputs: Tensor) -> Any:
+        """`part(*inputs)`, with activation checkpointing where the network is to have it."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)

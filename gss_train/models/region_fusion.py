@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gss_train.models.blocks import ConvolutionUnit, PointwiseUnit
+from gss_train.models.checks import NUM_MODALITIES
 from gss_train.models.normalisation import normalise_activate
 from gss_train.models.pointwise import PointwiseConvolution, keep_modalities, multiply_channels
 
-NUM_MODALITIES = 4
 MAP_CHANNELS = 16
 ATTENTION_CHANNELS = 128
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gss_train.models.rfnet import DEFAULT_WIDTH, RFNet, check_crop_size
+from gss_train.models.checks import check_crop_size
+from gss_train.models.rfnet import COARSEST_STRIDE, DEFAULT_WIDTH, LEAST_AXIS, RFNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def _build_rfnet(
     num_categories: int, crop_size: tuple[int, int, int], width: int | None, activation_checkpointing: bool
 ) -> RFNet:
-    check_crop_size("crop_size", crop_size)
+    check_crop_size("crop_size", crop_size, stride=COARSEST_STRIDE, least=LEAST_AXIS)
     return RFNet(
         num_categories,
         width=DEFAULT_WIDTH if width is None else width,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gss_train.models.blocks import ConvolutionUnit, PointwiseUnit
+from gss_train.models.checks import NUM_MODALITIES, check_modality_mask, check_scans, hide_unavailable
 from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
 from gss_train.models.pointwise import PointwiseConvolution
-from gss_train.models.region_fusion import NUM_MODALITIES, RegionFusion, RegionMapHead
+from gss_train.models.region_fusion import RegionFusion, RegionMapHead
 from gss_train.models.resampling import upsample
 
 NUM_LEVELS = 4
 COARSEST_STRIDE = 2 ** (NUM_LEVELS - 1)
+LEAST_AXIS = 2 * COARSEST_STRIDE  # reflection at the coarsest level takes two voxels
 DEFAULT_WIDTH = 16
 
 # The features of this network: finest level first; level l is [B, M * width * 2**l, D / 2**l, H / 2**l, W / 2**l], the
@@ -152,13 +152,12 @@ class RFNet(SegmentationNetwork):
     def __init__(
         self, num_categories: int, *, width: int = DEFAULT_WIDTH, activation_checkpointing: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(activation_checkpointing=activation_checkpointing)
         if num_categories < 2:
             raise ValueError(f"num_categories is {num_categories}; it must be at least 2")
         if width < 4 or width % 4:
             raise ValueError(f"width is {width}; it must be a positive multiple of 4")
         self.num_categories = num_categories
-        self.activation_checkpointing = activation_checkpointing
         self.encoder = nn.ModuleList(
             EncoderLevel(width * 2 ** (level - 1) if level else 1, width * 2**level, stride=2 if level else 1)
             for level in range(NUM_LEVELS)
@@ -202,13 +201,11 @@ class RFNet(SegmentationNetwork):
         Raises:
             ValueError: if x or `available` has a wrong shape, or `available` is not boolean.
         """
-        check_scans(x)
-        if available is not None:
-            check_modality_mask("available", available, x)
-            x = torch.where(available[:, :, None, None, None], x, torch.zeros((), dtype=x.dtype, device=x.device))
+        check_scans(x, stride=COARSEST_STRIDE, least=LEAST_AXIS)
+        x = hide_unavailable(x, available)
         features = []
         for level in self.encoder:
-            x = self._run(level, x)
+            x = self.run(level, x)
             features.append(x)
         return tuple(features)
 
@@ -231,43 +228,10 @@ class RFNet(SegmentationNetwork):
         """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned."""
         batch = len(features[0])
         as_samples = (level.view(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in features)
-        logits: Tensor = self._run(self.separate_decoder, *as_samples)
+        logits: Tensor = self.run(self.separate_decoder, *as_samples)
         return logits.view(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)
 
     def _fuse(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:
         check_modality_mask("fused_modalities", fused_modalities, features[0])
-        result: tuple[Tensor, ...] = self._run(self.fusion_decoder, fused_modalities, *features)
+        result: tuple[Tensor, ...] = self.run(self.fusion_decoder, fused_modalities, *features)
         return result
-
-    def _run(self, module: nn.Module, *inputs: Tensor) -> Any:
-        if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, *inputs, use_reentrant=False)
-        return module(*inputs)
-
-
-def check_scans(x: Tensor) -> None:
-    """Raise a `ValueError` unless x is `[B, 4, D, H, W]` with axes that the network can halve three times."""
-    if x.dim() != 5 or x.shape[1] != NUM_MODALITIES:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be [B, {NUM_MODALITIES}, D, H, W]")
-    check_crop_size("x", tuple(x.shape[2:]))
-
-
-def check_crop_size(argument: str, size: tuple[int, ...]) -> None:
-    """Raise a `ValueError` that names the argument unless RFNet can take crops of this size.
-
-    Three halvings must divide each axis, and reflection padding at the coarsest level needs two voxels per axis.
-    """
-    if len(size) != 3 or any(axis % COARSEST_STRIDE or axis < 2 * COARSEST_STRIDE for axis in size):
-        raise ValueError(
-            f"{argument} has spatial size {size}; it must be three axes, each a multiple of {COARSEST_STRIDE} "
-            f"and at least {2 * COARSEST_STRIDE}"
-        )
-
-
-def check_modality_mask(argument: str, mask: Tensor, batch: Tensor) -> None:
-    """Raise a `ValueError` that names the argument unless the mask is `[B, 4]` bool for this batch."""
-    if mask.dtype != torch.bool or mask.shape != (len(batch), NUM_MODALITIES):
-        raise ValueError(
-            f"{argument} is {mask.dtype} of shape {tuple(mask.shape)}; "
-            f"it must be torch.bool of shape {(len(batch), NUM_MODALITIES)}"
-        )

@@ -1,0 +1,45 @@
+"""Checks of what networks are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NUM_MODALITIES = 4
+
+
+def check_crop_size(argument: str, size: tuple[int, ...], *, stride: int, least: int) -> None:
+    """Raise a `ValueError` that names the argument unless `size` is three multiples of `stride`, `least` or more."""
+    if len(size) != 3 or any(axis % stride or axis < least for axis in size):
+        raise ValueError(
+            f"{argument} has spatial size {size}; it must be three axes, each a multiple of {stride} "
+            f"and at least {least}"
+        )
+
+
+def check_scans(x: Tensor, *, stride: int, least: int) -> None:
+    """Raise a `ValueError` unless x is `[B, 4, D, H, W]` with axes as in `check_crop_size`."""
+    if x.dim() != 5 or x.shape[1] != NUM_MODALITIES:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be [B, {NUM_MODALITIES}, D, H, W]")
+    check_crop_size("x", tuple(x.shape[2:]), stride=stride, least=least)
+
+
+def check_modality_mask(argument: str, mask: Tensor, batch: Tensor) -> None:
+    """Raise a `ValueError` that names the argument unless the mask is `[B, 4]` bool for this batch."""
+    if mask.dtype != torch.bool or mask.shape != (len(batch), NUM_MODALITIES):
+        raise ValueError(
+            f"{argument} is {mask.dtype} of shape {tuple(mask.shape)}; "
+            f"it must be torch.bool of shape {(len(batch), NUM_MODALITIES)}"
+        )
+
+
+def hide_unavailable(x: Tensor, available: Tensor | None) -> Tensor:
+    """Scans `[B, 4, D, H, W]` with zeros, whatever they held, where `available`, `[B, 4]` bool, says there is none.
+
+    Raises:
+        ValueError: if `available` has a wrong shape or is not boolean.
+    """
+    if available is None:
+        return x
+    check_modality_mask("available", available, x)
+    return torch.where(available[:, :, None, None, None], x, torch.zeros((), dtype=x.dtype, device=x.device))
