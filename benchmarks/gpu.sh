@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.." || exit 2
 what=${1:-loss}
 out=${OUT:-benchmarks/results}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export GSS_KERNELS_CACHE=${GSS_KERNELS_CACHE:-off} # the launch table as shipped, unless told otherwise
 
 # Seconds since the start of the script: the tests are interrupted, no benchmark begins, the benchmarks are interrupted.
 tests_end=180 last_benchmark=405 benchmarks_end=450

@@ -6,6 +6,7 @@ The numbers are properties of the code, not measurements of time: registers, sta
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import math
 import re
@@ -21,8 +22,8 @@ from triton.compiler import ASTSource
 
 from gss_kernels import CategoryGroups
 from gss_kernels.triton import finish, loss, segmentation
-from gss_kernels.triton.configuration import TABLE, Configuration
-from gss_kernels.triton.group import leader_bits, num_sums
+from gss_kernels.triton.configuration import TABLE, Configuration, KernelName, num_sums
+from gss_kernels.triton.group import leader_bits
 from gss_kernels.triton.launch import FINISH, FINISH_CHUNK, compile_options
 from gss_kernels.triton.voxels import KEEP_DRAWN
 
@@ -84,16 +85,13 @@ class Kernel:
 
     @property
     def configuration(self) -> Configuration:
-        """The one a launch would take."""
+        """The one of the table."""
         if self.name == "finish_kernel":
             return FINISH
         if self.name.startswith("segmentation"):
             return TABLE.segmentation
-        return (
-            TABLE.for_forward(num_sums(self.modalities, self.categories, supervised=self.supervised, statistics=False))
-            if self.name == "forward_kernel"
-            else TABLE.for_backward(self.modalities * self.categories)
-        )
+        kernel: KernelName = "forward" if self.name == "forward_kernel" else "backward"
+        return TABLE.of(kernel, self.modalities, self.categories, supervised=self.supervised)
 
     def constants(self) -> dict[str, Any]:
         """What the kernel is compiled for."""
@@ -160,9 +158,10 @@ class Resources:
         registers: per thread.
         spilled_bytes: of stack per thread.
         instructions: per voxel, of the loop over blocks, or where there is none of the whole kernel; None for AMD, as
-            what follows.
+            the special functions.
         special_functions: of these the exponentials, logarithms and reciprocals.
-        loads: how many bits global loads take at a time, and how many loads of that width, per thread and block.
+        loads: how many bits global loads take at a time, and how many loads of that width, per thread and block; for
+            AMD vector loads of the whole kernel, as what all threads share comes by scalar loads.
         stores: the same.
     """
 
@@ -170,8 +169,8 @@ class Resources:
     spilled_bytes: int
     instructions: float | None = None
     special_functions: float | None = None
-    loads: collections.Counter[int] | None = None
-    stores: collections.Counter[int] | None = None
+    loads: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    stores: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
 
 def resources(kernel: Kernel, target: str) -> Resources:
@@ -184,7 +183,28 @@ def _amd_resources(assembly: str) -> Resources:
     values = {
         key: int(value) for key, value in re.findall(r"\.(vgpr_count|private_segment_fixed_size):\s+(\d+)", assembly)
     }
-    return Resources(values["vgpr_count"], values["private_segment_fixed_size"])
+    return Resources(
+        registers=values["vgpr_count"],
+        spilled_bytes=values["private_segment_fixed_size"],
+        loads=_amd_widths(assembly, "load"),
+        stores=_amd_widths(assembly, "store"),
+    )
+
+
+def _amd_widths(assembly: str, kind: str) -> collections.Counter[int]:
+    bits = {
+        "ubyte": 8,
+        "sbyte": 8,
+        "byte": 8,
+        "ushort": 16,
+        "short": 16,
+        "dword": 32,
+        "dwordx2": 64,
+        "dwordx3": 96,
+        "dwordx4": 128,
+    }
+    found = re.findall(rf"^\s+(?:global|buffer|flat)_{kind}_(\w+)\s", assembly, flags=re.MULTILINE)
+    return collections.Counter(bits[name.removesuffix("_d16").removesuffix("_d16_hi")] for name in found)
 
 
 def _nvidia_resources(kernel: Kernel, cubin: bytes) -> Resources:

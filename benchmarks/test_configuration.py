@@ -31,7 +31,6 @@ def test_configuration(
     measure: Measure,
     device: torch.device,
     size: Size,
-    monkeypatch: pytest.MonkeyPatch,
     categories: int,
     dtype: str,
     shape: tuple[int, int] | None,
@@ -39,21 +38,21 @@ def test_configuration(
 ) -> None:
     if size == "small" and (shape is not None or programs != _PROGRAMS[0]):
         pytest.skip("a quick check takes the first alternative alone")
-    from gss_kernels.triton import group  # noqa: PLC0415  (Triton is optional)
+    from gss_kernels.triton.tuned import Launch, trying  # noqa: PLC0415  (Triton is optional)
 
-    table = group.TABLE
-    forward, backward = table.forward, table.backward
+    launches = [Launch.of(name, 4, categories, False, _DTYPES[dtype], device) for name in ("forward", "backward")]
+    forward, backward = (launch.from_table() for launch in launches)
     if shape is not None:
         voxels, warps = shape
         forward = dataclasses.replace(forward, voxels_per_thread=voxels, num_warps=warps)
         backward = dataclasses.replace(backward, voxels_per_thread=voxels, num_warps=warps)
     forward = dataclasses.replace(forward, programs_per_multiprocessor=programs)
-    monkeypatch.setattr(group, "TABLE", dataclasses.replace(table, forward=forward, backward=backward))
     groups, edge = {4: BRATS_2018, 5: BRATS_2015}[categories], _EDGE[size]
     logits = draw_logits((2, 4, categories, edge, edge, edge), _DTYPES[dtype], device)
-    measure(
-        LossStep(lambda own: fused_gss_loss(own, groups, backend="triton"), taking_turns(logits)),
-        group=f"launch table, 2 x 4 x {categories} x {edge}^3 {dtype}",
-        name=f"{forward.voxels_per_thread} voxels, {forward.num_warps} warps, {programs} programs",
-        memory=False,
-    )
+    with trying(dict(zip(launches, (forward, backward), strict=True))):
+        measure(
+            LossStep(lambda own: fused_gss_loss(own, groups, backend="triton"), taking_turns(logits)),
+            group=f"launch table, 2 x 4 x {categories} x {edge}^3 {dtype}",
+            name=f"{forward.voxels_per_thread} voxels, {forward.num_warps} warps, {programs} programs",
+            memory=False,
+        )

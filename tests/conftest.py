@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+# Launches are those of the table, whatever this machine's user has tuned.
+os.environ["GSS_KERNELS_CACHE"] = "off"
 
 
 @pytest.fixture(autouse=True, scope="session")

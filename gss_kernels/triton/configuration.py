@@ -1,13 +1,16 @@
 """How many voxels, threads and programs a launch gets.
 
-No autotuner runs: a first step takes no longer than compilation, and the same call always sums in the same order. The
-numbers follow from the compiled kernels' resources, see docs/kernels.md; `benchmarks/test_configuration.py` times the
-alternatives on the GPU at hand.
+No autotuner runs by itself: a first step takes no longer than compilation, and the same call always sums in the same
+order. The numbers follow from the compiled kernels' resources, see docs/kernels.md; `python -m gss_kernels.tune` times
+the alternatives on the GPU at hand, and `tuned` knows what it found.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+KernelName = Literal["forward", "backward", "segmentation_forward", "segmentation_backward"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class ConfigurationTable:
         most_logits: see `backward_heavy`.
     """
 
-    forward: Configuration = Configuration(voxels_per_thread=2)
+    forward: Configuration = Configuration(voxels_per_thread=2, programs_per_multiprocessor=6)
     forward_heavy: Configuration = Configuration(voxels_per_thread=1)
     backward: Configuration = Configuration(voxels_per_thread=2)
     backward_heavy: Configuration = Configuration(voxels_per_thread=1)
@@ -52,13 +55,25 @@ class ConfigurationTable:
     most_sums: int = 64
     most_logits: int = 24
 
-    def for_forward(self, num_sums: int) -> Configuration:
-        """Of a forward pass that keeps `num_sums` sums, not counting statistics, which must not change the others."""
-        return self.forward if num_sums <= self.most_sums else self.forward_heavy
-
-    def for_backward(self, num_logits: int) -> Configuration:
-        """Of a backward pass on `num_logits` logits per voxel, M times C."""
-        return self.backward if num_logits <= self.most_logits else self.backward_heavy
+    def of(self, kernel: KernelName, num_modalities: int, num_categories: int, *, supervised: bool) -> Configuration:
+        """Of a kernel for M modalities and C categories; statistics do not count, as they must not change the sums."""
+        if kernel == "forward":
+            sums = num_sums(num_modalities, num_categories, supervised=supervised, statistics=False)
+            return self.forward if sums <= self.most_sums else self.forward_heavy
+        if kernel == "backward":
+            return self.backward if num_modalities * num_categories <= self.most_logits else self.backward_heavy
+        return self.segmentation
 
 
 TABLE = ConfigurationTable()
+
+
+def num_sums(num_modalities: int, num_categories: int, *, supervised: bool, statistics: bool) -> int:
+    """Sums that the forward pass keeps; see `forward_kernel`."""
+    entries = num_modalities * num_categories
+    sums = num_modalities + 2 * entries
+    if supervised:
+        sums += 3 * entries + num_categories
+    if statistics:
+        sums += 3 * num_categories + num_modalities
+    return sums

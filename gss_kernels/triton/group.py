@@ -16,7 +16,7 @@ from gss_kernels.inputs import GroupLogits
 from gss_kernels.layout import Volumes, addressable, empty_gradients
 from gss_kernels.philox import last_masked_word
 from gss_kernels.settings import VoteSettings
-from gss_kernels.triton.configuration import TABLE
+from gss_kernels.triton.configuration import num_sums
 from gss_kernels.triton.finish import finish_kernel
 from gss_kernels.triton.launch import (
     FINISH,
@@ -30,6 +30,7 @@ from gss_kernels.triton.launch import (
     walking_programs,
 )
 from gss_kernels.triton.loss import backward_kernel, forward_kernel, target_kernel
+from gss_kernels.triton.tuned import configuration_for
 from gss_kernels.triton.voxels import KEEP_ALL, KEEP_DRAWN, KEEP_GIVEN
 
 
@@ -38,9 +39,9 @@ def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) ->
     """The forward pass: two launches, nothing voxel-sized allocated or kept."""
     volumes = Volumes.of(addressable(logits))
     samples, M, C = volumes.num_samples, len(volumes.tensors), volumes.num_categories
-    rows = num_sums(M, C, supervised=call.supervision is not None, statistics=call.statistics)
     supervised = call.supervision is not None
-    configuration = TABLE.for_forward(num_sums(M, C, supervised=supervised, statistics=False))
+    rows = num_sums(M, C, supervised=supervised, statistics=call.statistics)
+    configuration = configuration_for("forward", M, C, supervised, logits.dtype, logits.device)
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, rows, programs), dtype=torch.float32, device=volumes.tensors[0].device)
     results = empty_results(logits, partial, supervised=call.supervision is not None, statistics=call.statistics)
@@ -109,7 +110,8 @@ def triton_group_backward(
     volumes = Volumes.of(logits)
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
-    configuration = TABLE.for_backward(len(volumes.tensors) * volumes.num_categories)
+    M, C, supervised = len(volumes.tensors), volumes.num_categories, call.supervision is not None
+    configuration = configuration_for("backward", M, C, supervised, logits.dtype, logits.device)
     blocks = blocks_of(volumes, configuration)
     scale = 1 / (volumes.num_voxels * call.vote.temperature)
     # The losses are without weights and supervision, the total is with them.
@@ -149,7 +151,8 @@ def triton_soft_targets(
     """The soft target t, `[B, C, *spatial]`."""
     logits = addressable(logits)
     volumes = Volumes.of(logits)
-    configuration = TABLE.for_backward(len(volumes.tensors) * volumes.num_categories)
+    M, C = len(volumes.tensors), volumes.num_categories
+    configuration = configuration_for("backward", M, C, False, logits.dtype, logits.device)
     blocks = blocks_of(volumes, configuration)
     target = torch.empty(
         (logits.num_samples, logits.num_categories, *logits.spatial), dtype=torch.float32, device=logits.device
@@ -168,17 +171,6 @@ def triton_soft_targets(
             **compile_options(configuration),
         )
     return target
-
-
-def num_sums(num_modalities: int, num_categories: int, *, supervised: bool, statistics: bool) -> int:
-    """Sums that the forward pass keeps; see `forward_kernel`."""
-    entries = num_modalities * num_categories
-    sums = num_modalities + 2 * entries
-    if supervised:
-        sums += 3 * entries + num_categories
-    if statistics:
-        sums += 3 * num_categories + num_modalities
-    return sums
 
 
 def leader_bits(groups: CategoryGroups, num_modalities: int) -> int:

@@ -39,10 +39,14 @@ def blocks_of(volumes: Volumes, configuration: Configuration) -> int:
 
 def walking_programs(volumes: Volumes, configuration: Configuration) -> int:
     """Programs per sample of a kernel whose programs walk over blocks: enough to fill the card, no more."""
-    device = volumes.tensors[0].device
-    multiprocessors = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
+    multiprocessors = multiprocessors_of(volumes.tensors[0].device)
     wanted = triton.cdiv(configuration.programs_per_multiprocessor * multiprocessors, volumes.num_samples)
     return int(min(wanted, blocks_of(volumes, configuration)))
+
+
+def multiprocessors_of(device: torch.device) -> int:
+    """Of a card; the interpreter, on the CPU, runs one program at a time."""
+    return 1 if device.type == "cpu" else int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[object]:

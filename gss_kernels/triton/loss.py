@@ -52,22 +52,20 @@ def add_distillation(
     PTX: tl.constexpr,
 ):
     """The sums over kept voxels with a block added: of 1, of the target, of the divergence in bits."""
-    entropies = ()
+    target_log = ()
     for c in tl.static_range(C):
-        entropies = entropies + (target[c] * log2(at_least(target[c], 1e-37), PTX) if KL else 0.0,)
+        target_log = target_log + (log2(at_least(target[c], 1e-37), PTX) if KL else 0.0,)
     new_kept = ()
     new_target = ()
     new_divergence = ()
     for m in tl.static_range(M):
-        weight = keep[m].to(tl.float32)
         # The count carries the NaN of a kept voxel, and spoils weights and losses with it.
         any_log = student_log[m][0]
-        counted = tl.where(keep[m] & (any_log != any_log), any_log, weight)
+        counted = tl.where(keep[m] & (any_log != any_log), any_log, keep[m].to(tl.float32))
         new_kept = new_kept + (kept_sums[m] + own_sum(counted, VOXELS),)
         for c in tl.static_range(C):
-            # With the kept target in both, which a sum needs anyway, registers are spared.
-            kept_target = weight * target[c]
-            divergence = weight * entropies[c] - kept_target * at_least(student_log[m][c], LOG2_CLAMP)
+            kept_target = keep[m].to(tl.float32) * target[c]
+            divergence = kept_target * (target_log[c] - at_least(student_log[m][c], LOG2_CLAMP))
             new_target = new_target + (target_sums[m * C + c] + own_sum(kept_target, VOXELS),)
             new_divergence = new_divergence + (divergence_sums[m * C + c] + own_sum(divergence, VOXELS),)
     return new_kept, new_target, new_divergence
@@ -117,10 +115,13 @@ def add_statistics(
 
 
 @triton.jit
-def store_sums(pointer, sums, row: tl.constexpr, programs, COUNT: tl.constexpr):
-    """Reduce accumulators and store them, one to a row."""
+def store_sums(partial_pointer, sums, programs, COUNT: tl.constexpr):
+    """Reduce a program's accumulators and store them, one to a row of its sample."""
+    # Divided anew, in 64 bits, so that the sample takes no register in the loop before.
+    number = tl.program_id(0).to(tl.int64)
+    column = partial_pointer + number // programs * (COUNT * programs) + number % programs
     for i in tl.static_range(COUNT):
-        tl.store(pointer + (row + i) * programs, tl.sum(sums[i], axis=0))
+        tl.store(column + i * programs, tl.sum(sums[i], axis=0))
 
 
 @triton.jit
@@ -230,7 +231,7 @@ def forward_kernel(
                 route_sums, agreement_sums, routes, target, student_log, present, inside & enough, M, C, VOXELS
             )
     sums = kept_sums + target_sums + divergence_sums + supervised_sums + label_sums + route_sums + agreement_sums
-    store_sums(partial_pointer + sample.to(tl.int64) * ROWS * programs + program, sums, 0, programs, ROWS)
+    store_sums(partial_pointer, sums, programs, ROWS)
 
 
 @triton.jit
@@ -275,22 +276,6 @@ def backward_kernel(
     inside = inside_volume(start, offsets, num_voxels)
     present, enough = load_presence(available_pointer, sample, M, HAS_AVAILABLE)
     logits = load_group(pointers, strides, present, sample, start, offsets, inside, M, C)
-    keep = keep_voxels(
-        keep_pointer,
-        seed_pointer,
-        last_masked_word,
-        sample,
-        start,
-        offsets,
-        inside,
-        present,
-        enough,
-        num_voxels,
-        logits[0][0],
-        M,
-        MASK,
-        PTX,
-    )
     if SUPERVISED:
         own_category = load_labels(label_pointer, sample, start, offsets, inside, num_voxels, C)
     count = open_count(logits[0][0], C)
@@ -321,6 +306,22 @@ def backward_kernel(
             betas = load_coefficients(coefficient_pointer, 3, sample, m, num_samples, scale, M, C)
             supervised = supervised + (softmax_gradient(probabilities, own_category, weights, alphas, betas, C),)
     target, _ = close_count(count, present, leader_blend, M, C, LEADERS, RELEASED, HAS_AVAILABLE, PTX)
+    keep = keep_voxels(
+        keep_pointer,
+        seed_pointer,
+        last_masked_word,
+        sample,
+        start,
+        offsets,
+        inside,
+        present,
+        enough,
+        num_voxels,
+        logits[0][0],
+        M,
+        MASK,
+        PTX,
+    )
     stride_b, stride_c, stride_v = gradient_strides
     positions = positions_of(start, offsets, stride_v)
     for m in tl.static_range(M):
@@ -329,7 +330,7 @@ def backward_kernel(
         pulls = ()
         total = tl.zeros((BLOCK,), tl.float32)
         for c in tl.static_range(C):
-            pull = tl.where(keep[m] & (students[m][c] >= clamp), weights[c] * target[c], 0.0)
+            pull = tl.where(students[m][c] >= clamp, weights[c] * target[c], 0.0)
             pulls = pulls + (pull,)
             total += pull
         row = gradient_pointers[m] + sample.to(tl.int64) * stride_b

@@ -77,8 +77,7 @@ def segmentation_forward_kernel(
         own = load_labels(label_pointer, sample, start, offsets, inside, num_voxels, C)
         sums = add_supervised(sums, probabilities, own, 0, C, VOXELS, PTX)
         label_sums = add_labels(label_sums, own, C, VOXELS)
-    row = partial_pointer + sample.to(tl.int64) * (4 * C) * programs + program
-    store_sums(row, sums + label_sums, 0, programs, 4 * C)
+    store_sums(partial_pointer, sums + label_sums, programs, 4 * C)
 
 
 @triton.jit

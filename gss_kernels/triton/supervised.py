@@ -9,7 +9,6 @@ from torch import Tensor
 from gss_kernels.autograd import by_hand
 from gss_kernels.inputs import GroupLogits
 from gss_kernels.layout import Volumes, addressable, empty_gradients
-from gss_kernels.triton.configuration import TABLE
 from gss_kernels.triton.finish import finish_kernel
 from gss_kernels.triton.launch import (
     FINISH,
@@ -23,6 +22,7 @@ from gss_kernels.triton.launch import (
     walking_programs,
 )
 from gss_kernels.triton.segmentation import segmentation_backward_kernel, segmentation_forward_kernel
+from gss_kernels.triton.tuned import configuration_for
 
 
 @by_hand
@@ -32,7 +32,7 @@ def triton_segmentation_forward(
     """Cross-entropy and Dice, `[2]`, and what the backward pass needs, `[4, B, 1, C]`."""
     volumes = Volumes.of(addressable(_alone(prediction)))
     samples, C = volumes.num_samples, volumes.num_categories
-    configuration = TABLE.segmentation
+    configuration = configuration_for("segmentation_forward", 1, C, True, prediction.dtype, prediction.device)
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, 4 * C, programs), dtype=torch.float32, device=prediction.device)
     terms, coefficients, unused = partial.new_empty(2), partial.new_empty((4, samples, 1, C)), partial.new_empty(())
@@ -98,7 +98,8 @@ def triton_segmentation_backward(
     volumes = Volumes.of(logits)
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
-    configuration = TABLE.segmentation
+    C = volumes.num_categories
+    configuration = configuration_for("segmentation_backward", 1, C, True, prediction.dtype, prediction.device)
     blocks = blocks_of(volumes, configuration)
     with on_device_of(coefficients):
         segmentation_backward_kernel[volumes.num_samples * blocks,](
@@ -114,7 +115,7 @@ def triton_segmentation_backward(
             volumes.num_samples,
             volumes.num_voxels,
             blocks,
-            C=volumes.num_categories,
+            C=C,
             HAS_AVAILABLE=available is not None,
             FROM_LOGITS=from_logits,
             BLOCK=block_of(configuration),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import os
 import sys
@@ -14,8 +15,6 @@ if importlib.util.find_spec("triton") is None:
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: the interpreter compiles nothing", allow_module_level=True)
 
-import triton
-
 from benchmarks.machine_code import SIZES, TARGETS, Kernel, Resources, compiled, resources
 from gss_kernels.triton.configuration import TABLE
 from gss_kernels.triton.voxels import KEEP_GIVEN
@@ -24,12 +23,6 @@ NVIDIA = [target for target in TARGETS if target.startswith("sm")]
 PASSES = ("forward_kernel", "backward_kernel")
 OTHERS = ("target_kernel", "finish_kernel", "segmentation_forward_kernel", "segmentation_backward_kernel")
 _BITS = {"fp32": 32, "bf16": 16}
-# Triton 3.9's ptxas puts a register or two aside once per thread, with registers left over: 8 bytes in these alone.
-_ASIDE_IN_3_9 = {
-    ("forward_kernel", 4, 5, "sm_80"),
-    ("forward_kernel", 4, 5, "sm_90"),
-    ("backward_kernel", 3, 4, "sm_100"),
-}
 _BYTES_OF_STACK = 16
 
 
@@ -47,8 +40,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(("modalities", "categories"), SIZES)
 @pytest.mark.parametrize("name", PASSES)
 def test_nothing_spills(name: str, modalities: int, categories: int, target: str) -> None:
-    known = triton.__version__.startswith("3.9.") and (name, modalities, categories, target) in _ASIDE_IN_3_9
-    assert resources(Kernel(name, modalities, categories), target).spilled_bytes <= (8 if known else 0)
+    assert resources(Kernel(name, modalities, categories), target).spilled_bytes == 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -68,26 +60,29 @@ def test_other_kernels_do_not_spill(name: str, target: str) -> None:
     assert resources(kernel, target).spilled_bytes == 0
 
 
-def test_forward_pass_leaves_room_for_three_programs_on_a_multiprocessor() -> None:
+@pytest.mark.parametrize(("categories", "programs"), [(4, 3), (5, 2)])
+def test_forward_pass_leaves_room_for_programs_on_a_multiprocessor(categories: int, programs: int) -> None:
     """65,536 registers, handed out by eight to a thread; fewer programs could not hide the time memory takes."""
-    for categories in (4, 5):
-        registers = resources(Kernel("forward_kernel", 4, categories), "sm_90").registers
-        assert 65_536 // (-(-registers // 8) * 8 * 128) >= 3
+    registers = resources(Kernel("forward_kernel", 4, categories), "sm_90").registers
+    assert 65_536 // (-(-registers // 8) * 8 * 128) >= programs
 
 
-@pytest.mark.parametrize("target", NVIDIA)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", _BITS)
 @pytest.mark.parametrize("name", PASSES)
 def test_every_logit_is_loaded_once_and_in_pairs(name: str, dtype: str, target: str) -> None:
     """The bytes that move are the floor: the logits in, once, and in the backward pass the gradient out, once."""
     kernel = Kernel(name, 4, 4, dtype)
     needed = resources(kernel, target)
-    assert needed.loads is not None
-    assert needed.stores is not None
     pair = 2 * _BITS[dtype]
     if name == "forward_kernel":
         assert needed.loads == {pair: 4 * 4}
-        assert not needed.stores
+        # A program's partial sums, after the loop.
+        assert needed.stores in ({}, {32: 4 + 2 * 4 * 4})
+    elif target.startswith("gfx"):
+        # Besides the category weights, four in a load, and the gradient's own factor for each modality.
+        assert needed.loads == collections.Counter({pair: 4 * 4}) + collections.Counter({128: 4, 32: 4})
+        assert needed.stores == {pair: 4 * 4}
     else:
         # And per block, not per voxel: the category weights and the gradient's own factor for each modality, the seed.
         assert needed.loads[pair] + needed.loads[64 if pair == 32 else 32] == 4 * 4 + 4 * 4 + 4 + 1
@@ -95,9 +90,10 @@ def test_every_logit_is_loaded_once_and_in_pairs(name: str, dtype: str, target: 
         assert needed.stores == {pair: 4 * 4}
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("modalities", "categories"), SIZES)
-def test_logits_of_every_size_are_loaded_in_pairs(modalities: int, categories: int) -> None:
-    assert resources(Kernel("forward_kernel", modalities, categories), "sm_90").loads == {64: modalities * categories}
+def test_logits_of_every_size_are_loaded_in_pairs(modalities: int, categories: int, target: str) -> None:
+    assert resources(Kernel("forward_kernel", modalities, categories), target).loads == {64: modalities * categories}
 
 
 @pytest.mark.parametrize("target", NVIDIA)
@@ -125,7 +121,7 @@ def test_students_are_rounded_before_they_are_summed(name: str, available: bool)
     assert per_voxel == 4 * 4
 
 
-@pytest.mark.parametrize(("categories", "forward", "backward"), [(4, 560, 620), (5, 690, 740)])
+@pytest.mark.parametrize(("categories", "forward", "backward"), [(4, 520, 560), (5, 630, 660)])
 def test_instructions(categories: int, forward: float, backward: float) -> None:
     """What lets memory, and not the issue of instructions, be the limit of the backward pass; see docs/kernels.md."""
     for name, most in zip(PASSES, (forward, backward), strict=True):
