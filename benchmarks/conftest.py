@@ -119,6 +119,7 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
         voxels: int | None = None,
         share_of_copy: bool = True,
         memory: bool = True,
+        figures: Figures | None = None,
     ) -> None:
         benchmark.group = group
         timed = synchronised(call, device)
@@ -128,8 +129,8 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
         benchmark.pedantic(timed, rounds=min(max(fitting, 1), _MOST_ROUNDS))
         if benchmark.stats is None:  # --benchmark-disable
             return
-        figures = time_figures(call, Work(samples, voxels, share_of_copy), device, benchmark.stats.stats.min)
-        result = Result(group, name, figures | memory_use)
+        times = time_figures(call, Work(samples, voxels, share_of_copy), device, benchmark.stats.stats.min)
+        result = Result(group, name, times | memory_use | (figures or {}))
         result.figures.update(ratios(results, result))
         results.append(result)
         benchmark.extra_info |= {"group": group, "name": name, "figures": result.figures}

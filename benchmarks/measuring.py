@@ -34,6 +34,7 @@ class Measure(Protocol):
         voxels: int | None = None,
         share_of_copy: bool = True,
         memory: bool = True,
+        figures: Figures | None = None,
     ) -> None:
         """Measure a call.
 
@@ -46,6 +47,7 @@ class Measure(Protocol):
             share_of_copy: whether to relate a `LossStep` on a GPU to its copy bandwidth; pointless if its input fits
                 in the cache.
             memory: whether to measure it.
+            figures: others, measured elsewhere.
         """
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-EAGER, COMPILED, PUBLISHED = "eager", "torch.compile", "published steps"
+EAGER, COMPILED, PUBLISHED, PLAIN = "eager", "torch.compile", "published steps", "plain"
 
 RATIOS = {
     "times_faster_than_eager": EAGER,
     "times_faster_than_torch_compile": COMPILED,
     "times_faster_than_published_steps": PUBLISHED,
+    "times_faster_than_plain": PLAIN,
 }
 """The figures that compare a result with another one of its group: that one's name."""
+_MEMORY = ("peak_extra_mb", "resident_growth_mb")
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,16 @@ class Result:
 
 
 def ratios(results: Iterable[Result], result: Result) -> dict[str, float]:
-    """How many times faster than the plain formulations of its group, of those that were measured."""
-    times = {other.name: other.milliseconds for other in results if other.group == result.group}
-    return {
-        figure: times[name] / result.milliseconds
-        for figure, name in RATIOS.items()
-        if name in times and name != result.name
+    """How many times faster than the plain formulations of its group, of those measured, and its share of memory."""
+    others = {other.name: other for other in results if other.group == result.group and other.name != result.name}
+    speed = {
+        figure: others[name].milliseconds / result.milliseconds for figure, name in RATIOS.items() if name in others
+    }
+    plain = others[PLAIN].figures if PLAIN in others else {}
+    return speed | {
+        f"percent_of_plain_{figure.removesuffix('_mb')}": 100 * result.figures[figure] / plain[figure]
+        for figure in _MEMORY
+        if figure in plain and figure in result.figures
     }
 
 

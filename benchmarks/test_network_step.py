@@ -1,45 +1,38 @@
-"""A training step: forward, objective, backward and optimiser, with and without group self-support."""
+"""A training step of every network: plain against lean, with and without group self-support, in time and memory."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from benchmarks.measuring import Measure, Size
-from gss_kernels import BRATS_2018
-from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveWeights
-from gss_train.models import build_network
+from benchmarks.measuring import Figures, Measure, Size
+from benchmarks.network_steps import VARIANTS, StepSettings, Variant, resident_growth, training_step
+from gss_train.models.registry import NETWORKS
 
 _GPU = torch.cuda.is_available()
-_EDGE = {"full": 80 if _GPU else 32, "small": 16}
-_WIDTH = None if _GPU else 8
-_BATCH, _MODALITIES = 2, 4
-_WITHOUT_GSS, _WITH_GSS = "without GSS", "with GSS"
+_PUBLISHED_EDGES = {"rfnet": 80, "mmformer": 128, "robustseg": 80, "uhved": 112}
+_WITHOUT_GSS = "lean, without GSS"
+_CHECKPOINTING_IN_BFLOAT16 = "lean, checkpointing, bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("name", "weights"), [(_WITHOUT_GSS, BASELINE), (_WITH_GSS, GROUP_SELF_SUPPORT)], ids=[_WITHOUT_GSS, _WITH_GSS]
-)
-@pytest.mark.parametrize("network_name", ["rfnet"])
-def test_network_step(
-    measure: Measure, device: torch.device, size: Size, network_name: str, name: str, weights: ObjectiveWeights
-) -> None:
-    edge = _EDGE[size]
-    torch.manual_seed(0)
-    network = build_network(network_name, BRATS_2018.num_categories, crop_size=(edge, edge, edge), width=_WIDTH)
-    network.to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-4, weight_decay=1e-4, amsgrad=True)
-    objective = Objective(BRATS_2018, weights)
-    image = torch.randn(_BATCH, _MODALITIES, edge, edge, edge, device=device)
-    labels = torch.randint(BRATS_2018.num_categories, (_BATCH, edge, edge, edge), device=device)
-    fused_modalities = torch.tensor([[True, False, True, True], [True, True, True, True]], device=device)
-    available = torch.ones_like(fused_modalities)
-
-    def step() -> None:
-        output = network(image, fused_modalities, available)
-        total = objective(output, labels, available, seed=0).total
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        optimiser.step()
-
-    measure(step, group=f"training step, {network_name}, width {_WIDTH or 'published'}, {_BATCH} x {edge}^3", name=name)
+@pytest.mark.parametrize("name", [*VARIANTS, _WITHOUT_GSS, _CHECKPOINTING_IN_BFLOAT16])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_network_step(measure: Measure, device: torch.device, size: Size, network: str, name: str) -> None:
+    variants: dict[str, Variant] = {_WITHOUT_GSS: "lean", _CHECKPOINTING_IN_BFLOAT16: "lean, checkpointing"}
+    edge = 32 if size == "small" else _PUBLISHED_EDGES[network] if _GPU else 48
+    settings = StepSettings(
+        network,
+        variant=variants.get(name) or name,  # type: ignore[arg-type]
+        edge=edge,
+        width=4 if size == "small" else None,
+        batch=2 if _GPU else 1,
+        gss=name != _WITHOUT_GSS,
+        bfloat16=name == _CHECKPOINTING_IN_BFLOAT16,
+    )
+    resident: Figures = {} if _GPU else {"resident_growth_mb": resident_growth(settings) / 1e6}
+    measure(
+        training_step(settings, device),
+        group=f"training step, {network}, width {settings.width or 'published'}, {settings.batch} x {edge}^3, C = 5",
+        name=name,
+        figures=resident,
+    )

@@ -8,13 +8,13 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import torch
 import tyro
 
 DatasetName = Literal["brats2015", "brats2018", "brats2020"]
-NetworkName = Literal["rfnet"]
+NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper"]
 
 
@@ -98,11 +98,14 @@ class NetworkOptions:
 
     Attributes:
         network: its name.
-        width: channels at the finest level; None for the published number.
+        width: channels of one modality at the finest level; None for the published number.
+        activation_checkpointing: compute parts of the network again in the backward pass rather than keep what they
+            computed: less memory, more time.
     """
 
     network: NetworkName = "rfnet"
     width: int | None = None
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,21 +187,48 @@ class Config:
         return _json_value(dataclasses.asdict(self))  # type: ignore[no-any-return]
 
 
-def preset_config(preset: Literal["quick", "paper"]) -> Config:
+def preset_config(preset: Literal["quick", "paper"], network: NetworkName = "rfnet") -> Config:
     """The settings that a preset stands for; the data set is left for the command line to fill in."""
-    if preset == "paper":
-        return Config(data=DataOptions(dataset=tyro.MISSING))
+    return _quick(network) if preset == "quick" else _paper(network)
+
+
+def _paper(network: NetworkName) -> Config:
+    """The networks' published schedules."""
+    crop, training = 80, TrainingOptions()
+    if network == "mmformer":
+        # Published are passes over the training subjects; this many steps are one of BraTS2020's 219.
+        crop = 128
+        training = TrainingOptions(
+            baseline_epochs=1000, epochs=1000, steps_per_epoch=28, batch_size=8, fusion_warmup_epochs=0
+        )
+    elif network == "robustseg":
+        training = TrainingOptions(batch_size=1, learning_rate=1e-4, fusion_warmup_epochs=0)
+    elif network == "uhved":
+        crop = 112
+        training = TrainingOptions(batch_size=1, learning_rate=1e-3, fusion_warmup_epochs=0)
+    return Config(
+        data=DataOptions(dataset=tyro.MISSING, crop_size=(crop,)),
+        network=NetworkOptions(network=network),
+        training=training,
+    )
+
+
+_QUICK_WIDTHS: dict[NetworkName, int] = {"rfnet": 8, "mmformer": 4, "robustseg": 4, "uhved": 4}
+
+
+def _quick(network: NetworkName) -> Config:
+    """A first look in minutes."""
     return Config(
         data=DataOptions(
             dataset=tyro.MISSING,
-            crop_size=(32, 40, 32),
+            crop_size=(32, 48, 32) if network == "mmformer" else (32, 40, 32),
             tumour_share=0.5,
             workers=0,
             max_training_subjects=32,
             max_test_subjects=4,
         ),
         phantom=PhantomOptions(phantom_subjects=32, phantom_size=(48, 56, 48), phantom_test_subjects=4),
-        network=NetworkOptions(width=8),
+        network=NetworkOptions(network=network, width=_QUICK_WIDTHS[network]),
         training=TrainingOptions(
             baseline_epochs=11,
             rounds=1,
@@ -225,14 +255,16 @@ def parse_config(arguments: list[str] | None = None) -> Config:
     selection.add_argument("--preset", nargs="?", default="auto")
     selection.add_argument("--data-root", "--data_root", nargs="?")
     selection.add_argument("--device", nargs="?", default="auto")
+    selection.add_argument("--network", nargs="?", default="rfnet")
     chosen, _ = selection.parse_known_args(arguments)
     preset = chosen.preset
     if preset == "auto":
         has_gpu = torch.cuda.is_available() and chosen.device != "cpu"
         preset = "paper" if chosen.data_root is not None and has_gpu else "quick"
+    network = cast("NetworkName", chosen.network if chosen.network in get_args(NetworkName) else "rfnet")
     config: Config = tyro.cli(
         Annotated[Config, tyro.conf.OmitArgPrefixes],
-        default=preset_config("paper" if preset == "paper" else "quick"),
+        default=preset_config("paper" if preset == "paper" else "quick", network),
         args=arguments,
         prog="python -m gss_train.main",
     )

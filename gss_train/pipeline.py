@@ -66,7 +66,11 @@ def _build(config: Config, dataset: Dataset, device: torch.device) -> tuple[Segm
     options = config.network
     try:
         network = build_network(
-            options.network, dataset.num_categories, crop_size=config.data.crop, width=options.width
+            options.network,
+            dataset.num_categories,
+            crop_size=config.data.crop,
+            width=options.width,
+            activation_checkpointing=options.activation_checkpointing,
         )
     except ValueError as error:
         raise UserError(f"--network, --crop-size, --width: {error}") from error

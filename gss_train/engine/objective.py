@@ -78,26 +78,26 @@ class Objective:
         """Evaluate the objective.
 
         Args:
-            output: of the network, with `separate` and `auxiliary`.
+            output: of the network in training; without `auxiliary` or `separate`, these terms are 0.
             labels: `[B, D, H, W]` category indices, uint8 or int64.
             available: `[B, M]` bool, the scans that exist.
             seed: of the GSS loss's voxel mask.
             return_stats: with the statistics of the vote, where there is one.
 
         Raises:
-            ValueError: `output` lacks the per-modality predictions or the auxiliary ones.
+            ValueError: `output` lacks the per-modality predictions, and the GSS loss needs them.
         """
-        if output.separate is None or output.auxiliary is None:
-            raise ValueError("output: has no separate and auxiliary predictions, need both; pass per_modality=True")
         weights = self.weights
+        if output.separate is None and weights.gss:
+            raise ValueError("output: has no separate predictions, need them for the GSS loss; pass per_modality=True")
         zero = output.regulariser.new_zeros(())
         fused = sum(fused_segmentation_loss(output.fused, labels), zero)
         auxiliary = zero
-        for probabilities in output.auxiliary:
+        for probabilities in output.auxiliary or ():
             auxiliary = auxiliary + sum(
                 fused_segmentation_loss(probabilities, labels, input_kind="probabilities"), zero
             )
-        if weights.gss:
+        if output.separate is not None and weights.gss:
             own = fused_gss_objective(
                 output.separate,
                 labels,
@@ -114,7 +114,8 @@ class Objective:
             separate = (own.cross_entropy + own.dice).sum()
         else:
             separate, gss, statistics = zero, zero, None
-            for logits, exists in zip(output.separate, available.unbind(1), strict=True):
+            own_predictions = () if output.separate is None else zip(output.separate, available.unbind(1), strict=True)
+            for logits, exists in own_predictions:
                 separate = separate + sum(fused_segmentation_loss(logits, labels, available=exists), zero)
             of_modalities = weights.separate * separate
         total = weights.fused * fused + of_modalities + weights.auxiliary * auxiliary + output.regulariser

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from gss_train.models import mmformer, rfnet, robustseg, uhved
 from gss_train.models.checks import check_crop_size
-from gss_train.models.rfnet import COARSEST_STRIDE, DEFAULT_WIDTH, LEAST_AXIS, RFNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,19 +14,47 @@ if TYPE_CHECKING:
     from gss_train.models.interface import SegmentationNetwork
 
 
-def _build_rfnet(
-    num_categories: int, crop_size: tuple[int, int, int], width: int | None, activation_checkpointing: bool
-) -> RFNet:
-    check_crop_size("crop_size", crop_size, stride=COARSEST_STRIDE, least=LEAST_AXIS)
-    return RFNet(
-        num_categories,
-        width=DEFAULT_WIDTH if width is None else width,
-        activation_checkpointing=activation_checkpointing,
-    )
+@dataclass(frozen=True)
+class NetworkKind:
+    """How to build a network.
+
+    Attributes:
+        build: its class.
+        width: channels of one modality at the finest level, as published.
+        stride: that divides every axis of a crop.
+        least: voxels of an axis.
+        sized: whether the class takes the crop size.
+        has_optional_separate_decoder: whether the network's own prediction of every modality was added here, and can be
+            left out.
+    """
+
+    build: Callable[..., SegmentationNetwork]
+    width: int
+    stride: int
+    least: int
+    sized: bool = False
+    has_optional_separate_decoder: bool = False
 
 
-NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int | None, bool], SegmentationNetwork]] = {
-    "rfnet": _build_rfnet
+NETWORKS = {
+    "rfnet": NetworkKind(rfnet.RFNet, rfnet.DEFAULT_WIDTH, rfnet.COARSEST_STRIDE, rfnet.LEAST_AXIS),
+    "mmformer": NetworkKind(
+        mmformer.MMFormer, mmformer.DEFAULT_WIDTH, mmformer.COARSEST_STRIDE, mmformer.LEAST_AXIS, sized=True
+    ),
+    "robustseg": NetworkKind(
+        robustseg.RobustSeg,
+        robustseg.DEFAULT_WIDTH,
+        robustseg.COARSEST_STRIDE,
+        robustseg.LEAST_AXIS,
+        has_optional_separate_decoder=True,
+    ),
+    "uhved": NetworkKind(
+        uhved.UHVED,
+        uhved.DEFAULT_WIDTH,
+        uhved.COARSEST_STRIDE,
+        uhved.LEAST_AXIS,
+        has_optional_separate_decoder=True,
+    ),
 }
 
 
@@ -36,6 +65,7 @@ def build_network(
     crop_size: tuple[int, int, int],
     width: int | None = None,
     activation_checkpointing: bool = False,
+    separate_decoder: bool = True,
 ) -> SegmentationNetwork:
     """Build a network.
 
@@ -43,15 +73,27 @@ def build_network(
         name: one of `NETWORKS`.
         num_categories: number of categories C, background included.
         crop_size: the spatial size in voxels of the crops that it will see.
-        width: channels at the finest level; None: as published.
+        width: channels of one modality at the finest level; None: as published.
         activation_checkpointing: whether to trade time for memory in the backward pass.
+        separate_decoder: whether every modality has a prediction of its own, which GSS needs; RobustSeg and U-HVED were
+            published without, RFNet and mmFormer always have it.
 
     Returns:
         The network in training mode, freshly initialised from PyTorch's default generator.
 
     Raises:
-        ValueError: if there is no such network, or it cannot have this crop size, width or number of categories.
+        ValueError: if there is no such network, or it cannot have this crop size, width or number of categories, or
+            cannot do without its separate decoder.
     """
     if name not in NETWORKS:
         raise ValueError(f"name is {name!r}; the networks are {', '.join(sorted(NETWORKS))}")
-    return NETWORKS[name](num_categories, crop_size, width, activation_checkpointing)
+    kind = NETWORKS[name]
+    check_crop_size("crop_size", crop_size, stride=kind.stride, least=kind.least)
+    options: dict[str, Any] = {"width": kind.width if width is None else width}
+    if kind.sized:
+        options["crop_size"] = crop_size
+    if kind.has_optional_separate_decoder:
+        options["separate_decoder"] = separate_decoder
+    elif not separate_decoder:
+        raise ValueError(f"separate_decoder is False; {name} was published with it and cannot do without")
+    return kind.build(num_categories, activation_checkpointing=activation_checkpointing, **options)

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import machine
 from benchmarks.collect_results import collect
 from benchmarks.results_page import main, write_page
+from benchmarks.results_table import Result, ratios
 from tests.benchmarks.made_up import write_run
 
 
@@ -97,3 +98,11 @@ def test_other_json_files_are_an_error_that_names_them(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.json: lacks benchmarks, card"):
         write_page(tmp_path, tmp_path / "page.md")
+
+
+def test_lean_is_compared_with_plain_of_its_own_group_in_time_and_memory() -> None:
+    plain = Result("step", "plain", {"wall_ms": 30.0, "peak_extra_mb": 200.0})
+    other = Result("other step", "plain", {"wall_ms": 1.0, "peak_extra_mb": 1.0})
+    lean = Result("step", "lean", {"wall_ms": 10.0, "peak_extra_mb": 50.0})
+    assert ratios([plain, other, lean], lean) == {"times_faster_than_plain": 3.0, "percent_of_plain_peak_extra": 25.0}
+    assert ratios([plain, other, lean], plain) == {}

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 import torch
 
-from gss_train.config import parse_config
+from gss_train.config import NetworkName, parse_config
+from gss_train.models.checks import check_crop_size
+from gss_train.models.registry import NETWORKS
 
 
 def test_quick_is_the_automatic_preset_without_data() -> None:
@@ -33,6 +36,27 @@ def test_paper_holds_the_published_hyper_parameters() -> None:
     assert config.data.crop == (80, 80, 80)
     assert config.data.tumour_share == 0
     assert config.network.width is None
+
+
+@pytest.mark.parametrize(
+    ("network", "learning_rate", "batch", "crop", "epochs"),
+    [("mmformer", 2e-4, 8, 128, 1000), ("robustseg", 1e-4, 1, 80, 300), ("uhved", 1e-3, 1, 112, 300)],
+)
+def test_paper_follows_the_network(network: str, learning_rate: float, batch: int, crop: int, epochs: int) -> None:
+    config = parse_config(["--dataset", "brats2020", "--preset", "paper", "--network", network])
+    assert config.network.network == network
+    training = config.training
+    assert (training.learning_rate, training.batch_size, training.epochs) == (learning_rate, batch, epochs)
+    assert training.fusion_warmup_epochs == 0
+    assert config.data.crop == (crop, crop, crop)
+
+
+def test_every_network_can_take_the_crops_of_both_presets() -> None:
+    for network in get_args(NetworkName):
+        for preset in ("quick", "paper"):
+            config = parse_config(["--dataset", "brats2020", "--preset", preset, "--network", network])
+            kind = NETWORKS[network]
+            check_crop_size("crop_size", config.data.crop, stride=kind.stride, least=kind.least)
 
 
 def test_flags_override_the_preset() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,34 @@ def train(cache: Path, output: Path, *arguments: str) -> int:
 
 def metrics(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "gss"),
+    [
+        ("mmformer", "brats2015", "--gss"),
+        ("mmformer", "brats2018", "--no-gss"),
+        ("robustseg", "brats2018", "--gss"),
+        ("robustseg", "brats2015", "--no-gss"),
+        ("uhved", "brats2020", "--gss"),
+        ("uhved", "brats2015", "--no-gss"),
+    ],
+)
+def test_every_network_trains_and_is_scored(network: str, dataset: str, gss: str, cache: Path, tmp_path: Path) -> None:
+    """RFNet, with all data sets, has tests of its own."""
+    output = tmp_path / "run"
+    size = ["--crop-size", "32", "--phantom-size", "32", "32", "32"] if network == "mmformer" else []
+    width = ["--width", "2"] if network == "mmformer" else []
+    arguments = ["--dataset", dataset, "--network", network, gss, *size, *width]
+    assert train(cache, output, *arguments) == 0
+    epochs = [line for line in metrics(output) if line["kind"] == "epoch"]
+    assert len(epochs) == (2 if gss == "--gss" else 1)
+    for line in epochs:
+        assert all(math.isfinite(value) for value in line["terms"].values())
+        assert line["terms"]["separate"] > 0
+    assert (epochs[-1]["terms"]["gss"] != 0) == (gss == "--gss")
+    assert (epochs[0]["terms"]["regulariser"] > 0) == (network in {"robustseg", "uhved"})
+    assert len((output / "subsets.md").read_text().splitlines()) == 18
 
 
 @pytest.mark.parametrize("dataset", ["brats2015", "brats2018", "brats2020"])

@@ -50,10 +50,23 @@ def test_published_baseline_counts_separate_fully_and_has_no_gss() -> None:
     assert terms.gss == 0
 
 
-def test_a_network_without_own_predictions_is_refused() -> None:
+def test_a_network_without_own_predictions_can_be_trained_but_not_with_gss() -> None:
     output, labels = random_output()
+    output, available = output._replace(separate=None), torch.ones(2, 4, dtype=torch.bool)
+    terms = Objective(BRATS_2018, BASELINE)(output, labels, available, 0)
+    assert terms.separate == 0
+    torch.testing.assert_close(terms.total, terms.fused + terms.auxiliary + 0.25)
     with pytest.raises(ValueError, match="separate"):
-        Objective(BRATS_2018, BASELINE)(output._replace(separate=None), labels, torch.ones(2, 4, dtype=torch.bool), 0)
+        Objective(BRATS_2018, GROUP_SELF_SUPPORT)(output, labels, available, 0)
+
+
+def test_a_network_without_deep_supervision_has_no_auxiliary_term() -> None:
+    output, labels = random_output()
+    available = torch.ones(2, 4, dtype=torch.bool)
+    with_it = Objective(BRATS_2018, BASELINE)(output, labels, available, 0)
+    without = Objective(BRATS_2018, BASELINE)(output._replace(auxiliary=None), labels, available, 0)
+    assert without.auxiliary == 0
+    torch.testing.assert_close(without.total, with_it.total - with_it.auxiliary)
 
 
 def test_statistics_of_the_vote_come_with_gss_alone_and_change_nothing() -> None:

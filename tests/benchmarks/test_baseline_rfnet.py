@@ -1,0 +1,189 @@
+"""The plain RFNet has the published weights and outputs, and the lean one computes what it computes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.baselines.rfnet import PlainRFNet, Unit
+from gss_train.models import SegmentationOutput, load_public_checkpoint, normalisation
+from gss_train.models.public_checkpoints import rfnet_public_keys
+from gss_train.models.rfnet import RFNet
+
+DATA = Path(__file__).parents[1] / "data"
+SHAPES = json.loads((DATA / "rfnet_c4_keys.json").read_text(encoding="utf-8"))
+
+
+def pair(
+    num_categories: int, dtype: torch.dtype, *, seed: int, width: int = 8, activation_checkpointing: bool = False
+) -> tuple[PlainRFNet, RFNet]:
+    torch.manual_seed(seed)
+    plain = PlainRFNet(num_categories, width=width)
+    lean = RFNet(num_categories, width=width, activation_checkpointing=activation_checkpointing)
+    report = load_public_checkpoint(lean, plain.state_dict())
+    assert report.unused == report.missing == ()
+    return plain.to(dtype), lean.to(dtype)
+
+
+def scans(seed: int, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    return torch.randn(2, 4, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def masks(fused: str, available: str) -> tuple[Tensor, Tensor]:
+    """Masks `[2, 4]` from one digit per modality, such as "1011 0100"."""
+    first, second = ([[digit == "1" for digit in sample] for sample in text.split()] for text in (fused, available))
+    return torch.tensor(first), torch.tensor(second)
+
+
+def meaningful(output: SegmentationOutput, available: Tensor) -> dict[str, Tensor]:
+    """All outputs but the own predictions from scans that do not exist, which amplify the rounding of a zero."""
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    separate = {
+        f"separate {modality}": logits[exists]
+        for modality, (logits, exists) in enumerate(zip(output.separate, available.unbind(1), strict=True))
+        if exists.any()
+    }
+    auxiliary = {f"auxiliary {level}": maps for level, maps in enumerate(output.auxiliary)}
+    return {"fused": output.fused, **separate, **auxiliary}
+
+
+def largest(tensor: Tensor) -> float:
+    return float(tensor.detach().abs().max())
+
+
+def assert_near(actual: Tensor, expected: Tensor, bound: float, name: str) -> None:
+    assert actual.shape == expected.shape
+    assert largest(actual - expected) <= bound, name
+
+
+def assert_same_outputs(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert_near(actual[name], tensor, tolerance * largest(tensor), name)
+
+
+def assert_same_gradients(lean: RFNet, plain: PlainRFNet, tolerance: float) -> None:
+    for name, keys in rfnet_public_keys(lean).items():
+        module = lean.get_submodule(name.rpartition(".")[0])
+        # A bias in front of a normalisation has gradient 0 by nature, so that its own size says nothing.
+        size = max(largest(gradient(parameter)) for parameter in module.parameters(recurse=False))
+        actual = gradient(lean.get_parameter(name))
+        expected = torch.cat([gradient(plain.get_parameter(key)) for key in keys])
+        assert_near(actual, expected.view_as(actual), tolerance * size, name)
+
+
+def gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def run(network: PlainRFNet | RFNet, x: Tensor, fused_modalities: Tensor, available: Tensor) -> dict[str, Tensor]:
+    """One forward and backward pass of a scalar that depends on every voxel of every meaningful output."""
+    outputs = meaningful(network(x, fused_modalities, available), available)
+    value = x.new_zeros(())
+    for name, tensor in outputs.items():
+        prediction = tensor if name.startswith("auxiliary") else tensor.log_softmax(1)
+        value = value + prediction.square().mean()
+    torch.autograd.backward(value)
+    return outputs
+
+
+def public_weights() -> dict[str, Tensor]:
+    """The state dict with which the golden outputs were made."""
+    weights = {}
+    for index, key in enumerate(sorted(SHAPES)):
+        noise = torch.randn(SHAPES[key], generator=torch.Generator().manual_seed(1000 + index))
+        weights[key] = noise * math.sqrt(2 / noise[0].numel()) if noise.dim() > 1 else 0.05 * noise
+    return weights
+
+
+def test_state_dict_has_the_published_keys_and_shapes() -> None:
+    assert {key: list(value.shape) for key, value in PlainRFNet(4).state_dict().items()} == SHAPES
+
+
+def test_gives_the_published_outputs() -> None:
+    plain = PlainRFNet(4).eval()
+    plain.load_state_dict(public_weights())
+    with np.load(DATA / "rfnet_c4.npz", allow_pickle=False) as archive:
+        golden = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    size = int(golden["size"])
+    x = scans(int(golden["seed"]), (size, size, size), torch.float32)
+    with torch.no_grad():
+        output = plain(x, golden["mask"], per_modality=True)
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    assert_near(output.fused.softmax(1), golden["fuse"], 2e-4, "fused")
+    assert_near(torch.stack(output.separate, 1), golden["sep_logits"], 2e-4, "separate")
+    assert_near(output.auxiliary[0], golden["prm1"], 2e-4, "level 1")
+    assert_near(output.auxiliary[3], golden["prm4"], 2e-4, "level 4")
+
+
+@pytest.mark.parametrize(
+    ("num_categories", "width", "shape", "fused", "available"),
+    [
+        (4, 8, (16, 16, 16), "1111 1111", "1111 1111"),
+        (5, 4, (16, 24, 32), "1011 0100", "1111 1111"),
+        (5, 8, (16, 16, 16), "0011 1000", "1011 1001"),
+        (4, 8, (24, 16, 16), "0001 0110", "0001 1110"),
+        (5, 16, (16, 16, 16), "1101 0010", "1111 0111"),
+    ],
+)
+def test_lean_network_equals_it_in_float64(
+    num_categories: int, width: int, shape: tuple[int, int, int], fused: str, available: str
+) -> None:
+    plain, lean = pair(num_categories, torch.float64, seed=width, width=width)
+    x = scans(width, shape, torch.float64)
+    expected = run(plain, x, *masks(fused, available))
+    assert_same_outputs(run(lean, x, *masks(fused, available)), expected, tolerance=1e-11)
+    assert_same_gradients(lean, plain, tolerance=1e-9)
+
+
+def test_lean_network_equals_it_with_activation_checkpointing() -> None:
+    plain, lean = pair(5, torch.float64, seed=0, width=4, activation_checkpointing=True)
+    x = scans(1, (16, 16, 16), torch.float64)
+    expected = run(plain, x, *masks("1001 0111", "1011 1111"))
+    assert_same_outputs(run(lean, x, *masks("1001 0111", "1011 1111")), expected, tolerance=1e-11)
+    assert_same_gradients(lean, plain, tolerance=1e-9)
+
+
+@pytest.mark.parametrize(("num_categories", "shape"), [(4, (16, 16, 16)), (5, (24, 16, 16))])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lean_outputs_equal_it_in_float32(num_categories: int, shape: tuple[int, int, int], seed: int) -> None:
+    plain, lean = pair(num_categories, torch.float32, seed=seed)
+    fused_modalities, available = masks("1011 0110", "1011 1111")
+    x = scans(seed, shape, torch.float32)
+    with torch.no_grad():
+        expected = meaningful(plain(x, fused_modalities, available), available)
+        actual = meaningful(lean(x, fused_modalities, available), available)
+    assert_same_outputs(actual, expected, tolerance=5e-5)
+
+
+@pytest.mark.parametrize(("num_categories", "shape"), [(4, (16, 16, 16)), (5, (16, 24, 16))])
+def test_lean_gradients_equal_it_in_float32_but_for_the_rectifiers(
+    num_categories: int, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding moves voxels to the other side of a rectifier's kink, where the gradient jumps; slope 1 has no kink."""
+    plain, lean = pair(num_categories, torch.float32, seed=2)
+    monkeypatch.setattr(normalisation, "NEGATIVE_SLOPE", 1.0)
+    for module in plain.modules():
+        if isinstance(module, Unit):
+            module.activation.negative_slope = 1.0
+    x = scans(3, shape, torch.float32)
+    for network in (plain, lean):
+        run(network, x, *masks("1101 0111", "1111 1111"))
+    assert_same_gradients(lean, plain, tolerance=2e-5)
+
+
+def test_follows_the_training_mode_unless_asked() -> None:
+    plain = PlainRFNet(4, width=4)
+    x, (fused_modalities, _) = scans(0, (16, 16, 16), torch.float32), masks("1011 0110", "1111 1111")
+    assert plain(x, fused_modalities, per_modality=False).separate is None
+    assert plain.eval()(x, fused_modalities).auxiliary is None
+    assert plain(x, fused_modalities, per_modality=True).separate is not None

@@ -1,0 +1,350 @@
+"""mmFormer's behaviour: what it returns, what may influence what, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gss_train.models import SegmentationOutput
+from gss_train.models.mmformer import MMFormer
+from gss_train.models.mmformer_checkpoint import mmformer_public_keys
+from gss_train.models.transformers import InterModalTransformer, TransformerLayer
+
+SMALL = (32, 32, 32)
+SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
+AVAILABLE = torch.tensor([[True, False, True, True], [True, True, False, True]])
+PUBLIC_SHAPES = json.loads((Path(__file__).parents[2] / "data" / "mmformer_c4_keys.json").read_text(encoding="utf-8"))
+
+
+def small_network(
+    seed: int = 0,
+    *,
+    num_categories: int = 4,
+    crop_size: tuple[int, int, int] = SMALL,
+    dropout: float = 0.1,
+    activation_checkpointing: bool = False,
+) -> MMFormer:
+    torch.manual_seed(seed)
+    return MMFormer(
+        num_categories,
+        crop_size=crop_size,
+        width=1,
+        dropout=dropout,
+        activation_checkpointing=activation_checkpointing,
+    )
+
+
+def scans(seed: int = 1, shape: tuple[int, int, int] = SMALL) -> Tensor:
+    return torch.randn(2, 4, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def tensors(output: SegmentationOutput) -> list[Tensor]:
+    return [output.fused, *(output.separate or ()), *(output.auxiliary or ()), output.regulariser]
+
+
+def total(output: SegmentationOutput, available: Tensor | None = None) -> Tensor:
+    """A scalar that depends on every voxel of every output, but for the own predictions of what is unavailable."""
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    separate = torch.stack(output.separate, dim=1).log_softmax(2).square().mean(dim=(2, 3, 4, 5))
+    kept = separate if available is None else separate[available]
+    auxiliary = sum(maps.square().mean() for maps in output.auxiliary)
+    return output.fused.log_softmax(1).square().mean() + kept.mean() + auxiliary + output.regulariser
+
+
+def step(network: MMFormer, x: Tensor, available: Tensor | None = None) -> list[Tensor]:
+    """All outputs, then the gradients of all parameters."""
+    output = network(x, SUBSETS if available is None else SUBSETS & available, available)
+    torch.autograd.backward(total(output, available))
+    gradients = [parameter.grad for parameter in network.parameters()]
+    assert all(gradient is not None for gradient in gradients)
+    return [tensor.detach() for tensor in tensors(output)] + gradients
+
+
+@pytest.mark.parametrize(("num_categories", "crop"), [(4, 32), (4, 48), (4, 128), (5, 128)])
+def test_has_the_published_parameters_that_are_used(num_categories: int, crop: int) -> None:
+    with torch.device("meta"):
+        network = MMFormer(num_categories, crop_size=(crop, crop, crop))
+    published = {32: 35_622_224, 48: 35_661_136, 128: 36_654_416}[crop]
+    never_used = 4 * (512 * 128 + 128)
+    # Each category takes a row of every 1x1x1 convolution that classifies: 8 channels twice, 16, 32, 64 and 128 once.
+    per_category = 2 * (8 + 1) + (16 + 1) + (32 + 1) + (64 + 1) + (128 + 1)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == published - never_used + (num_categories - 4) * per_category
+
+
+def test_public_keys_cover_every_parameter_and_all_but_the_unused_convolutions() -> None:
+    with torch.device("meta"):
+        network = MMFormer(4, crop_size=SMALL)
+    keys = mmformer_public_keys(network)
+    assert keys.keys() == dict(network.named_parameters()).keys()
+    named = [key for sources in keys.values() for key in sources]
+    assert len(set(named)) == len(named)
+    unused = {
+        f"{modality}_decode_conv.{kind}"
+        for modality, kind in product(("flair", "t1ce", "t1", "t2"), ("weight", "bias"))
+    }
+    assert PUBLIC_SHAPES.keys() - set(named) == unused
+    for name, sources in keys.items():
+        count = sum(torch.Size(PUBLIC_SHAPES[source]).numel() for source in sources)
+        assert count == network.get_parameter(name).numel(), name
+
+
+@pytest.mark.parametrize("shape", [SMALL, (32, 64, 48)])
+def test_five_categories_and_unequal_axes(shape: tuple[int, int, int]) -> None:
+    with torch.no_grad():
+        output = small_network(num_categories=5, crop_size=shape)(scans(shape=shape), SUBSETS)
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    assert len(output.separate) == len(output.auxiliary) == 4
+    assert {tuple(tensor.shape) for tensor in tensors(output)[:-1]} == {(2, 5, *shape)}
+    for maps in output.auxiliary:
+        torch.testing.assert_close(maps.sum(1), torch.ones(2, *shape))
+    assert output.regulariser.shape == ()
+    assert output.regulariser == 0
+    assert all(tensor.isfinite().all() for tensor in tensors(output))
+
+
+def test_single_sample_gives_what_it_gives_in_a_batch() -> None:
+    network = small_network().eval().double()
+    together = network(scans().double(), SUBSETS, per_modality=True)
+    alone = network(scans()[1:].double(), SUBSETS[1:], per_modality=True)
+    for whole, part in zip(tensors(together)[:-1], tensors(alone)[:-1], strict=True):
+        torch.testing.assert_close(whole[1:], part, atol=1e-9, rtol=0)
+
+
+def test_per_modality_outputs_follow_the_training_mode_unless_asked() -> None:
+    network = small_network()
+    assert network(scans(), SUBSETS).separate is not None
+    silent = network(scans(), SUBSETS, per_modality=False)
+    assert silent.separate is None
+    assert silent.auxiliary is None
+    network.eval()
+    plain = network(scans(), SUBSETS)
+    assert plain.separate is None
+    asked = network(scans(), SUBSETS, per_modality=True)
+    assert asked.separate is not None
+    torch.testing.assert_close(asked.fused, plain.fused, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("content", ["noise", "nan"])
+def test_content_of_an_unavailable_modality_is_never_seen(content: str) -> None:
+    clean = scans()
+    dirty = clean.clone()
+    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
+    dirty[~AVAILABLE] = filler[~AVAILABLE]
+    expected, actual = (step(small_network(), x, AVAILABLE) for x in (clean, dirty))
+    for before, after in zip(expected, actual, strict=True):
+        torch.testing.assert_close(after, before, atol=0, rtol=0)
+        assert after.isfinite().all()
+
+
+def test_modality_outside_the_subset_changes_no_fused_prediction_but_its_own() -> None:
+    network = small_network().eval()
+    x = scans()
+    changed = x.clone()
+    changed[~SUBSETS] = 3 * torch.randn_like(changed)[~SUBSETS]
+    with torch.no_grad():
+        before, after = (network(content, SUBSETS, per_modality=True) for content in (x, changed))
+    torch.testing.assert_close(after.fused, before.fused)
+    for maps_before, maps_after in zip(before.auxiliary, after.auxiliary, strict=True):
+        torch.testing.assert_close(maps_after, maps_before)
+    for sample, modality in product(range(2), range(4)):
+        same = torch.allclose(after.separate[modality][sample], before.separate[modality][sample], atol=1e-5)
+        assert same == bool(SUBSETS[sample, modality])
+
+
+def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset() -> None:
+    x = scans().requires_grad_()
+    small_network()(x, SUBSETS).fused.square().mean().backward()
+    assert x.grad is not None
+    assert (x.grad[~SUBSETS] == 0).all()
+    assert (x.grad[SUBSETS].flatten(1).abs().amax(1) > 0).all()
+
+
+def test_tokens_of_fused_modalities_reach_the_fused_prediction_through_the_transformers_alone() -> None:
+    network = small_network().eval()
+    with torch.no_grad():
+        *levels, tokens = network.encode(scans())
+        before = network.fuse((*levels, tokens), SUBSETS)
+        for modality in range(4):
+            changed = tokens.clone()
+            changed[:, modality] += 1.0
+            after = network.fuse((*levels, changed), SUBSETS)
+            differs = (after != before).flatten(1).any(1)
+            assert differs.tolist() == SUBSETS[:, modality].tolist()
+
+
+def test_encoding_once_and_fusing_subsets_equals_the_whole_network() -> None:
+    network = small_network().eval()
+    with torch.no_grad():
+        features = network.encode(scans())
+        for subsets in (SUBSETS, ~SUBSETS):
+            expected = network(scans(), subsets, per_modality=True)
+            torch.testing.assert_close(network.fuse(features, subsets), expected.fused, atol=0, rtol=0)
+        for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
+            torch.testing.assert_close(own, whole, atol=0, rtol=0)
+
+
+def test_activation_checkpointing_changes_no_output_and_no_gradient_with_dropout() -> None:
+    kept, recomputed = (step(small_network(activation_checkpointing=lean), scans()) for lean in (False, True))
+    for expected, actual in zip(kept, recomputed, strict=True):
+        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+
+
+def test_is_bit_identical_under_a_seed() -> None:
+    first, second, other = (step(small_network(seed), scans()) for seed in (3, 3, 4))
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = small_network()
+    step(network, scans())
+    # A bias in front of a normalisation has gradient 0 by nature; a weight has not.
+    idle = [name for name, parameter in network.named_parameters() if parameter.dim() > 1 and not parameter.grad.any()]
+    assert idle == []
+
+
+def test_state_dict_round_trip() -> None:
+    network = small_network(seed=0).eval()
+    other = small_network(seed=1).eval()
+    with torch.no_grad():
+        expected = network(scans(), SUBSETS).fused
+        assert not torch.allclose(other(scans(), SUBSETS).fused, expected, atol=1e-3)
+        other.load_state_dict(copy.deepcopy(network.state_dict()))
+        torch.testing.assert_close(other(scans(), SUBSETS).fused, expected, atol=0, rtol=0)
+
+
+def test_learns_one_batch_by_heart() -> None:
+    torch.manual_seed(0)
+    network = MMFormer(3, crop_size=SMALL, width=2, dropout=0.0)
+    labels = torch.zeros(1, *SMALL, dtype=torch.long)
+    labels[:, :16] = 1
+    labels[..., 20:] = 2
+    x = labels[:, None] - 1.0 + 0.1 * torch.randn(1, 4, *SMALL)
+    optimiser = torch.optim.Adam(network.parameters(), lr=8e-2)
+    everything = torch.ones(1, 4, dtype=torch.bool)
+    for _ in range(21):
+        output = network(x, everything)
+        losses = torch.stack([functional.cross_entropy(logits, labels) for logits in (output.fused, *output.separate)])
+        optimiser.zero_grad()
+        losses.sum().backward()
+        optimiser.step()
+    assert losses.max() < 0.25
+
+
+# The first is of `_interpolation_matrix`, which gives equal matrices for equal arguments; the second is PyTorch's own.
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiled_network_computes_the_same() -> None:
+    network = small_network(dropout=0.0)
+    fused = network(scans(), SUBSETS, per_modality=False).fused
+    fused.square().mean().backward()
+    expected = {name: parameter.grad for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    compiled = torch.compile(network, backend="aot_eager")(scans(), SUBSETS, per_modality=False).fused
+    compiled.square().mean().backward()
+    torch.testing.assert_close(compiled, fused, atol=1e-4, rtol=1e-4)
+    for name in ("encoder.0.enter.weight", "fusion_decoder.levels.0.merge.weight", "positions"):
+        actual, wanted = network.get_parameter(name).grad, expected[name]
+        assert (actual - wanted).abs().max() < 1e-3 * wanted.abs().max(), name
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    network = small_network(dropout=0.0)
+    exact = network(scans(), SUBSETS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network(scans(), SUBSETS)
+        loss = total(output)
+    loss.backward()
+    for maps in output.auxiliary:
+        assert maps.dtype == torch.float32
+    for rough, fine in zip(tensors(output)[:-1], tensors(exact)[:-1], strict=True):
+        difference = rough.float() - fine
+        assert difference.square().mean() < 0.02 * fine.square().mean()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+def test_dropout_is_for_training_alone() -> None:
+    network = small_network(dropout=0.5)
+    with torch.no_grad():
+        first, second = (network(scans(), SUBSETS, per_modality=False).fused for _ in range(2))
+        assert not torch.equal(first, second)
+        network.eval()
+        first, second = (network(scans(), SUBSETS).fused for _ in range(2))
+    torch.testing.assert_close(second, first, atol=0, rtol=0)
+
+
+def test_dropout_keeps_the_layers_mean() -> None:
+    torch.manual_seed(0)
+    layer = TransformerLayer(16, dropout=0.1)
+    tokens, positions = torch.randn(1, 6, 16), torch.randn(6, 16)
+    with torch.no_grad():
+        drawn = layer(tokens.expand(4000, -1, -1), positions)
+        # What attention adds is all of the result once the feed-forward network adds nothing.
+        layer.reduce.weight.zero_()
+        layer.reduce.bias.zero_()
+        attended = layer(tokens.expand(4000, -1, -1), positions) - tokens - positions
+        expected = layer.eval()(tokens, positions) - tokens - positions
+    assert drawn.std(0).min() > 0
+    torch.testing.assert_close(attended.mean(0), expected[0], atol=0.02, rtol=0)
+    # Two dropouts of 0.1 in a row, as published.
+    torch.testing.assert_close((attended.abs() < 1e-6).float().mean(), torch.tensor(0.19), atol=0.005, rtol=0)
+
+
+def test_attention_between_modalities_sees_the_places_of_those_left_out_and_no_more() -> None:
+    torch.manual_seed(0)
+    transformer = InterModalTransformer(3, 16, dropout=0.0)
+    tokens, positions = torch.randn(2, 4, 5, 16), torch.randn(4, 5, 16)
+    with torch.no_grad():
+        attended = transformer(tokens, SUBSETS, positions)
+        other = transformer(torch.where(SUBSETS[:, :, None, None], tokens, torch.nan), SUBSETS, positions)
+        moved = positions.clone()
+        moved[1] += 1.0
+        elsewhere = transformer(tokens, SUBSETS, moved)
+    assert attended.shape == (2, 12, 5)
+    torch.testing.assert_close(other, attended, atol=0, rtol=0)
+    assert not torch.allclose(elsewhere[0], attended[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"num_categories": 1}, "num_categories"),
+        ({"crop_size": (32, 40, 32)}, "crop_size"),
+        ({"crop_size": (32, 16, 32)}, "crop_size"),
+        ({"crop_size": (32, 32)}, "crop_size"),
+        ({"width": 0}, "width"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
+    ],
+)
+def test_bad_build_arguments_are_named(arguments: dict[str, object], named: str) -> None:
+    good: dict[str, object] = {"num_categories": 4, "crop_size": SMALL}
+    with pytest.raises(ValueError, match=named):
+        MMFormer(**(good | arguments))  # type: ignore[arg-type]
+
+
+def test_bad_inputs_are_named() -> None:
+    network = small_network().eval()
+    x = scans()
+    with pytest.raises(ValueError, match=r"^x has shape"):
+        network(x[:, :3], SUBSETS)
+    with pytest.raises(ValueError, match=r"^x has spatial size"):
+        network(x[..., :24], SUBSETS)
+    with pytest.raises(ValueError, match=r"built for crop_size \(32, 32, 32\)"):
+        network(scans(shape=(32, 32, 48)), SUBSETS)
+    with pytest.raises(ValueError, match="fused_modalities"):
+        network(x, SUBSETS.float())
+    with pytest.raises(ValueError, match="fused_modalities"):
+        network(x, SUBSETS[:1])
+    with pytest.raises(ValueError, match="available"):
+        network(x, SUBSETS, torch.ones(2, 3, dtype=torch.bool))
