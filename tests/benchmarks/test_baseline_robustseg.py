@@ -1,8 +1,7 @@
 """The plain formulation of RobustSeg computes what the lean one does.
 
-Gradients are compared in float64: in float32 the pooling's and the rectifiers' choices flip with the rounding of either
-formulation, and one choice moves the gradients of so small a network by a percent. The parts that round are compared
-in float32 one by one, in the tests of `gss_train.models`.
+Gradients are compared in float64: in float32 the rectifiers' and absolute errors' choices flip with the rounding of
+either formulation, and one choice moves the gradients of so small a network by more than rounding does.
 """
 
 from __future__ import annotations
@@ -34,7 +33,9 @@ CASES = {
 }
 
 
-def build(case: Case, dtype: torch.dtype, *, activation_checkpointing: bool) -> tuple[RobustSeg, PlainRobustSeg]:
+def build(
+    case: Case, dtype: torch.dtype, *, activation_checkpointing: bool = False
+) -> tuple[RobustSeg, PlainRobustSeg]:
     torch.manual_seed(0)
     plain = PlainRobustSeg(case.num_categories, width=case.width)
     with torch.no_grad():
@@ -54,8 +55,8 @@ def run(network: RobustSeg | PlainRobustSeg, case: Case, dtype: torch.dtype) -> 
     return output
 
 
-def assert_near(actual: Tensor, expected: Tensor, tolerance: float, name: str) -> None:
-    atol = tolerance * float(expected.detach().abs().max())
+def assert_near(actual: Tensor, expected: Tensor, tolerance: float, name: str, *, least: float = 0.0) -> None:
+    atol = max(tolerance * float(expected.detach().abs().max()), least)
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol, msg=lambda text: f"{name}: {text}")
 
 
@@ -67,11 +68,11 @@ def logits_of_available(output: SegmentationOutput, case: Case) -> list[Tensor]:
     return [output.fused, own[available.bool()]]
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_outputs_in_float32(case: Case, activation_checkpointing: bool) -> None:
-    lean, plain = build(case, torch.float32, activation_checkpointing=activation_checkpointing)
-    outputs = [run(network, case, torch.float32) for network in (lean, plain)]
+def test_outputs_in_float32(case: Case) -> None:
+    lean, plain = build(case, torch.float32)
+    with torch.no_grad():
+        outputs = [run(network, case, torch.float32) for network in (lean, plain)]
     assert_near(outputs[0].regulariser, outputs[1].regulariser, 1e-5, "regulariser")
     logits = [logits_of_available(output, case) for output in outputs]
     for name, actual, expected in zip(("fused", "separate"), *logits, strict=True):
@@ -88,12 +89,14 @@ def test_gradients(case: Case, activation_checkpointing: bool) -> None:
         value = sum((tensor.log_softmax(1).square().mean() for tensor in logits), output.regulariser)
         value.backward()
     expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, parameter in lean.named_parameters():
         joined = torch.cat([expected[key] for key in plain_keys(name)]).view_as(parameter)
-        assert_near(parameter.grad, joined, 1e-8, name)
+        # The gradient of a bias in front of a normalisation is rounding alone.
+        assert_near(parameter.grad, joined, 1e-8, name, least=1e-12 * largest)
 
 
 def test_every_plain_parameter_has_a_lean_one() -> None:
-    lean, plain = build(CASES["everything"], torch.float32, activation_checkpointing=False)
+    lean, plain = build(CASES["everything"], torch.float32)
     keys = [key for name, _ in lean.named_parameters() for key in plain_keys(name)]
     assert sorted(keys) == sorted(plain.state_dict())

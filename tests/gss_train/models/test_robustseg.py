@@ -92,8 +92,7 @@ def test_same_seed_gives_the_same_bits() -> None:
     assert all(torch.equal(first, second) for first, second in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
-@pytest.mark.parametrize("content", ["noise", "nan"])
+@pytest.mark.parametrize(("content", "activation_checkpointing"), [("noise", False), ("nan", False), ("nan", True)])
 def test_content_of_an_unavailable_modality_is_never_seen(content: str, activation_checkpointing: bool) -> None:
     clean = scans()
     dirty = clean.clone()
@@ -157,7 +156,7 @@ def test_activation_checkpointing_changes_nothing() -> None:
         total(output).backward()
         results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
     for plain, lean in zip(*results, strict=True):
-        torch.testing.assert_close(lean, plain, atol=1e-6 * float(plain.detach().abs().max()), rtol=0)
+        torch.testing.assert_close(lean, plain, atol=1e-8 * float(plain.detach().abs().max()) + 1e-12, rtol=0)
 
 
 def test_state_dict_round_trip() -> None:
@@ -188,7 +187,7 @@ def test_bfloat16_autocast_stays_near_float32(activation_checkpointing: bool) ->
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"num_categories": 1}, "num_categories"), ({"width": 0}, "width"), ({"width": 3}, "width")],
+    [({"num_categories": 1}, "num_categories"), ({"width": 0}, "width"), ({"width": -2}, "width")],
 )
 def test_bad_build_arguments_are_named(arguments: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named}"):
@@ -222,7 +221,8 @@ def test_has_as_many_parameters_as_published(num_categories: int, separate_decod
     Its layer normalisation has a scale and shift per channel, its instance normalisation too, and the last convolution
     of the image decoders is one variable.
     """
-    network = RobustSeg(num_categories, separate_decoder=separate_decoder)
+    with torch.device("meta"):
+        network = RobustSeg(num_categories, separate_decoder=separate_decoder)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
@@ -300,27 +300,27 @@ def test_every_parameter_gets_a_gradient(activation_checkpointing: bool) -> None
 
 def test_loss_falls_on_one_batch_to_near_zero() -> None:
     network = small_network(width=4)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
-    x = torch.nn.functional.interpolate(scans(shape=(4, 4, 4)), scale_factor=4)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-2)
+    x = torch.nn.functional.interpolate(scans(shape=(2, 2, 2))[:1], scale_factor=8)
     labels = (x[:, 0] > 0).long() + (x[:, 0] > 1).long()
-    everything = torch.ones_like(SUBSETS)
-    for _ in range(30):
-        output = network(x, everything)
-        supervised = torch.nn.functional.cross_entropy(output.fused, labels)
-        supervised = supervised + torch.nn.functional.cross_entropy(output.separate[0], labels)
+    everything = torch.ones_like(SUBSETS[:1])
+    for _ in range(35):
+        features = network.encode(x)
+        predictions = network.fuse(features, everything), network.decode_separately(features)[0]
+        loss = sum(torch.nn.functional.cross_entropy(logits, labels) for logits in predictions)
         optimiser.zero_grad()
-        (supervised + output.regulariser).backward()
+        loss.backward()
         optimiser.step()
-    assert supervised < 0.1
+    assert loss < 0.1
 
 
 def test_regulariser_falls_on_one_batch() -> None:
     network = small_network()
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    x = torch.nn.functional.interpolate(scans(shape=(4, 4, 4)), scale_factor=4)
+    x = torch.nn.functional.interpolate(scans(shape=(4, 4, 4))[:1], scale_factor=4)
     values = []
-    for _ in range(15):
-        regulariser = network(x, torch.ones_like(SUBSETS)).regulariser
+    for _ in range(10):
+        regulariser = network(x, torch.ones_like(SUBSETS[:1])).regulariser
         optimiser.zero_grad()
         regulariser.backward()
         optimiser.step()
@@ -328,16 +328,28 @@ def test_regulariser_falls_on_one_batch() -> None:
     assert values[-1] < 0.5 * values[0]
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_compiled_network_gives_the_same(activation_checkpointing: bool) -> None:
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+@pytest.mark.parametrize("part", ["fused prediction", "regulariser of one modality"])
+def test_compiled_network_gives_the_same(part: str) -> None:
     torch.compiler.reset()
-    network = small_network(activation_checkpointing=activation_checkpointing).double().eval()
-    x = scans().double()
+    network = small_network().double()
+    x = scans()[:1].double()
+
+    def predict(scans: Tensor) -> Tensor:
+        return network(scans, SUBSETS[:1], AVAILABLE[:1] | SUBSETS[:1], per_modality=False).fused
+
+    def reconstruct(scans: Tensor) -> Tensor:
+        style = network.style_mappings[0](network.style_encoders[0](scans[:, :1]))
+        content = network.encode(scans)[3][:, :16]
+        return network.image_decoders[0](content, *style, network.image_head.weight, network.image_head.bias)
+
+    function = predict if part == "fused prediction" else reconstruct
     results = []
-    for call in (network, torch.compile(network, backend="aot_eager")):
+    for call in (function, torch.compile(function, backend="aot_eager")):
         network.zero_grad()
-        output = call(x, SUBSETS, AVAILABLE | SUBSETS, per_modality=True)
-        total(output).backward()
-        results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
+        result = call(x)
+        result.square().mean().backward()
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        results.append([result, *gradients])
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, eager, atol=1e-6 * float(eager.detach().abs().max()) + 1e-12, rtol=0)
