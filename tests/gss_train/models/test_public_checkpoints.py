@@ -104,3 +104,16 @@ def test_other_values_and_networks_are_refused(weights: dict[str, Tensor]) -> No
         load_public_checkpoint(network(), weights | {"decoder_sep.seg_layer.bias": [0.0]})
     with pytest.raises(ValueError, match="Linear"):
         load_public_checkpoint(nn.Linear(1, 1), weights)
+
+
+def test_mmformers_public_weights_load_but_for_convolutions_that_no_prediction_depends_on() -> None:
+    shapes = json.loads((DATA / "mmformer_c4_keys.json").read_text())
+    state = {f"module.{key}": torch.full(shape, float(index)) for index, (key, shape) in enumerate(shapes.items())}
+    mmformer = build_network("mmformer", 4, crop_size=(32, 32, 32))
+    report = load_public_checkpoint(mmformer, {"epoch": 1, "state_dict": state, "optim_dict": {}})
+    assert report.missing == ()
+    assert report.unused == tuple(sorted(key for key in shapes if "_decode_conv." in key))
+    assert len(report.unused) == 8
+    values = {float(index) for index, key in enumerate(shapes) if key in report.used}
+    loaded = {value for parameter in mmformer.parameters() for value in parameter.detach().unique().tolist()}
+    assert loaded == values
