@@ -1,0 +1,21 @@
+"""Training steps as they are benchmarked."""
+
+from __future__ import annotations
+
+from benchmarks.network_steps import StepSettings, build, resident_growth
+from gss_train.models.registry import NETWORKS
+
+
+def test_plain_and_lean_differ_in_their_making_alone() -> None:
+    """But for what the lean one leaves out: mmFormer's eight tensors that no prediction depends on."""
+    for network in NETWORKS:
+        plain, lean = (
+            sum(parameter.numel() for parameter in build(StepSettings(network, variant, 32, width=4)).parameters())
+            for variant in ("plain", "lean")
+        )
+        assert 0 <= plain - lean <= (200_000 if network == "mmformer" else 0)
+
+
+def test_a_fresh_process_grows_by_what_a_step_keeps() -> None:
+    small, large = (resident_growth(StepSettings("rfnet", "plain", edge, width=4)) for edge in (16, 48))
+    assert large > small + 100e6
