@@ -16,6 +16,8 @@ def test_plain_and_lean_differ_in_their_making_alone() -> None:
         assert 0 <= plain - lean <= (200_000 if network == "mmformer" else 0)
 
 
-def test_a_fresh_process_grows_by_what_a_step_keeps() -> None:
+def test_a_fresh_process_grows_by_what_a_step_keeps_however_large_the_one_that_starts_it() -> None:
+    ballast = bytearray(b"1") * 1_500_000_000
     small, large = (resident_growth(StepSettings("rfnet", "plain", edge, width=4)) for edge in (16, 48))
     assert large > small + 100e6
+    assert len(ballast) == 1_500_000_000
