@@ -48,6 +48,7 @@ def add_distillation(
     C: tl.constexpr,
     LOG2_CLAMP: tl.constexpr,
     KL: tl.constexpr,
+    SUPERVISED: tl.constexpr,
     VOXELS: tl.constexpr,
     PTX: tl.constexpr,
 ):
@@ -64,7 +65,8 @@ def add_distillation(
         counted = tl.where(keep[m] & (any_log != any_log), any_log, keep[m].to(tl.float32))
         new_kept = new_kept + (kept_sums[m] + own_sum(counted, VOXELS),)
         for c in tl.static_range(C):
-            kept_target = keep[m].to(tl.float32) * target[c]
+            # The same number twice: where supervision fills the registers, the product takes fewer, else the selection.
+            kept_target = keep[m].to(tl.float32) * target[c] if SUPERVISED else tl.where(keep[m], target[c], 0.0)
             divergence = kept_target * (target_log[c] - at_least(student_log[m][c], LOG2_CLAMP))
             new_target = new_target + (target_sums[m * C + c] + own_sum(kept_target, VOXELS),)
             new_divergence = new_divergence + (divergence_sums[m * C + c] + own_sum(divergence, VOXELS),)
@@ -224,7 +226,19 @@ def forward_kernel(
             PTX,
         )
         kept_sums, target_sums, divergence_sums = add_distillation(
-            kept_sums, target_sums, divergence_sums, target, student_log, keep, M, C, LOG2_CLAMP, KL, VOXELS, PTX
+            kept_sums,
+            target_sums,
+            divergence_sums,
+            target,
+            student_log,
+            keep,
+            M,
+            C,
+            LOG2_CLAMP,
+            KL,
+            SUPERVISED,
+            VOXELS,
+            PTX,
         )
         if STATISTICS:
             route_sums, agreement_sums = add_statistics(
