@@ -80,8 +80,11 @@ def test_every_logit_is_loaded_once_and_in_pairs(name: str, dtype: str, target: 
         # A program's partial sums, after the loop.
         assert needed.stores in ({}, {32: 4 + 2 * 4 * 4})
     elif target.startswith("gfx"):
-        # Besides the category weights, four in a load, and the gradient's own factor for each modality.
-        assert needed.loads == collections.Counter({pair: 4 * 4}) + collections.Counter({128: 4, 32: 4})
+        # Besides the category weights, four in a load, and the gradient's own factor for each modality, of which
+        # a compiler may merge one with another's.
+        besides = collections.Counter(needed.loads)
+        besides.subtract({pair: 4 * 4})
+        assert +besides in ({128: 4, 32: 4}, {128: 3, 32: 3})
         assert needed.stores == {pair: 4 * 4}
     else:
         # And per block, not per voxel: the category weights and the gradient's own factor for each modality, the seed.
