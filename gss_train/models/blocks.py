@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gss_train.models.normalisation import normalise_activate
-from gss_train.models.padding import reflect_and_concatenate
 from gss_train.models.pointwise import PointwiseConvolution
-from gss_train.models.slabs import convolve_slabs
+from gss_train.models.reflected_convolution import ReflectedConvolution
 
 
 class ConvolutionUnit(nn.Module):
@@ -24,7 +21,7 @@ class ConvolutionUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.convolution = nn.Conv3d(in_channels, out_channels, 3, stride=stride, groups=groups)
+        self.convolution = ReflectedConvolution(in_channels, out_channels, stride=stride, groups=groups)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Convolve tensors `[B, channels, D, H, W]`, concatenated along the channels.
@@ -32,21 +29,7 @@ class ConvolutionUnit(nn.Module):
         Returns:
             `[B, out_channels, D / stride, H / stride, W / stride]`.
         """
-        on_cpu = tensors[0].device.type == "cpu"
-        return normalise_activate(self._convolve_on_cpu(tensors) if on_cpu else self._convolve(tensors))
-
-    def _convolve(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
-        result: Tensor = self.convolution(functional.pad(joined, (1,) * 6, mode="reflect"))
-        return result
-
-    def _convolve_on_cpu(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        if self.convolution.groups > 1 or self.convolution.stride != (1, 1, 1):
-            return self._convolve(tensors)
-        # oneDNN is faster in channels-last, above all with few channels; with groups it is slower.
-        padded = reflect_and_concatenate(*tensors, memory_format=torch.channels_last_3d)
-        result: Tensor = convolve_slabs(self.convolution, padded) if len(padded) == 1 else self.convolution(padded)
-        return result
+        return normalise_activate(self.convolution(*tensors))
 
 
 class PointwiseUnit(nn.Module):
