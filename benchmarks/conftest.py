@@ -18,6 +18,7 @@ from benchmarks.timing import Call, copy_bytes_per_second, synchronised, wall_se
 _RESULTS = pytest.StashKey[list[Result]]()
 _LOAD = pytest.StashKey[float]()
 _START = pytest.StashKey[float]()
+_LEAST_ROUNDS = {"small": 1, "full": 2}
 _MOST_ROUNDS = 30
 _GPU = torch.cuda.is_available()
 _SECONDS_OF_ROUNDS = {"small": 0.2, "full": 0.5 if _GPU else 2.5}
@@ -29,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("small", "full"),
         default="full",
         help="small: a quick check that every benchmark runs (its ratios mean little); full: sizes worth reporting",
+    )
+    parser.addoption(
+        "--benchmark-crop",
+        type=int,
+        metavar="VOXELS",
+        help="edge of the crops of the networks' benchmarks (default: as published on a GPU, 48 on the CPU)",
     )
     parser.addoption(
         "--benchmark-time-limit",
@@ -98,6 +105,13 @@ def size(request: pytest.FixtureRequest) -> Size:
     return chosen
 
 
+@pytest.fixture(scope="session")
+def crop_edge(request: pytest.FixtureRequest) -> int | None:
+    """Of the networks' benchmarks, if it was given."""
+    edge: int | None = request.config.getoption("--benchmark-crop")
+    return edge
+
+
 @pytest.fixture(autouse=True)
 def _time_limit(request: pytest.FixtureRequest) -> None:
     limit = request.config.getoption("--benchmark-time-limit")
@@ -126,7 +140,7 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
         timed()  # compiles, and libraries make their workspaces
         memory_use: Figures = memory_figures(call, device) if memory else {}
         fitting = int(_SECONDS_OF_ROUNDS[size] / wall_seconds(timed))
-        benchmark.pedantic(timed, rounds=min(max(fitting, 1), _MOST_ROUNDS))
+        benchmark.pedantic(timed, rounds=min(max(fitting, _LEAST_ROUNDS[size]), _MOST_ROUNDS))
         if benchmark.stats is None:  # --benchmark-disable
             return
         times = time_figures(call, Work(samples, voxels, share_of_copy), device, benchmark.stats.stats.min)

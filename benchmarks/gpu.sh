@@ -3,7 +3,7 @@
 # usage: [OUT=folder] bash benchmarks/gpu.sh [loss|configuration|networks|step]
 #   loss      the GPU tests, then the losses (default)
 #   configuration  alternatives to the launch table of the Triton backend
-#   networks  a training step of every network, with and without GSS
+#   networks  a training step of every network, with and without GSS, and the predictions for 15 subsets
 #   step      the same for RFNet alone
 # Takes less than 8 minutes and writes one JSON file, <card>-<what>.json, into $OUT (benchmarks/results by default):
 # also if tests or benchmarks fail, or time is short; the exit status is 1 then.
@@ -20,7 +20,7 @@ tests_end=180 last_benchmark=405 benchmarks_end=450
 case $what in
     loss) selection=(benchmarks/test_loss.py benchmarks/test_segmentation_loss.py benchmarks/test_objective.py) ;;
     configuration) selection=(benchmarks/test_configuration.py) ;;
-    networks) selection=(benchmarks/test_network_step.py) ;;
+    networks) selection=(benchmarks/test_network_step.py benchmarks/test_subsets.py) ;;
     step) selection=(benchmarks/test_network_step.py -k rfnet) ;;
     *) echo "gpu.sh: got '$what', need loss, configuration, networks or step" >&2; exit 2 ;;
 esac

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from benchmarks.measuring import Size
 from benchmarks.timing import Call
 from gss_kernels import BRATS_2015, BRATS_2018
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
@@ -32,6 +33,8 @@ _PLAIN_CLASSES = {
     "robustseg": "PlainRobustSeg",
     "uhved": "PlainUHVED",
 }
+PUBLISHED_EDGES = {"rfnet": 80, "mmformer": 128, "robustseg": 80, "uhved": 112}
+_CPU_EDGE = 48
 _GROUPS = {4: BRATS_2018, 5: BRATS_2015}
 _KILOBYTE = 1024
 _BYTES_OF_RESIDENT_UNIT = 1 if sys.platform == "darwin" else _KILOBYTE
@@ -60,6 +63,13 @@ class StepSettings:
     batch: int = 1
     gss: bool = True
     bfloat16: bool = False
+
+
+def benchmark_edge(network: str, size: Size, device: torch.device, given: int | None) -> int:
+    """The crop that a network is benchmarked with."""
+    if size == "small":
+        return 32 if network == "mmformer" else 16
+    return given or (PUBLISHED_EDGES[network] if device.type == "cuda" else _CPU_EDGE)
 
 
 def build(settings: StepSettings) -> nn.Module:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 EAGER, COMPILED, PUBLISHED, PLAIN = "eager", "torch.compile", "published steps", "plain"
+WHOLE_PASSES = "15 passes"
 
 RATIOS = {
     "times_faster_than_eager": EAGER,
     "times_faster_than_torch_compile": COMPILED,
     "times_faster_than_published_steps": PUBLISHED,
     "times_faster_than_plain": PLAIN,
+    "times_faster_than_whole_passes": WHOLE_PASSES,
 }
 """The figures that compare a result with another one of its group: that one's name."""
 _MEMORY = ("peak_extra_mb", "resident_growth_mb")

@@ -6,23 +6,30 @@ import pytest
 import torch
 
 from benchmarks.measuring import Figures, Measure, Size
-from benchmarks.network_steps import VARIANTS, StepSettings, Variant, resident_growth, training_step
+from benchmarks.network_steps import (
+    VARIANTS,
+    StepSettings,
+    Variant,
+    benchmark_edge,
+    resident_growth,
+    training_step,
+)
 from gss_train.models.registry import NETWORKS
 
 _GPU = torch.cuda.is_available()
-_PUBLISHED_EDGES = {"rfnet": 80, "mmformer": 128, "robustseg": 80, "uhved": 112}
 _WITHOUT_GSS = "lean, without GSS"
 _CHECKPOINTING_IN_BFLOAT16 = "lean, checkpointing, bfloat16"
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, _WITHOUT_GSS, _CHECKPOINTING_IN_BFLOAT16])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_network_step(measure: Measure, device: torch.device, size: Size, network: str, name: str) -> None:
+def test_network_step(
+    measure: Measure, device: torch.device, size: Size, crop_edge: int | None, network: str, name: str
+) -> None:
     if size == "small" and name not in {"plain", _CHECKPOINTING_IN_BFLOAT16}:
         pytest.skip("a quick check takes the plain variant and the one with everything")
     variants: dict[str, Variant] = {_WITHOUT_GSS: "lean", _CHECKPOINTING_IN_BFLOAT16: "lean, checkpointing"}
-    smallest = 32 if network == "mmformer" else 16
-    edge = smallest if size == "small" else _PUBLISHED_EDGES[network] if _GPU else 48
+    edge = benchmark_edge(network, size, device, crop_edge)
     settings = StepSettings(
         network,
         variant=variants.get(name) or name,  # type: ignore[arg-type]
