@@ -16,6 +16,7 @@ import tyro
 DatasetName = Literal["brats2015", "brats2018", "brats2020"]
 NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper"]
+PrecisionName = Literal["float32", "bfloat16"]
 
 
 def _flag(name: str) -> str:
@@ -122,6 +123,8 @@ class TrainingOptions:
         batch_size: crops in a step.
         learning_rate: at the start of a stage; decays by (1 - epoch / epochs) ** 0.9.
         weight_decay: of Adam (amsgrad).
+        precision: bfloat16 computes and keeps activations in 16 bits where that is safe (autocast): less memory, and
+            on a GPU less time. Weights, losses and the evaluation stay in float32.
         fusion_warmup_epochs: first epochs of a baseline in which the fused prediction does not count.
     """
 
@@ -134,6 +137,7 @@ class TrainingOptions:
     batch_size: int = 2
     learning_rate: float = 2e-4
     weight_decay: float = 1e-4
+    precision: PrecisionName = "float32"
     fusion_warmup_epochs: int = 20
 
     def __post_init__(self) -> None:

@@ -124,7 +124,16 @@ def train(
                 return_stats = number % _STEPS_BETWEEN_GATHERS == 0
                 generator = step_generator(seed, step)
                 gathered.add(
-                    _train_step(network, batch, objective, optimiser, device, generator, return_stats=return_stats)
+                    _train_step(
+                        network,
+                        batch,
+                        objective,
+                        optimiser,
+                        device,
+                        generator,
+                        bfloat16=options.precision == "bfloat16",
+                        return_stats=return_stats,
+                    )
                 )
                 step += 1
                 on_step(stage, step, gathered.gather() if step % _STEPS_BETWEEN_GATHERS == 0 else None)
@@ -148,6 +157,7 @@ def _train_step(
     device: torch.device,
     generator: torch.Generator,
     *,
+    bfloat16: bool = False,
     return_stats: bool = False,
 ) -> ObjectiveTerms:
     image, labels = batch["image"].to(device, non_blocking=True), batch["label"].to(device, non_blocking=True)
@@ -156,7 +166,8 @@ def _train_step(
     available = batch["available"].to(device, non_blocking=True)
     mask_seed = int(torch.randint(2**63 - 1, (), generator=generator))
 
-    output = network(image, fused_modalities, available)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        output = network(image, fused_modalities, available)
     terms = objective(output, labels, available, mask_seed, return_stats=return_stats)
     optimiser.zero_grad(set_to_none=True)
     terms.total.backward()  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ from gss_train.models.normalisation import normalise_activate
 from gss_train.models.pointwise import PointwiseConvolution, multiply_channels
 from gss_train.models.reflected_convolution import ReflectedConvolution
 from gss_train.models.resampling import upsample
+from gss_train.models.zero_padded_convolution import ZeroPaddedConvolution
 
 
 class DecoderLevel(nn.Module):
@@ -98,7 +99,7 @@ class ModalityFusion(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.squeeze = PointwiseConvolution(NUM_MODALITIES * channels, channels)
-        self.mix = nn.Conv3d(channels, channels, 3, padding=1)  # zeros around, unlike in the encoders and decoders
+        self.mix = ZeroPaddedConvolution(channels, channels)
         self.leave = PointwiseConvolution(channels, channels)
 
     def forward(self, activated: Tensor, fused_modalities: Tensor | None) -> Tensor:

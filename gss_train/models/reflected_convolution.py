@@ -62,8 +62,10 @@ def _pad(tensors: Sequence[Tensor], stride: int, groups: int) -> Tensor:
         return functional.pad(torch.cat(list(tensors), dim=1), (1,) * 6, mode="reflect")
     first = tensors[0]
     channels = [tensor.shape[1] for tensor in tensors]
-    # oneDNN is faster in channels-last, above all with few channels; with groups it is slower.
-    channels_last = first.device.type == "cpu" and stride == groups == 1
+    # oneDNN is faster in channels-last, above all with few channels; with groups it is slower. Tensor cores take 16-bit
+    # voxels no other way: cuDNN would copy.
+    is_suited = stride == 1 if first.device.type == "cpu" else first.element_size() == 2
+    channels_last = is_suited and groups == 1
     padded = torch.empty(
         (len(first), sum(channels), *(length + 2 for length in first.shape[2:])),
         dtype=first.dtype,

@@ -317,3 +317,17 @@ def test_loader_processes_change_nothing(subjects: list[PreparedSubject]) -> Non
     weights_with_workers, images_with_workers = final_weights(subjects, workers=2)
     assert equal(images, images_with_workers)
     assert equal(weights, weights_with_workers)
+
+
+def test_bfloat16_holds_in_the_network_alone(subjects: list[PreparedSubject]) -> None:
+    """The forward pass computes in 16 bits; weights stay in 32, and losses are what they are but for rounding."""
+    seen: list[torch.dtype] = []
+    network = voxelwise()
+    network.fusion.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    rounded = run(subjects, network, baseline_epochs=1, epochs=1, precision="bfloat16")
+    exact = run(subjects, voxelwise(), baseline_epochs=1, epochs=1)
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    for one, other in zip(rounded, exact, strict=True):
+        assert one.terms != other.terms
+        assert one.terms == pytest.approx(other.terms, rel=0.02)
