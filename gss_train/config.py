@@ -123,8 +123,8 @@ class TrainingOptions:
         batch_size: crops in a step.
         learning_rate: at the start of a stage; decays by (1 - epoch / epochs) ** 0.9.
         weight_decay: of Adam (amsgrad).
-        precision: bfloat16 computes and keeps activations in 16 bits where that is safe (autocast): less memory, and
-            on a GPU less time. Weights, losses and the evaluation stay in float32.
+        precision: bfloat16 computes and keeps activations in 16 bits where that is safe (autocast): less memory.
+            Weights, losses and the evaluation stay in float32.
         fusion_warmup_epochs: first epochs of a baseline in which the fused prediction does not count.
     """
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gss_train.models.mmformer import MMFormer
-from gss_train.models.mmformer_checkpoint import mmformer_public_keys
-from gss_train.models.rfnet import RFNet
-from gss_train.models.rfnet_checkpoint import rfnet_public_keys
+from gss_train.models.mmformer import MMFormer, mmformer_public_keys
+from gss_train.models.rfnet import RFNet, rfnet_public_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

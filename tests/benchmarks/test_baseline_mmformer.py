@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.mmformer import PlainMMFormer, PreNormUnit, copy_weights
 from benchmarks.memory import peak_extra_bytes
-from gss_train.models import SegmentationOutput, normalisation
+from gss_train.models import SegmentationOutput
+from gss_train.models.layers import normalisation
 from gss_train.models.mmformer import MMFormer
-from gss_train.models.mmformer_checkpoint import mmformer_public_keys
+from gss_train.models.mmformer.public_keys import mmformer_public_keys
 
 DATA = Path(__file__).parents[1] / "data"
 SHAPES = json.loads((DATA / "mmformer_c4_keys.json").read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.rfnet import PlainRFNet, Unit
-from gss_train.models import SegmentationOutput, load_public_checkpoint, normalisation
+from gss_train.models import SegmentationOutput, load_public_checkpoint
+from gss_train.models.layers import normalisation
 from gss_train.models.public_checkpoints import rfnet_public_keys
 from gss_train.models.rfnet import RFNet
 

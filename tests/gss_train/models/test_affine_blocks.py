@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gss_train.models.affine_blocks import normalise_scale_activate
+from gss_train.models.robustseg.affine_blocks import normalise_scale_activate
 
 
 @pytest.mark.parametrize("scale", [1.0, -0.5, 0.0])

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from gss_train.models import SegmentationOutput
 from gss_train.models.mmformer import MMFormer
-from gss_train.models.mmformer_checkpoint import mmformer_public_keys
-from gss_train.models.transformers import InterModalTransformer, TransformerLayer
+from gss_train.models.mmformer.public_keys import mmformer_public_keys
+from gss_train.models.mmformer.transformers import InterModalTransformer, TransformerLayer
 
 SMALL = (32, 32, 32)
 SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gss_train.models.prenormalised import PreNormalisedConvolution
+from gss_train.models.uhved.prenormalised import PreNormalisedConvolution
 
 CASES = [  # batch, groups, shape; a single sample without groups goes through slabs, of an odd number of slices too
     (2, 1, (4, 6, 8)),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gss_train.models.region_fusion import RegionFusion
+from gss_train.models.rfnet.region_fusion import RegionFusion
 
 CHANNELS = 4
 

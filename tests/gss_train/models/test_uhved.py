@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gss_train.models.interface import SegmentationOutput
-from gss_train.models.uhved import UHVED, upsample_from_start
+from gss_train.models.uhved.network import UHVED, upsample_from_start
 
 SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
 AVAILABLE = torch.tensor([[True, False, True, True], [True, True, False, True]])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_LARGEST_SLOW_INPUT = 20480  # of batch * channels * D * H; see `gss_train.models.slabs`
+_LARGEST_SLOW_INPUT = 20480  # of batch * channels * D * H; see `gss_train.models.layers.slabs`
 _ENDS = ((0, 1), (-1, -2))  # the first voxel of an axis and the one next to it, and the last
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gss_train.models.resampling import upsample
+from gss_train.models.layers.resampling import upsample
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

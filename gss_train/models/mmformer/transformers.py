@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gss_train.models.checks import NUM_MODALITIES
-from gss_train.models.pointwise import PointwiseConvolution
+from gss_train.models.layers.pointwise import PointwiseConvolution
 
 NUM_HEADS = 8
 HIDDEN_RATIO = 8

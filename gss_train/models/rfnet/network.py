@@ -6,12 +6,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from gss_train.models.blocks import ConvolutionUnit, PointwiseUnit
 from gss_train.models.checks import NUM_MODALITIES, check_modality_mask, check_scans, hide_unavailable
 from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
-from gss_train.models.pointwise import PointwiseConvolution
-from gss_train.models.region_fusion import RegionFusion, RegionMapHead
-from gss_train.models.resampling import upsample
+from gss_train.models.layers.pointwise import PointwiseConvolution
+from gss_train.models.layers.resampling import upsample
+from gss_train.models.rfnet.blocks import ConvolutionUnit, PointwiseUnit
+from gss_train.models.rfnet.region_fusion import RegionFusion, RegionMapHead
 
 NUM_LEVELS = 4
 COARSEST_STRIDE = 2 ** (NUM_LEVELS - 1)

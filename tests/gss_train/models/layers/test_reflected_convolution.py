@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gss_train.models.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -15,11 +15,11 @@ from gss_train.models.checks import (
     hide_unavailable,
 )
 from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
-from gss_train.models.mmformer_decoders import FusionDecoder, SeparateDecoder
-from gss_train.models.normalisation import normalise_activate
-from gss_train.models.reflected_convolution import ReflectedConvolution
-from gss_train.models.resampling import upsample
-from gss_train.models.transformers import InterModalTransformer, IntraModalTransformers
+from gss_train.models.layers.normalisation import normalise_activate
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.resampling import upsample
+from gss_train.models.mmformer.decoders import FusionDecoder, SeparateDecoder
+from gss_train.models.mmformer.transformers import InterModalTransformer, IntraModalTransformers
 
 NUM_LEVELS = 5
 COARSEST_STRIDE = 2 ** (NUM_LEVELS - 1)

@@ -14,21 +14,21 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gss_train.models.affine_blocks import NormalisedConvolution
 from gss_train.models.checks import NUM_MODALITIES, check_modality_mask, check_scans, hide_unavailable
-from gss_train.models.gated_fusion import GatedFusion
-from gss_train.models.gaussians import at_least_float32
-from gss_train.models.image_decoder import (
+from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
+from gss_train.models.layers.gaussians import at_least_float32
+from gss_train.models.layers.pointwise import PointwiseConvolution
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.upsampled_convolution import UpsampledConvolution
+from gss_train.models.robustseg.affine_blocks import NormalisedConvolution
+from gss_train.models.robustseg.gated_fusion import GatedFusion
+from gss_train.models.robustseg.image_decoder import (
     HEAD_TAPS,
     ImageDecoder,
     StyleEncoder,
     StyleMapping,
     divergence_from_standard_normal,
 )
-from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
-from gss_train.models.pointwise import PointwiseConvolution
-from gss_train.models.reflected_convolution import ReflectedConvolution
-from gss_train.models.upsampled_convolution import UpsampledConvolution
 
 NUM_LEVELS = 4
 COARSEST_STRIDE = 2 ** (NUM_LEVELS - 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gss_train.models.normalisation import normalise_activate
+from gss_train.models.layers.normalisation import normalise_activate
 
 
 def plain(x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gss_train.models.padding import reflect_and_concatenate
+from gss_train.models.layers.padding import reflect_and_concatenate
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])

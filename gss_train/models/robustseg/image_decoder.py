@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gss_train.models.reflected_convolution import ReflectedConvolution
-from gss_train.models.single_channel_convolution import convolve_from_single_channel, convolve_to_single_channel
-from gss_train.models.upsampled_convolution import UpsampledConvolution
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.single_channel_convolution import convolve_from_single_channel, convolve_to_single_channel
+from gss_train.models.layers.upsampled_convolution import UpsampledConvolution
 
 STYLE_SIZE = 8
 HEAD_TAPS = 7

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gss_train.models.checks import NUM_MODALITIES
-from gss_train.models.normalisation import normalise_activate
-from gss_train.models.pointwise import PointwiseConvolution, multiply_channels
-from gss_train.models.reflected_convolution import ReflectedConvolution
-from gss_train.models.resampling import upsample
-from gss_train.models.zero_padded_convolution import ZeroPaddedConvolution
+from gss_train.models.layers.normalisation import normalise_activate
+from gss_train.models.layers.pointwise import PointwiseConvolution, multiply_channels
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.resampling import upsample
+from gss_train.models.layers.zero_padded_convolution import ZeroPaddedConvolution
 
 
 class DecoderLevel(nn.Module):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gss_train.models.normalisation import normalise_activate
-from gss_train.models.pointwise import PointwiseConvolution
-from gss_train.models.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.normalisation import normalise_activate
+from gss_train.models.layers.pointwise import PointwiseConvolution
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
 
 
 class ConvolutionUnit(nn.Module):

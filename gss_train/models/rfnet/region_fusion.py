@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gss_train.models.blocks import ConvolutionUnit, PointwiseUnit
 from gss_train.models.checks import NUM_MODALITIES
-from gss_train.models.normalisation import normalise_activate
-from gss_train.models.pointwise import PointwiseConvolution, keep_modalities, multiply_channels
+from gss_train.models.layers.normalisation import normalise_activate
+from gss_train.models.layers.pointwise import PointwiseConvolution, keep_modalities, multiply_channels
+from gss_train.models.rfnet.blocks import ConvolutionUnit, PointwiseUnit
 
 MAP_CHANNELS = 16
 ATTENTION_CHANNELS = 128

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gss_train.models.affine_blocks import EPSILON, NormalisedConvolution
 from gss_train.models.checks import NUM_MODALITIES
-from gss_train.models.pointwise import PointwiseConvolution
-from gss_train.models.reflected_convolution import ReflectedConvolution
+from gss_train.models.layers.pointwise import PointwiseConvolution
+from gss_train.models.layers.reflected_convolution import ReflectedConvolution
+from gss_train.models.robustseg.affine_blocks import EPSILON, NormalisedConvolution
 
 
 class GatedFusion(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from gss_train.models import gaussians
-from gss_train.models.gaussians import product_of_gaussians, subset_divergence
+from gss_train.models.layers import gaussians
+from gss_train.models.layers.gaussians import product_of_gaussians, subset_divergence
 
 SHAPE = (3, 4, 2, 5, 6, 7)
 FUSED = torch.tensor([[True, False, True, True], [False, True, False, False], [True, True, True, True]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gss_train.models.slabs import convolve_slabs
+from gss_train.models.layers.slabs import convolve_slabs
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 9])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gss_train.models.single_channel_convolution import convolve_from_single_channel, convolve_to_single_channel
+from gss_train.models.layers.single_channel_convolution import convolve_from_single_channel, convolve_to_single_channel
 
 
 @pytest.mark.parametrize("taps", [3, 7])

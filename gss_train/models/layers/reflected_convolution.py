@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from gss_train.models.padding import reflect_and_concatenate
-from gss_train.models.slabs import convolve_slabs
+from gss_train.models.layers.padding import reflect_and_concatenate
+from gss_train.models.layers.slabs import convolve_slabs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

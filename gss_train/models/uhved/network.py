@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gss_train.models.checks import NUM_MODALITIES, check_modality_mask, check_scans, hide_unavailable
-from gss_train.models.gaussians import at_least_float32, product_of_gaussians, subset_divergence
 from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
-from gss_train.models.pointwise import multiply_channels
-from gss_train.models.prenormalised import NEGATIVE_SLOPE, PreNormalisedConvolution, new_weight
+from gss_train.models.layers.gaussians import at_least_float32, product_of_gaussians, subset_divergence
+from gss_train.models.layers.pointwise import multiply_channels
+from gss_train.models.uhved.prenormalised import NEGATIVE_SLOPE, PreNormalisedConvolution, new_weight
 
 NUM_LEVELS = 4
 COARSEST_STRIDE = 2 ** (NUM_LEVELS - 1)

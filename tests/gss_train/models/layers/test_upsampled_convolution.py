@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gss_train.models.upsampled_convolution import UpsampledConvolution
+from gss_train.models.layers.upsampled_convolution import UpsampledConvolution
 
 
 def upsample_pad_convolve(x: Tensor, layer: UpsampledConvolution) -> Tensor:

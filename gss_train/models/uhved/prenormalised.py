@@ -13,7 +13,7 @@ from torch.nn import functional
 EPSILON = 1e-6
 NEGATIVE_SLOPE = 0.01
 
-_LEAST_ON_ONEDNN = 20480  # of batch * channels * D * H; see `gss_train.models.slabs`
+_LEAST_ON_ONEDNN = 20480  # of batch * channels * D * H; see `gss_train.models.layers.slabs`
 
 
 def new_weight(out_channels: int, *shape: int) -> nn.Parameter:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gss_train.models.zero_padded_convolution import ZeroPaddedConvolution
+from gss_train.models.layers.zero_padded_convolution import ZeroPaddedConvolution
 
 
 def weight_gradient(convolution: ZeroPaddedConvolution, x: Tensor) -> Tensor:
