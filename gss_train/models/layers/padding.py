@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,4 +73,7 @@ def reflect_and_concatenate(*tensors: Tensor, memory_format: torch.memory_format
     Returns:
         `[B, sum of channels, D + 2, H + 2, W + 2]`. Differentiable once.
     """
+    if torch.compiler.is_compiling():  # one operation, faster to trace than 27 copies and free to be fused
+        joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+        return functional.pad(joined, (1,) * 6, mode="reflect").contiguous(memory_format=memory_format)
     return cast("Tensor", _ReflectAndConcatenate.apply(memory_format, *tensors))  # type: ignore[no-untyped-call]
