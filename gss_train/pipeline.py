@@ -14,6 +14,7 @@ from gss_train.data import DATASETS, Dataset, PreparedSubject, TrainingCrops
 from gss_train.engine.checkpoint import LoadedWeights, load_weights, save_checkpoint
 from gss_train.engine.evaluation import evaluate_subsets, read_subject, segment_subsets
 from gss_train.engine.figures import save_summary
+from gss_train.engine.objective import published_baseline
 from gss_train.engine.progress import show_progress
 from gss_train.engine.run_folder import RunFolder, describe_environment, refuse_used_folder
 from gss_train.engine.tables import csv_table, markdown_table
@@ -156,6 +157,7 @@ def _train(
             workers=config.data.workers,
             device=device,
             seed=config.run.seed,
+            baseline=published_baseline(config.network.network),
             on_step=on_step,
             on_epoch=on_epoch,
         )

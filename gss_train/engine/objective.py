@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gss_kernels import CategoryGroups, GSSStatistics, fused_gss_objective, fused_segmentation_loss
+from gss_train.engine.squared_dice import squared_dice
 from gss_train.models import SegmentationOutput
 
 _TEMPERATURE = 8.0
@@ -16,19 +17,39 @@ _TEMPERATURE = 8.0
 
 @dataclass(frozen=True)
 class ObjectiveWeights:
-    """Weights of the objective's terms; the regulariser brings its own."""
+    """Weights of the objective's terms; the regulariser brings its own.
+
+    Attributes:
+        fused: of the fused prediction's supervised loss.
+        separate: of the modalities' own.
+        auxiliary: of the deep supervision's.
+        gss: of the GSS loss.
+        squares: whether the Dice loss is `squared_dice`; without GSS and deep supervision only.
+    """
 
     fused: float
     separate: float
     auxiliary: float
     gss: float
+    squares: bool = False
+
+    def __post_init__(self) -> None:
+        if self.squares and self.gss:
+            raise ValueError(f"squares: got True with a GSS weight of {self.gss}, need one or the other")
 
 
 BASELINE = ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.0)
 """The published objective of the baselines (RFNet, mmFormer)."""
 
+_BASELINES = {"robustseg": replace(BASELINE, squares=True)}
+
 GROUP_SELF_SUPPORT = ObjectiveWeights(fused=1.0, separate=0.7, auxiliary=1.0, gss=0.3 * _TEMPERATURE**2 / 10)
 """The published objective with group self-support (Qiu et al., ICCV 2023, training code)."""
+
+
+def published_baseline(network: str) -> ObjectiveWeights:
+    """The objective that a network was published with."""
+    return _BASELINES.get(network, BASELINE)
 
 
 class ObjectiveTerms(NamedTuple):
@@ -91,7 +112,7 @@ class Objective:
         if output.separate is None and weights.gss:
             raise ValueError("output: has no separate predictions, need them for the GSS loss; pass per_modality=True")
         zero = output.regulariser.new_zeros(())
-        fused = sum(fused_segmentation_loss(output.fused, labels), zero)
+        fused = self._supervise(output.fused, labels)
         auxiliary = zero
         for probabilities in output.auxiliary or ():
             auxiliary = auxiliary + sum(
@@ -116,7 +137,11 @@ class Objective:
             separate, gss, statistics = zero, zero, None
             own_predictions = () if output.separate is None else zip(output.separate, available.unbind(1), strict=True)
             for logits, exists in own_predictions:
-                separate = separate + sum(fused_segmentation_loss(logits, labels, available=exists), zero)
+                separate = separate + self._supervise(logits, labels, exists)
             of_modalities = weights.separate * separate
         total = weights.fused * fused + of_modalities + weights.auxiliary * auxiliary + output.regulariser
         return ObjectiveTerms(total, fused, separate, auxiliary, gss, output.regulariser, statistics)
+
+    def _supervise(self, logits: Tensor, labels: Tensor, available: Tensor | None = None) -> Tensor:
+        cross_entropy, dice = fused_segmentation_loss(logits, labels, available=available)
+        return cross_entropy + (squared_dice(logits, labels, available) if self.weights.squares else dice)

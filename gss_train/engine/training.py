@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,13 +68,18 @@ class EpochRecord:
     vote: dict[str, list[Any]] | None = None
 
 
-def plan_stages(options: TrainingOptions) -> list[Stage]:
-    """The stages of a run: the baseline, and with GSS the rounds that start from it or from `init_from`."""
+def plan_stages(options: TrainingOptions, baseline: ObjectiveWeights = BASELINE) -> list[Stage]:
+    """The stages of a run: the baseline, and with GSS the rounds that start from it or from `init_from`.
+
+    Args:
+        options: the schedule.
+        baseline: the objective of the baseline.
+    """
     if not options.gss:
-        return [Stage("baseline", BASELINE, options.epochs, options.fusion_warmup_epochs)]
+        return [Stage("baseline", baseline, options.epochs, options.fusion_warmup_epochs)]
     stages = [Stage(f"GSS round {number + 1}", GROUP_SELF_SUPPORT, options.epochs) for number in range(options.rounds)]
     if options.init_from is None and options.baseline_epochs > 0:
-        stages.insert(0, Stage("baseline", BASELINE, options.baseline_epochs, options.fusion_warmup_epochs))
+        stages.insert(0, Stage("baseline", baseline, options.baseline_epochs, options.fusion_warmup_epochs))
     return stages
 
 
@@ -87,6 +92,7 @@ def train(
     workers: int,
     device: torch.device,
     seed: int,
+    baseline: ObjectiveWeights = BASELINE,
     on_step: Callable[[Stage, int, float | None], None],
     on_epoch: Callable[[Stage, EpochRecord, torch.optim.Optimizer], None],
 ) -> None:
@@ -100,6 +106,7 @@ def train(
         workers: loader processes.
         device: to train on.
         seed: of augmentation, modality subsets and voxel masks.
+        baseline: the objective of the baseline.
         on_step: called after each step with the stage, the steps done in all and, every tenth step, the mean objective
             since the last time: reading it from the device more often would hold the device up.
         on_epoch: called after each epoch.
@@ -109,7 +116,7 @@ def train(
     """
     epoch = step = 0
     loader = _loader(crops, options.batch_size, workers, device)
-    for stage in plan_stages(options):
+    for stage in plan_stages(options, baseline):
         optimiser = torch.optim.Adam(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, amsgrad=True
         )
@@ -178,8 +185,7 @@ def _train_step(
 def _weights_in_epoch(stage: Stage, stage_epoch: int) -> ObjectiveWeights:
     if stage_epoch >= stage.fusion_warmup_epochs:
         return stage.weights
-    weights = stage.weights
-    return ObjectiveWeights(0.0, weights.separate, weights.auxiliary, weights.gss)
+    return replace(stage.weights, fused=0.0)
 
 
 def _loader(crops: TrainingCrops, batch_size: int, workers: int, device: torch.device) -> Iterable[Crop]:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from gss_kernels import BRATS_2018, fused_gss_loss, fused_segmentation_loss, gss_loss_reference
-from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
+from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveWeights, published_baseline
+from gss_train.engine.squared_dice import squared_dice
 from gss_train.models import SegmentationOutput
 
 
@@ -82,3 +83,23 @@ def test_statistics_of_the_vote_come_with_gss_alone_and_change_nothing() -> None
     assert torch.equal(terms.statistics.agreement, want.agreement)
     assert torch.equal(terms.scalars(), plain.scalars())
     assert Objective(BRATS_2018, BASELINE)(output, labels, available, 1, return_stats=True).statistics is None
+
+
+def test_robustseg_has_dice_with_squares_in_its_baseline() -> None:
+    output, labels = random_output(3)
+    output = output._replace(auxiliary=None)
+    available = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    assert published_baseline("rfnet") == published_baseline("mmformer") == published_baseline("uhved") == BASELINE
+    terms = Objective(BRATS_2018, published_baseline("robustseg"))(output, labels, available, seed=0)
+    assert output.separate is not None
+    everything = torch.ones(2, dtype=torch.bool)
+    total = torch.tensor(0.25)
+    for logits, exists in zip((output.fused, *output.separate), (everything, *available.unbind(1)), strict=True):
+        total = total + fused_segmentation_loss(logits, labels, available=exists).cross_entropy
+        total = total + squared_dice(logits, labels, exists)
+    torch.testing.assert_close(terms.total, total)
+
+
+def test_squares_are_not_for_the_joint_objective() -> None:
+    with pytest.raises(ValueError, match="squares"):
+        ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.5, squares=True)
