@@ -47,7 +47,8 @@ def test_every_network_trains_and_is_scored(network: str, dataset: str, gss: str
     output = tmp_path / "run"
     size = ["--crop-size", "32", "--phantom-size", "32", "32", "32"] if network == "mmformer" else []
     width = ["--width", "2"] if network == "mmformer" else []
-    arguments = ["--dataset", dataset, "--network", network, gss, *size, *width]
+    lean = ["--activation-checkpointing", "--precision", "bfloat16"] if gss == "--no-gss" else []
+    arguments = ["--dataset", dataset, "--network", network, gss, *size, *width, *lean]
     assert train(cache, output, *arguments) == 0
     epochs = [line for line in metrics(output) if line["kind"] == "epoch"]
     assert len(epochs) == (2 if gss == "--gss" else 1)
