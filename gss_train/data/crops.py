@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gss_train.data.conventions import MODALITIES
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +22,7 @@ class Crop(TypedDict):
     """One training sample.
 
     Keys:
-        image: [4,d,h,w] float16, z-scores in the order of `MODALITIES`.
+        image: [4,d,h,w] float16, z-scores in the order of `MODALITIES`; 0 everywhere where the subject has no scan.
         label: [d,h,w] uint8, category indices.
         available: [4] bool, the modalities that the subject has.
         subject: [] int64, index into the subjects given to `TrainingCrops`.
@@ -51,7 +49,7 @@ class TrainingCrops(Dataset[Crop]):
             the crop is equally likely.
 
     Raises:
-        ValueError: no subjects, one that is smaller than the crop, or a number out of range.
+        ValueError: no subjects, one that has no label or is smaller than the crop, or a number out of range.
     """
 
     def __init__(
@@ -64,6 +62,8 @@ class TrainingCrops(Dataset[Crop]):
     ) -> None:
         if not subjects:
             raise ValueError("subjects: got none, need at least 1")
+        if unlabelled := [subject.name for subject in subjects if not subject.has_label]:
+            raise ValueError(f"subjects: got some without label, training needs labels: {', '.join(unlabelled)}")
         if len(crop_size) != 3 or min(crop_size) < 1:
             raise ValueError(f"crop_size: got {crop_size}, need three sizes of at least 1 voxel")
         for subject in subjects:
@@ -107,7 +107,7 @@ class TrainingCrops(Dataset[Crop]):
         return Crop(
             image=torch.from_numpy(image),
             label=torch.from_numpy(label),
-            available=torch.ones(len(MODALITIES), dtype=torch.bool),
+            available=torch.tensor(subject.available),
             subject=torch.tensor(number),
         )
 

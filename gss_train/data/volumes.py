@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel import orientations as untyped_orientations
 
+from gss_train.data.metaimage import read_metaimage
+from gss_train.data.nifti import read_nifti
 from gss_train.errors import UserError
 
-_NIFTI_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
-# ITK's world axes point left, posterior and superior; ours right, anterior and superior.
-_LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+_orientations: Any = untyped_orientations
+# Where the voxel axes of official BraTS files point.
+_ORIENTATION = "LPS"
+_AXIS_OF = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
+# Scanners and their rooms are smaller; what lies beyond comes from a damaged header.
+_FARTHEST_MM, _SMALLEST_VOXEL_MM = 1e6, 1e-6
 
 
 class VolumeError(UserError):
@@ -43,6 +44,11 @@ class Volume:
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
 
+    @property
+    def orientation(self) -> str:
+        """Where each voxel axis points most: one letter of "LR", "PA" and "IS" each, such as "LPS"."""
+        return "".join(_orientations.aff2axcodes(self.affine))
+
 
 def read_volume(path: Path) -> Volume:
     """Reads a `.mha`, `.nii` or `.nii.gz` file.
@@ -54,40 +60,66 @@ def read_volume(path: Path) -> Volume:
         The volume; both formats come out in the same axis order and the same world coordinates.
 
     Raises:
-        VolumeError: the file cannot be read, is not three-dimensional, or holds something other than finite numbers.
+        VolumeError: the file cannot be read or is damaged, is not three-dimensional, or holds something other than
+            finite numbers.
     """
     path = Path(path)
     if path.suffix == ".mha":
-        volume = _read_metaimage(path)
+        read, kind = read_metaimage, "MetaImage (.mha)"
     elif path.name.endswith((".nii", ".nii.gz")):
-        volume = _read_nifti(path)
+        read, kind = read_nifti, "NIfTI file"
     else:
         raise VolumeError(f"{path}: file name ends with {path.suffix!r}, should end with .mha, .nii or .nii.gz")
+    if path.exists() and not path.is_file():
+        raise VolumeError(f"{path}: cannot be read, should be a {kind}: it is not a regular file")
+    try:
+        volume = Volume(*read(path))
+    except (OSError, ValueError) as error:
+        raise VolumeError(f"{path}: cannot be read, should be a {kind}: {_last_line(error)}") from error
     _check(path, volume)
     return volume
 
 
-def _read_metaimage(path: Path) -> Volume:
-    try:
-        image: Any = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        raise VolumeError(f"{path}: cannot be read, should be a MetaImage (.mha): {_last_line(error)}") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        shape = f"{image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} numbers a voxel"
-        raise VolumeError(f"{path}: has {shape}, should have 3 dimensions and 1 number a voxel")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return Volume(SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), _LPS_TO_RAS @ affine)
+def reorient(volume: Volume) -> Volume:
+    """Permutes and flips the axes such that they point left, posterior and superior, as those of official BraTS files.
+
+    Nothing is resampled: of an oblique volume, each axis takes the direction that it is nearest to, and every voxel
+    keeps its value and its place in the world.
+
+    Returns:
+        A volume that shares the voxels' memory; `volume` itself if it is so already.
+    """
+    if volume.orientation == _ORIENTATION:
+        return volume
+    moves = _moves(volume.orientation, _ORIENTATION)
+    affine = volume.affine @ _orientations.inv_ornt_aff(moves, volume.voxels.shape)
+    return Volume(_orientations.apply_orientation(volume.voxels, moves), affine)
 
 
-def _read_nifti(path: Path) -> Volume:
-    try:
-        image: Any = nib.load(path)
-        voxels = np.asarray(image.dataobj)
-    except _NIFTI_ERRORS as error:
-        raise VolumeError(f"{path}: cannot be read, should be a NIfTI file: {_last_line(error)}") from error
-    return Volume(voxels, np.asarray(image.affine, np.float64))
+def restore_orientation(voxels: npt.NDArray[Any], orientation: str) -> npt.NDArray[Any]:
+    """Undoes `reorient`, for predictions that go back to the grid of the raw files.
+
+    Args:
+        voxels: [D,H,W], whose axes point left, posterior and superior.
+        orientation: of the raw volume, see `Volume.orientation`.
+
+    Returns:
+        The voxels [D',H',W'] on the raw grid, sharing memory with `voxels`.
+
+    Raises:
+        ValueError: `orientation` does not name each of the three directions once, or `voxels` has other dimensions.
+    """
+    if sorted(_AXIS_OF.get(letter, "") for letter in orientation) != ["x", "y", "z"]:
+        raise ValueError(f"orientation: got {orientation!r}, need one letter each of 'LR', 'PA' and 'IS'")
+    if voxels.ndim != 3:
+        raise ValueError(f"voxels: got shape {voxels.shape}, need three dimensions")
+    restored: npt.NDArray[Any] = _orientations.apply_orientation(voxels, _moves(_ORIENTATION, orientation))
+    return restored
+
+
+def _moves(start: str, end: str) -> npt.NDArray[Any]:
+    """Finds which axis goes where, and whether it is flipped."""
+    return np.asarray(_orientations.ornt_transform(_orientations.axcodes2ornt(start), _orientations.axcodes2ornt(end)))
 
 
 def _last_line(error: Exception) -> str:
@@ -104,5 +136,11 @@ def _check(path: Path, volume: Volume) -> None:
         count = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
         if count:
             raise VolumeError(f"{path}: {count} of {voxels.size} voxels are NaN or infinite, all should be finite")
-    if not np.isfinite(volume.affine).all() or np.linalg.det(volume.affine) == 0:
-        raise VolumeError(f"{path}: has the affine {volume.affine.tolist()}, should be finite and invertible")
+    _check_affine(path, volume.affine)
+
+
+def _check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
+    usable = np.isfinite(affine).all() and np.abs(affine).max() < _FARTHEST_MM
+    usable = usable and np.linalg.norm(affine[:3, :3], axis=0).min() > _SMALLEST_VOXEL_MM
+    if not usable or np.isnan(_orientations.io_orientation(affine)).any():
+        raise VolumeError(f"{path}: has the affine {affine.tolist()}, should be finite and invertible")

@@ -39,6 +39,22 @@ def test_shapes_and_types(prepared_subjects: list[PreparedSubject]) -> None:
     assert (crop["subject"].shape, crop["subject"].dtype) == ((), torch.int64)
 
 
+def test_each_crop_tells_the_scans_of_its_subject(prepared_subjects: list[PreparedSubject]) -> None:
+    first, second = prepared_subjects[:2]
+    partial = replace(first, metadata=replace(first.metadata, available=(True, False, False, True)))
+    crops = TrainingCrops([partial, second], (8, 7, 6), length=6, seed=0)
+    for crop in DataLoader(crops, batch_size=1):
+        expected = [True, False, False, True] if crop["subject"] == 0 else [True] * 4
+        assert crop["available"].tolist() == [expected]
+
+
+def test_subjects_without_label_are_refused_by_name(prepared_subjects: list[PreparedSubject]) -> None:
+    first, second, third = prepared_subjects[:3]
+    unlabelled = [replace(subject, metadata=replace(subject.metadata, has_label=False)) for subject in (first, third)]
+    with pytest.raises(ValueError, match=r"without label.*: BraTS20_Training_001, BraTS20_Training_003$"):
+        TrainingCrops([unlabelled[0], second, unlabelled[1]], (8, 8, 8), length=1, seed=0)
+
+
 def test_a_crop_is_part_of_its_subject(
     prepared_subjects: list[PreparedSubject], monkeypatch: pytest.MonkeyPatch
 ) -> None:

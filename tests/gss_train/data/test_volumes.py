@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raw_files import RAS_AFFINE, write_mha, write_nifti
 
-from gss_train.data.volumes import VolumeError, read_volume
+from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient, restore_orientation
 
 
 @pytest.fixture
@@ -33,6 +36,49 @@ def test_scaled_integers_are_read_as_what_they_stand_for(tmp_path: Path) -> None
     image.set_data_dtype(np.int16)
     nib.save(image, tmp_path / "scan.nii")
     np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").voxels, values, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", ">f4", "<f8", "u1", "<u4"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_are_those_that_nibabel_reads(tmp_path: Path, dtype: str, kind: type[nib.Nifti1Image]) -> None:
+    array = np.random.default_rng(0).integers(0, 200, (5, 4, 3)).astype(dtype)
+    header = kind.header_class(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(np.dtype(dtype))
+    image = kind(array, RAS_AFFINE @ np.diag((1, 2, 3, 1)), header)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"which moves the voxels"))
+    nib.save(image, tmp_path / "scan.nii.gz")
+    volume, expected = read_volume(tmp_path / "scan.nii.gz"), nib.load(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(volume.voxels, np.asarray(expected.dataobj))
+    np.testing.assert_array_equal(volume.affine, expected.affine)
+    assert volume.voxels.dtype == np.dtype(dtype).newbyteorder("=")
+
+
+def test_voxels_may_begin_at_any_byte(tmp_path: Path, voxels: np.ndarray) -> None:
+    write_nifti(tmp_path / "scan.nii", voxels)
+    content = (tmp_path / "scan.nii").read_bytes()
+    header = nib.Nifti1Header(content[:348])
+    header["vox_offset"] = 356
+    (tmp_path / "scan.nii").write_bytes(header.binaryblock + bytes(8) + content[352:])
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii").voxels, voxels)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.float32, np.float64])
+def test_metaimage_voxels_are_those_that_simpleitk_reads(tmp_path: Path, dtype: type, compressed: bool) -> None:
+    array = np.random.default_rng(0).integers(0, 100, (2, 3, 4)).astype(dtype)
+    image = SimpleITK.GetImageFromArray(array)
+    SimpleITK.WriteImage(image, str(tmp_path / "scan.mha"), useCompression=compressed)
+    volume = read_volume(tmp_path / "scan.mha")
+    np.testing.assert_array_equal(volume.voxels, array.transpose(2, 1, 0))
+    assert volume.voxels.dtype == dtype
+
+
+def test_metaimages_may_be_big_endian(tmp_path: Path, voxels: np.ndarray) -> None:
+    write_mha(tmp_path / "scan.mha", voxels)
+    header, line, data = (tmp_path / "scan.mha").read_bytes().partition(b"LOCAL\n")
+    header = header.replace(b"ByteOrderMSB = False", b"ByteOrderMSB = True")
+    (tmp_path / "scan.mha").write_bytes(header + line + np.frombuffer(data, "<i2").astype(">i2").tobytes())
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan.mha").voxels, voxels)
 
 
 def test_metaimage_and_nifti_agree_on_voxels_and_millimetres(tmp_path: Path) -> None:
@@ -79,7 +125,9 @@ def test_other_dimensions_are_refused(tmp_path: Path, shape: tuple[int, ...]) ->
     with pytest.raises(VolumeError, match=r"scan\.nii\.gz: has shape .* should have three dimensions"):
         read_volume(tmp_path / "scan.nii.gz")
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones(shape, np.float32)), str(tmp_path / "scan.mha"))
-    with pytest.raises(VolumeError, match=r"scan\.mha: has \d dimensions .* should have 3 dimensions"):
+    with pytest.raises(
+        VolumeError, match=r"scan\.mha: .* has \d dimensions and \d numbers a voxel, should have 3 and 1"
+    ):
         read_volume(tmp_path / "scan.mha")
 
 
@@ -96,3 +144,81 @@ def test_complex_voxels_are_refused(tmp_path: Path) -> None:
     write_nifti(tmp_path / "scan.nii.gz", np.ones((4, 3, 2), np.complex64))
     with pytest.raises(VolumeError, match="voxels of type complex64"):
         read_volume(tmp_path / "scan.nii.gz")
+
+
+ORIENTATIONS = [
+    "".join(letters) for order in itertools.permutations(("LR", "PA", "IS")) for letters in itertools.product(*order)
+]
+
+
+def volume_in(orientation: str, shape: tuple[int, int, int], degrees: float = 0.0) -> Volume:
+    """A volume without two equal voxels; its axes are turned off their directions by the angle, about two axes."""
+    directions = {"R": (1, 0, 0), "A": (0, 1, 0), "S": (0, 0, 1), "L": (-1, 0, 0), "P": (0, -1, 0), "I": (0, 0, -1)}
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    turn = turn @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([directions[letter] for letter in orientation]).T * (0.5, 1.0, 2.0)
+    affine[:3, 3] = (11, -7, 5)
+    return Volume(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), affine)
+
+
+def places(volume: Volume) -> np.ndarray:
+    """Where each voxel lies, sorted by the voxels' values, [N,3]."""
+    indices = np.indices(volume.voxels.shape).reshape(3, -1)
+    world = (volume.affine[:3, :3] @ indices).T + volume.affine[:3, 3]
+    return world[np.argsort(volume.voxels.ravel())]
+
+
+def test_there_are_48_orientations() -> None:
+    assert len(set(ORIENTATIONS)) == 48
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@settings(max_examples=10, derandomize=True, database=None)
+@given(shape=st.tuples(*3 * [st.integers(1, 4)]), degrees=st.floats(-30, 30))
+def test_reorientation_moves_no_voxel_in_the_world(
+    orientation: str, shape: tuple[int, int, int], degrees: float
+) -> None:
+    volume = volume_in(orientation, shape, degrees)
+    assert volume.orientation == orientation
+    official = reorient(volume)
+    assert official.orientation == "LPS"
+    np.testing.assert_allclose(places(official), places(volume), rtol=0, atol=1e-9)
+    assert sorted(official.spacing) == pytest.approx(sorted(volume.spacing))
+    restored = restore_orientation(official.voxels, orientation)
+    np.testing.assert_array_equal(restored, volume.voxels)
+
+
+def test_a_volume_as_official_files_have_it_is_returned_itself() -> None:
+    volume = volume_in("LPS", (2, 3, 4), degrees=20)
+    assert reorient(volume) is volume
+
+
+def test_reorientation_agrees_with_simpleitk() -> None:
+    array = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing((1.0, 2.0, 3.0))
+    image.SetDirection((0, 0, -1, 1, 0, 0, 0, 1, 0))
+    oriented = SimpleITK.DICOMOrient(image, "LPS")
+    affine = np.diag((-1.0, -1.0, 1.0, 1.0)) @ np.block(
+        [
+            [np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing(), np.reshape(image.GetOrigin(), (3, 1))],
+            [np.zeros((1, 3)), np.ones((1, 1))],
+        ]
+    )
+    ours = reorient(Volume(array.transpose(2, 1, 0), affine))
+    np.testing.assert_array_equal(ours.voxels.transpose(2, 1, 0), SimpleITK.GetArrayFromImage(oriented))
+    np.testing.assert_allclose(ours.spacing, oriented.GetSpacing())
+    np.testing.assert_allclose(ours.affine[:3, 3] * (-1, -1, 1), oriented.GetOrigin(), atol=1e-9)
+
+
+@pytest.mark.parametrize("orientation", ["", "LP", "xyz", "LLS", "LPX", "lps", "LPSS", "LRS"])
+def test_restoring_refuses_what_is_no_orientation(orientation: str) -> None:
+    with pytest.raises(ValueError, match="orientation: got"):
+        restore_orientation(np.zeros((2, 2, 2)), orientation)
+
+
+def test_restoring_refuses_other_dimensions() -> None:
+    with pytest.raises(ValueError, match=r"voxels: got shape \(2, 2\)"):
+        restore_orientation(np.zeros((2, 2)), "RAS")
