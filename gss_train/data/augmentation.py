@@ -1,16 +1,16 @@
-"""The published augmentation, for whole batches on the device that trains: rotation, intensity, flips."""
+"""Augmentation of whole batches on the device that trains: the published one, and scaling and elastic deformation."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-# Pairs of spatial axes that span the plane of a rotation.
-_PLANES = ((0, 1), (1, 2), (0, 2))
+from gss_train.data.lookup import VoxelMover
+from gss_train.data.motion import MAX_ELASTIC, PLANES, Motion, control_nodes, round_to_fixed_point
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class AugmentationSettings:
         intensity_per_slice: draw scale and shift for each modality and slice of the first axis, as published, rather
             than for each modality.
         flip: turn each axis around with probability 1/2.
+        scaling: s; what is shown is enlarged about the crop's centre by a factor from 1 - s to 1 + s. Not published.
+        elastic: e; the control points of a smooth deformation, 20 voxels apart, move by -e to e voxels along each
+            axis. Not published.
     """
 
     rotation_degrees: int = 10
@@ -35,40 +38,37 @@ class AugmentationSettings:
     shift: float = 0.1
     intensity_per_slice: bool = True
     flip: bool = True
+    scaling: float = 0.0
+    elastic: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rotation_degrees < 90:
             raise ValueError(f"rotation_degrees: got {self.rotation_degrees}, need 0 to 89")
         if self.interpolation not in {"nearest", "linear"}:
             raise ValueError(f"interpolation: got {self.interpolation!r}, need 'nearest' or 'linear'")
-        if not 0 <= self.scale < 1 or self.shift < 0:
-            raise ValueError(f"scale, shift: got {self.scale} and {self.shift}, need 0 <= scale < 1 and shift >= 0")
+        if not 0 <= self.scale < 1 or not 0 <= self.shift < math.inf:
+            raise ValueError(f"scale, shift: got {self.scale} and {self.shift}, need 0 <= scale < 1 and 0 <= shift")
+        if not 0 <= self.scaling < 1:
+            raise ValueError(f"scaling: got {self.scaling}, need a number from 0 to less than 1")
+        if not 0 <= self.elastic <= MAX_ELASTIC:
+            raise ValueError(f"elastic: got {self.elastic}, need 0 to {MAX_ELASTIC:g} voxels; beyond, tissue may fold")
 
 
-_PUBLISHED = AugmentationSettings()
-
-
-@dataclass(frozen=True)
-class _Motion:
-    """How one sample is turned: a rotation in the plane of two axes, then flips."""
-
-    plane: tuple[int, int]
-    degrees: int
-    flips: tuple[bool, ...]
+PUBLISHED_AUGMENTATION = AugmentationSettings()
 
 
 def augment(
-    image: Tensor, label: Tensor, generator: torch.Generator, settings: AugmentationSettings = _PUBLISHED
+    image: Tensor, label: Tensor, generator: torch.Generator, settings: AugmentationSettings = PUBLISHED_AUGMENTATION
 ) -> tuple[Tensor, Tensor]:
     """Varies every sample of a batch by itself, in the published order: rotation, intensity, flips.
 
     A rotation turns the plane of two random axes about the crop's centre as `scipy.ndimage.rotate(reshape=False)` does.
-    Rotation and flips move the voxels in one step.
+    Rotation, flips, scaling and elastic deformation move the voxels in one step: they are looked up once.
 
     Args:
         image: [B,4,D,H,W] floating point, on any device.
         label: [B,D,H,W] uint8, on the same device.
-        generator: on the CPU; the draws and the moves of voxels do not depend on the device.
+        generator: on the CPU; neither the draws nor which voxels are taken depend on the device.
         settings: what is varied and how far.
 
     Returns:
@@ -78,13 +78,25 @@ def augment(
         ValueError: shapes, dtypes or devices are not those above.
     """
     _check_batch(image, label)
-    motions = _draw_motions(len(image), generator, settings)
-    scale, shift = _draw_intensities(image.shape, generator, settings)
-    moved = [_move(*sample, settings) for sample in zip(image, label, motions, strict=True)]
-    turned_image = torch.stack([sample for sample, _ in moved])
-    turned_label = torch.stack([sample for _, sample in moved])
-    # Drawn alike and independently for every slice, so that flips may come before them.
-    return turned_image.mul_(scale.to(image.device)).add_(shift.to(image.device)), turned_label
+    motions = draw_motions(len(image), generator, settings)
+    scale, shift = (values.to(image.device) for values in draw_intensities(image.shape, generator, settings))
+    # Last, so that everything else is drawn alike with and without them.
+    motions = _with_options(motions, image.shape, generator, settings)
+    moved_image = torch.empty(image.shape, dtype=torch.float32, device=image.device)
+    moved_label = torch.empty(label.shape, dtype=torch.uint8, device=label.device)
+    mover: VoxelMover | None = None
+    for b, motion in enumerate(motions):
+        if motion.keeps_grid:
+            axes = [axis for axis in range(3) if motion.flips[axis]]
+            moved_image[b] = image[b].flip([1 + axis for axis in axes])
+            moved_label[b] = label[b].flip(axes)
+        else:
+            mover = mover or VoxelMover(image, fill=settings.fill, linear=settings.interpolation == "linear")
+            mover.move(image[b], label[b], motion, moved_image[b], moved_label[b])
+        # Drawn alike and independently for every slice, so that flips may come before them. While the sample is in
+        # the processor's cache; `addcmul` would be one call, but slower there, and round otherwise.
+        moved_image[b].mul_(scale[b]).add_(shift[b])
+    return moved_image, moved_label
 
 
 def _check_batch(image: Tensor, label: Tensor) -> None:
@@ -100,103 +112,44 @@ def _check_batch(image: Tensor, label: Tensor) -> None:
         raise ValueError(f"label: is on {label.device}, needs to be on {image.device} as the image")
 
 
-def _draw_motions(count: int, generator: torch.Generator, settings: AugmentationSettings) -> list[_Motion]:
+def draw_motions(count: int, generator: torch.Generator, settings: AugmentationSettings) -> list[Motion]:
+    """Draws plane, angle and flips of every sample."""
     # Drawn even where it is left out: other draws then stay the same.
-    planes = torch.randint(len(_PLANES), (count,), generator=generator).tolist()
+    planes = torch.randint(len(PLANES), (count,), generator=generator).tolist()
     reach = settings.rotation_degrees
     degrees = torch.randint(-reach, max(reach, 1), (count,), generator=generator).tolist()
-    flips = torch.randint(2, (count, 3), generator=generator).tolist()
+    flips = (torch.randint(2, (count, 3), generator=generator) * settings.flip).bool().tolist()
     return [
-        _Motion(_PLANES[planes[b]], degrees[b] if reach else 0, tuple(settings.flip and bool(f) for f in flips[b]))
-        for b in range(count)
+        Motion(PLANES[plane], angle if reach else 0, tuple(flip))
+        for plane, angle, flip in zip(planes, degrees, flips, strict=True)
     ]
 
 
-def _draw_intensities(
+def draw_intensities(
     shape: torch.Size, generator: torch.Generator, settings: AugmentationSettings
 ) -> tuple[Tensor, Tensor]:
-    """Draws factors and summands, broadcastable to [B,4,D,H,W]."""
+    """Draws factors and summands, float32, broadcastable to [B,4,D,H,W]."""
     slices = shape[2] if settings.intensity_per_slice else 1
     uniform = torch.rand((2, shape[0], shape[1], slices, 1, 1), generator=generator) * 2 - 1
     return 1 + settings.scale * uniform[0], settings.shift * uniform[1]
 
 
-def _move(image: Tensor, label: Tensor, motion: _Motion, settings: AugmentationSettings) -> tuple[Tensor, Tensor]:
-    """Turns one sample: image [4,D,H,W] and label [D,H,W]."""
-    shape = label.shape
-    rows, columns = _source_coordinates(shape, motion)
-    inside = _across_plane(
-        _is_inside(rows, shape[motion.plane[0]]) & _is_inside(columns, shape[motion.plane[1]]), motion
-    )
-    inside = inside.to(label.device)
-    nearest = _flat_sources(torch.floor(rows + 0.5), torch.floor(columns + 0.5), label, motion)
-    moved_label = _take(label[None], nearest)[0] * inside
-    if settings.interpolation == "nearest":
-        moved_image = _take(image, nearest).float()
-    else:
-        moved_image = _interpolate(image, rows, columns, motion)
-    return moved_image.masked_fill_(~inside, settings.fill), moved_label
+def _with_options(
+    motions: list[Motion], shape: torch.Size, generator: torch.Generator, settings: AugmentationSettings
+) -> list[Motion]:
+    """Draws scaling and elastic deformation, where they are wanted."""
+    if not settings.scaling and not settings.elastic:
+        return motions
+    factors = (1 + settings.scaling * _uniform(generator, len(motions))).tolist()
+    if not settings.elastic:
+        return [replace(motion, factor=factor) for motion, factor in zip(motions, factors, strict=True)]
+    nodes = round_to_fixed_point(settings.elastic * _uniform(generator, len(motions), 3, *control_nodes(shape[2:])))
+    return [
+        replace(motion, factor=factor, displacement=displacement)
+        for motion, factor, displacement in zip(motions, factors, nodes, strict=True)
+    ]
 
 
-def _source_coordinates(shape: torch.Size, motion: _Motion) -> tuple[Tensor, Tensor]:
-    """Finds where each pixel of the turned plane comes from, along the plane's first and second axis.
-
-    Computed on the CPU in double precision, so that the same voxels are taken on every device.
-    """
-    first, second = motion.plane
-    rows, columns = _positions(shape, motion, first).double()[:, None], _positions(shape, motion, second).double()
-    row_centre, column_centre = (shape[first] - 1) / 2, (shape[second] - 1) / 2
-    cosine, sine = math.cos(math.radians(motion.degrees)), math.sin(math.radians(motion.degrees))
-    row_offset = row_centre - (cosine * row_centre + sine * column_centre)
-    column_offset = column_centre - (cosine * column_centre - sine * row_centre)
-    return cosine * rows + sine * columns + row_offset, cosine * columns - sine * rows + column_offset
-
-
-def _positions(shape: torch.Size, motion: _Motion, axis: int) -> Tensor:
-    positions = torch.arange(shape[axis])
-    return positions.flip(0) if motion.flips[axis] else positions
-
-
-def _is_inside(coordinates: Tensor, length: int) -> Tensor:
-    return (coordinates >= 0) & (coordinates <= length - 1)
-
-
-def _across_plane(plane: Tensor, motion: _Motion) -> Tensor:
-    """Gives a [rows, columns] tensor a third axis, of length 1, where the sample's third axis is."""
-    return plane.unsqueeze(3 - sum(motion.plane))
-
-
-def _flat_sources(rows: Tensor, columns: Tensor, like: Tensor, motion: _Motion) -> Tensor:
-    """Combines whole source coordinates in the plane with those of the third axis.
-
-    Returns:
-        Flat indices [D,H,W] int64 into a volume of the shape of `like`, on its device.
-    """
-    shape = like.shape
-    first, second = motion.plane
-    third = 3 - first - second
-    strides = (shape[1] * shape[2], shape[2], 1)
-    plane = rows.long().clamp(0, shape[first] - 1) * strides[first]
-    plane += columns.long().clamp(0, shape[second] - 1) * strides[second]
-    line = _positions(shape, motion, third) * strides[third]
-    line = line.view([-1 if axis == third else 1 for axis in range(3)])
-    # Added on the device: the parts are small, the sum is not.
-    return _across_plane(plane, motion).to(like.device) + line.to(like.device)
-
-
-def _take(volumes: Tensor, sources: Tensor) -> Tensor:
-    """Looks up voxels of [N,D,H,W] by flat index [D,H,W]; index_select is many times faster here than indexing."""
-    return volumes.flatten(1).index_select(1, sources.flatten()).view(len(volumes), *sources.shape)
-
-
-def _interpolate(image: Tensor, rows: Tensor, columns: Tensor, motion: _Motion) -> Tensor:
-    """Interpolates linearly between the four neighbours in the plane of the rotation."""
-    upper_row, upper_column = torch.floor(rows), torch.floor(columns)
-    row_weight, column_weight = rows - upper_row, columns - upper_column
-    result = torch.zeros(image.shape, device=image.device)
-    for row, row_share in ((upper_row, 1 - row_weight), (upper_row + 1, row_weight)):
-        for column, column_share in ((upper_column, 1 - column_weight), (upper_column + 1, column_weight)):
-            sources = _flat_sources(row, column, image[0], motion)
-            weight = _across_plane((row_share * column_share).float(), motion).to(image.device)
-            result.addcmul_(_take(image, sources).float(), weight)
-    return result
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    """Numbers from -1 to 1, float64."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1

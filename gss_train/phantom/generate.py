@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gss_train.data.conventions import Dataset
     from gss_train.phantom.anatomy import Atlas
 
+PHANTOM_DATASETS = ("brats2015", "brats2018", "brats2020")
 GENERATOR_VERSION = 1
 DEFAULT_SIZE = (96, 112, 96)
 SETTINGS_FILE = "phantom.json"
@@ -114,9 +115,10 @@ def _resolve(dataset: Dataset | str) -> tuple[str, tuple[int, ...]]:
     """Name of a data set and the label values of BG, NCR, ED, NET and ET in its files."""
     from gss_train.data.conventions import DATASETS  # noqa: PLC0415 (imports torch)
 
+    name = dataset if isinstance(dataset, str) else dataset.name
+    if name not in PHANTOM_DATASETS:
+        raise ValueError(f"dataset: got {name!r}, need one of {', '.join(map(repr, PHANTOM_DATASETS))}")
     if isinstance(dataset, str):
-        if dataset not in DATASETS:
-            raise ValueError(f"dataset: got {dataset!r}, need one of {', '.join(map(repr, DATASETS))}")
         dataset = DATASETS[dataset]
     pairs = zip(dataset.categories, dataset.label_values, strict=True)
     values = {part: value for category, value in pairs for part in category.split("/")}

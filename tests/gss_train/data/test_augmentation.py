@@ -9,7 +9,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from gss_train.data import augmentation
-from gss_train.data.augmentation import AugmentationSettings, augment
+from gss_train.data.augmentation import AugmentationSettings, augment, draw_intensities, draw_motions
+from gss_train.data.motion import Motion
 
 NOTHING = AugmentationSettings(rotation_degrees=0, scale=0.0, shift=0.0, flip=False)
 ROTATION = AugmentationSettings(scale=0.0, shift=0.0, flip=False)
@@ -36,8 +37,8 @@ def rotated_by_scipy(volume: np.ndarray, plane: tuple[int, int], degrees: int, f
 
 
 def force(monkeypatch: pytest.MonkeyPatch, plane: tuple[int, int], degrees: int, flips=(False, False, False)) -> None:
-    motion = augmentation._Motion(plane, degrees, flips)
-    monkeypatch.setattr(augmentation, "_draw_motions", lambda count, *_: [motion] * count)
+    motion = Motion(plane, degrees, flips)
+    monkeypatch.setattr(augmentation, "draw_motions", lambda count, *_: [motion] * count)
 
 
 @pytest.mark.parametrize(("plane", "degrees"), MOTIONS)
@@ -93,7 +94,7 @@ def test_image_and_label_stay_aligned() -> None:
 
 
 def test_angles_and_planes_are_uniform() -> None:
-    motions = augmentation._draw_motions(12000, generator(), AugmentationSettings())
+    motions = draw_motions(12000, generator(), AugmentationSettings())
     counts = Counter((motion.plane, motion.degrees) for motion in motions)
     assert set(counts) == set(MOTIONS)
     # The 99.9 % quantile of the chi-square distribution with 59 degrees of freedom.
@@ -152,7 +153,7 @@ def test_voxels_from_outside_are_varied_in_intensity_too(monkeypatch: pytest.Mon
     force(monkeypatch, (1, 2), 9)
     image, label = batch()
     moved_image, moved_label = augment(image, label, generator(5), AugmentationSettings(flip=False))
-    scale, shift = augmentation._draw_intensities(image.shape, generator(5), AugmentationSettings())
+    scale, shift = draw_intensities(image.shape, generator(5), AugmentationSettings())
     expected = (-scale + shift).expand_as(image)[:, 0][moved_label == 0]
     torch.testing.assert_close(moved_image[:, 0][moved_label == 0], expected)
 
@@ -214,6 +215,13 @@ def test_wrong_batches_are_refused() -> None:
         {"scale": 1.0},
         {"scale": -0.1},
         {"shift": -0.1},
+        {"shift": float("nan")},
+        {"scaling": -0.1},
+        {"scaling": 1.0},
+        {"scaling": float("nan")},
+        {"elastic": -1.0},
+        {"elastic": 8.5},
+        {"elastic": float("nan")},
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
