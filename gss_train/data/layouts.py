@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gss_train.data.conventions import MODALITIES, Dataset
+from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
+from gss_train.data.editions import GRADES, LABEL, LAYOUTS, Layout, visible
 from gss_train.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-_GRADES = ("HGG", "LGG")
-_LABEL = "label"
-_ROLES = (*MODALITIES, _LABEL)
 _MAX_LISTED = 20
-
-# BraTS2015 names a folder per file, the others a file per role.
-_FOLDER_PATTERNS = {
-    "FLAIR": re.compile(r"VSD\.Brain.*\.MR_Flair\..+"),
-    "T1ce": re.compile(r"VSD\.Brain.*\.MR_T1c\..+"),
-    "T1": re.compile(r"VSD\.Brain.*\.MR_T1\..+"),
-    "T2": re.compile(r"VSD\.Brain.*\.MR_T2\..+"),
-    _LABEL: re.compile(r"VSD\.Brain.*\.OT\..+"),
-}
-_FILE_SUFFIXES = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2", _LABEL: "seg"}
-_NIFTI_ENDINGS = (".nii.gz", ".nii")
-# The label of BraTS20_Training_355 in the widespread Kaggle copy.
-_MISNAMED_LABEL = "W39_1998.09.19_Segm"
 
 
 class LayoutError(UserError):
@@ -45,8 +28,8 @@ class Subject:
         name: unique within the data set. The folder's name; for BraTS2015, whose folder names occur in both grades,
             the grade and the folder's name, such as `HGG_brats_2013_pat0001_1`.
         grade: "HGG", "LGG", or None where the edition does not tell.
-        images: one file per name in `MODALITIES`, in that order.
-        label: the file of the annotation; None only where it was not asked for.
+        images: one to four files, by names in `MODALITIES` and in that order; a scan that is missing is left out.
+        label: the file of the annotation, or None where there is none.
     """
 
     name: str
@@ -55,42 +38,40 @@ class Subject:
     label: Path | None
 
 
-@dataclass(frozen=True)
-class _Layout:
-    is_subject: Callable[[Path], bool]
-    candidates: Callable[[Path], dict[str, list[Path]]]
-    graded_names: bool
-    tree: str
-
-
 def find_subjects(root: Path, dataset: Dataset, *, require_labels: bool = True) -> list[Subject]:
     """Finds every subject of `dataset`, wherever its folder lies below `root`.
 
-    Files and folders that belong to no subject are ignored, as are hidden ones.
+    Files and folders that belong to no subject are ignored, as are hidden ones. A subject may lack scans, but not all.
 
     Args:
         root: folder that holds the released folders, at any depth; symbolic links are followed.
         dataset: edition whose layout is expected.
-        require_labels: when false, a subject may lack its label.
+        require_labels: when true, a subject that lacks its label is a fault, and BraTS2020's validation subjects,
+            which were released without, are ignored.
 
     Returns:
         The subjects, sorted by name.
 
     Raises:
-        LayoutError: `root` is missing, not a folder, empty or without subjects; or a subject lacks a file, has two
-            for one purpose, or is there twice (one error lists all of them).
+        LayoutError: `root` is missing, not a folder, empty or without subjects; or a subject lacks all scans or its
+            label, has two files for one purpose, or is there twice (one error lists all of them).
         ValueError: the layout of `dataset` is unknown.
     """
     layout = _layout_of(dataset)
     root = Path(root)
-    _check_root(root, dataset)
-    folders = sorted(_subject_folders(root, layout.is_subject))
+    _check_root(root, f"looked for the subjects of {dataset.title}.\n{describe_layout(dataset)}")
+    by_edition = _subject_folders(root)
+    folders = [f for f in by_edition.get(dataset.name, []) if not (require_labels and "_Validation_" in f.name)]
     if not folders:
-        raise LayoutError(f"{root}: found no subject of {dataset.title} in or below it.\n{describe_layout(dataset)}")
+        seen = f", but {_counts(by_edition)}" if by_edition else ""
+        kind = "labelled subject" if dataset.name in by_edition else "subject"
+        raise LayoutError(
+            f"{root}: found no {kind} of {dataset.title} in or below it{seen}.\n{describe_layout(dataset)}"
+        )
     subjects: dict[str, Subject] = {}
     places: dict[str, Path] = {}
     faults: list[str] = []
-    for folder in folders:
+    for folder in sorted(folders):
         subject, subject_faults = _read_subject(folder, layout, require_labels)
         if subject.name in subjects:
             subject_faults = [f"{subject.name}: found twice, in {places[subject.name]} and in {folder}"]
@@ -102,6 +83,39 @@ def find_subjects(root: Path, dataset: Dataset, *, require_labels: bool = True) 
     return sorted(subjects.values(), key=lambda subject: subject.name)
 
 
+def recognise_dataset(root: Path) -> tuple[Dataset, int]:
+    """Tells which edition lies in or below `root`, by the names of folders and files.
+
+    Args:
+        root: as for `find_subjects`.
+
+    Returns:
+        The edition and the number of its subjects' folders, of those without label too.
+
+    Raises:
+        LayoutError: `root` is missing, not a folder or empty, or holds subjects of no edition or of several; the
+            message lists what was seen.
+    """
+    root = Path(root)
+    examples = "\n".join(f"  {dataset.title}: {LAYOUTS[name].example}" for name, dataset in DATASETS.items())
+    expected = (
+        f"Expected subjects of one BraTS edition, at any depth below the data root, with files such as\n{examples}"
+    )
+    _check_root(root, f"looked for subjects of any BraTS edition.\n{expected}")
+    by_edition = _subject_folders(root)
+    if not by_edition:
+        folders, files = visible(root)
+        names = [*(f"{folder.name}/" for folder in folders), *(file.name for file in files)]
+        seen = _shortened(names or ["only hidden files"])
+        raise LayoutError(
+            f"{root}: recognised no BraTS edition in or below it; it holds {', '.join(seen)}.\n{expected}"
+        )
+    if len(by_edition) > 1:
+        raise LayoutError(f"{root}: holds more than one BraTS edition: {_counts(by_edition)}; pick one with --dataset")
+    ((name, folders),) = by_edition.items()
+    return DATASETS[name], len(folders)
+
+
 def describe_layout(dataset: Dataset) -> str:
     """Shows the folders and files expected for one subject of `dataset`.
 
@@ -111,14 +125,13 @@ def describe_layout(dataset: Dataset) -> str:
     return f"Expected layout of {dataset.title}, at any depth below the data root:\n{_layout_of(dataset).tree}"
 
 
-def _layout_of(dataset: Dataset) -> _Layout:
-    if dataset.name not in _LAYOUTS:
-        raise ValueError(f"dataset: got {dataset.name!r}, need one of {', '.join(_LAYOUTS)}")
-    return _LAYOUTS[dataset.name]
+def _layout_of(dataset: Dataset) -> Layout:
+    if dataset.name not in LAYOUTS:
+        raise ValueError(f"dataset: got {dataset.name!r}, need one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[dataset.name]
 
 
-def _check_root(root: Path, dataset: Dataset) -> None:
-    looked_for = f"looked for the subjects of {dataset.title}.\n{describe_layout(dataset)}"
+def _check_root(root: Path, looked_for: str) -> None:
     if not root.exists():
         raise LayoutError(f"{root}: no such folder; {looked_for}")
     if not root.is_dir():
@@ -127,122 +140,55 @@ def _check_root(root: Path, dataset: Dataset) -> None:
         raise LayoutError(f"{root}: the folder is empty; {looked_for}")
 
 
-def _subject_folders(root: Path, is_subject: Callable[[Path], bool]) -> Iterator[Path]:
-    """Yields the folders that are subjects; follows links, but enters no folder twice, so that a loop of links ends."""
+def _subject_folders(root: Path) -> dict[str, list[Path]]:
+    """Subjects' folders by edition; follows links, but enters no folder twice, so that a loop of links ends."""
     # The grade is the name of the parent, so a relative root such as "." needs its real name.
     pending = [root.absolute()]
     entered = set()
+    found: dict[str, list[Path]] = {}
     while pending:
         folder = pending.pop()
-        if is_subject(folder):
-            yield folder
+        folders, files = visible(folder)
+        entries = [path.name for path in (*folders, *files)]
+        edition = next((name for name, layout in LAYOUTS.items() if layout.is_subject(folder, entries)), None)
+        if edition is not None:
+            found.setdefault(edition, []).append(folder)
             continue
         real = folder.resolve()
         if real not in entered:
             entered.add(real)
-            pending += _visible(folder, folders=True)
+            pending += folders
+    return found
 
 
-def _visible(folder: Path, *, folders: bool) -> list[Path]:
-    """Entries that are not hidden: macOS leaves a `._name` next to every file it copies."""
-    with os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.is_dir() == folders and not entry.name.startswith(".")]
-    return [folder / name for name in sorted(found)]
+def _counts(by_edition: dict[str, list[Path]]) -> str:
+    counts = [(DATASETS[name].title, len(by_edition[name])) for name in DATASETS if name in by_edition]
+    return ", ".join(f"{count} subject{'s' * (count != 1)} of {title}" for title, count in counts)
 
 
-def _read_subject(folder: Path, layout: _Layout, require_label: bool) -> tuple[Subject, list[str]]:
-    grade = folder.parent.name if folder.parent.name in _GRADES else None
-    name = f"{grade}_{folder.name}" if layout.graded_names else folder.name
-    candidates = layout.candidates(folder)
+def _read_subject(folder: Path, layout: Layout, require_label: bool) -> tuple[Subject, list[str]]:
+    grade = folder.parent.name if folder.parent.name in GRADES else None
+    name = f"{grade}_{folder.name}" if layout.graded_names and grade else folder.name
+    files = layout.find_files(folder)
+    images = {modality: files[modality][0] for modality in MODALITIES if files[modality]}
+    label = files[LABEL][0] if files[LABEL] else None
     faults = []
-    missing = [role for role in _ROLES if not candidates[role] and (role != _LABEL or require_label)]
-    if missing:
-        faults.append(f"{name}: lacks {', '.join(missing)} (in {folder})")
-    for role, paths in candidates.items():
+    if not images:
+        faults.append(f"{name}: has no scan, should have at least one of {', '.join(MODALITIES)} (in {folder})")
+    if label is None and require_label:
+        faults.append(f"{name}: lacks {LABEL} (in {folder})")
+    for role, paths in files.items():
         if len(paths) > 1:
             shown = ", ".join(str(path.relative_to(folder)) for path in paths)
             faults.append(f"{name}: has {len(paths)} files for {role} and should have one: {shown} (in {folder})")
-    images = {modality: candidates[modality][0] for modality in MODALITIES if candidates[modality]}
-    label = candidates[_LABEL][0] if candidates[_LABEL] else None
     return Subject(name, grade, images, label), faults
 
 
+def _shortened(items: Sequence[str]) -> list[str]:
+    more = len(items) - _MAX_LISTED
+    return [*items[:_MAX_LISTED], f"... and {more} more"] if more > 0 else list(items)
+
+
 def _list_faults(root: Path, faults: Sequence[str], dataset: Dataset) -> str:
-    shown = list(faults[:_MAX_LISTED])
-    if len(faults) > _MAX_LISTED:
-        shown.append(f"... and {len(faults) - _MAX_LISTED} more")
-    listed = "\n  ".join(shown)
-    return f"{root}: the files of {dataset.title} are not complete:\n  {listed}\n{describe_layout(dataset)}"
-
-
-def _candidates_in_folders(folder: Path) -> dict[str, list[Path]]:
-    candidates: dict[str, list[Path]] = {role: [] for role in _ROLES}
-    for part in _visible(folder, folders=True):
-        for role, pattern in _FOLDER_PATTERNS.items():
-            if pattern.fullmatch(part.name):
-                candidates[role] += [path for path in _visible(part, folders=False) if path.suffix == ".mha"]
-    return candidates
-
-
-def _candidates_by_name(folder: Path) -> dict[str, list[Path]]:
-    files = {path.name: path for path in _visible(folder, folders=False)}
-    stems = {role: [f"{folder.name}_{suffix}"] for role, suffix in _FILE_SUFFIXES.items()}
-    stems[_LABEL].append(_MISNAMED_LABEL)
-    return {
-        role: [files[stem + ending] for stem in stems[role] for ending in _NIFTI_ENDINGS if stem + ending in files]
-        for role in _ROLES
-    }
-
-
-def _is_graded_folder(folder: Path) -> bool:
-    return folder.parent.name in _GRADES and folder.name not in _GRADES
-
-
-def _is_brats2018(folder: Path) -> bool:
-    return folder.parent.name in _GRADES and folder.name.startswith("Brats18_")
-
-
-def _is_brats2020(folder: Path) -> bool:
-    return folder.name.startswith("BraTS20_Training_")
-
-
-_LAYOUTS = {
-    "brats2015": _Layout(
-        _is_graded_folder,
-        _candidates_in_folders,
-        graded_names=True,
-        tree="""\
-HGG/  (or LGG/)
-  <subject>/
-    VSD.Brain.XX.O.MR_Flair.<id>/*.mha
-    VSD.Brain.XX.O.MR_T1.<id>/*.mha
-    VSD.Brain.XX.O.MR_T1c.<id>/*.mha
-    VSD.Brain.XX.O.MR_T2.<id>/*.mha
-    VSD.Brain*.OT.<id>/*.mha""",
-    ),
-    "brats2018": _Layout(
-        _is_brats2018,
-        _candidates_by_name,
-        graded_names=False,
-        tree="""\
-HGG/  (or LGG/)
-  Brats18_*/
-    Brats18_*_flair.nii.gz  (or .nii, here and below)
-    Brats18_*_t1.nii.gz
-    Brats18_*_t1ce.nii.gz
-    Brats18_*_t2.nii.gz
-    Brats18_*_seg.nii.gz""",
-    ),
-    "brats2020": _Layout(
-        _is_brats2020,
-        _candidates_by_name,
-        graded_names=False,
-        tree="""\
-BraTS20_Training_NNN/
-  BraTS20_Training_NNN_flair.nii.gz  (or .nii, here and below)
-  BraTS20_Training_NNN_t1.nii.gz
-  BraTS20_Training_NNN_t1ce.nii.gz
-  BraTS20_Training_NNN_t2.nii.gz
-  BraTS20_Training_NNN_seg.nii.gz  (W39_1998.09.19_Segm.nii for subject 355 in a widespread copy)""",
-    ),
-}
+    listed = "\n  ".join(_shortened(faults))
+    return f"{root}: the files of {dataset.title} cannot be used as they are:\n  {listed}\n{describe_layout(dataset)}"

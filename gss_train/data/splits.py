@@ -49,15 +49,80 @@ def split_subjects(
         ValueError: too few names, a name twice, a negative or zero proportion, minimum below 1, or a name without
             grade.
     """
-    if len(set(names)) != len(names):
-        raise ValueError(f"names: {len(names) - len(set(names))} of {len(names)} are repeated, need each subject once")
-    if min(proportions) < 1:
-        raise ValueError(f"proportions: got {proportions}, need three numbers of at least 1")
+    _check_names(names, proportions)
     if min(minimum_validation, minimum_test) < 1:
         raise ValueError(f"minimums: got {minimum_validation} and {minimum_test}, need at least 1 each")
     if len(names) < 1 + minimum_validation + minimum_test:
         least = 1 + minimum_validation + minimum_test
         raise ValueError(f"names: got {len(names)} subjects, need at least {least} to fill three parts")
+    order = _shuffle(names, seed, grades)
+    total = sum(proportions)
+    validation_size = _share(len(names), proportions[1], total, minimum_validation, len(names) - 1 - minimum_test)
+    test_size = _share(len(names), proportions[2], total, minimum_test, len(names) - 1 - validation_size)
+    test, others = _take_evenly(order, test_size)
+    validation, train = _take_evenly(others, validation_size)
+    return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def split_fold(
+    names: Sequence[str],
+    fold: int,
+    folds: int,
+    seed: int,
+    proportions: tuple[int, int, int],
+    *,
+    grades: Mapping[str, str | None] | None = None,
+) -> Split:
+    """Divides subjects for one of the runs of a cross-validation.
+
+    Every subject is tested in exactly one of the folds, whose tests differ in size by one subject at most. The result
+    depends on the set of names, not on their order.
+
+    Args:
+        names: the subjects, each once.
+        fold: which run, from 0 to `folds` - 1.
+        folds: number of runs, at least 2.
+        seed: of the draw; the same for all folds.
+        proportions: of training, validation and test; the first two divide the subjects that are not tested.
+        grades: grade of every subject; when given, each part gets its share of every grade, to within one or two
+            subjects.
+
+    Returns:
+        Three parts that share no subject and together hold all of them; none is empty.
+
+    Raises:
+        ValueError: too few names for so many folds, a name twice, a fold that is not one, a zero or negative
+            proportion, or a name without grade.
+    """
+    _check_names(names, proportions)
+    if folds < 2:
+        raise ValueError(f"folds: got {folds}, need at least 2")
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold: got {fold}, need a number from 0 to {folds - 1}")
+    largest_test = -(-len(names) // folds)
+    if len(names) < folds or len(names) - largest_test < 2:
+        least = max(folds, 4 if folds == 2 else 3)
+        raise ValueError(
+            f"names: got {len(names)} subjects, need at least {least} to fill three parts in {folds} folds"
+        )
+    order = _shuffle(names, seed, grades)
+    test = order[fold::folds]
+    others = [name for position, name in enumerate(order) if position % folds != fold]
+    training, validation, _ = proportions
+    validation_size = _share(len(others), validation, training + validation, 1, len(others) - 1)
+    validation_names, train = _take_evenly(others, validation_size)
+    return Split(tuple(sorted(train)), tuple(sorted(validation_names)), tuple(sorted(test)))
+
+
+def _check_names(names: Sequence[str], proportions: tuple[int, int, int]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"names: {len(names) - len(set(names))} of {len(names)} are repeated, need each subject once")
+    if min(proportions) < 1:
+        raise ValueError(f"proportions: got {proportions}, need three numbers of at least 1")
+
+
+def _shuffle(names: Sequence[str], seed: int, grades: Mapping[str, str | None] | None) -> list[str]:
+    """Names in random order, or in random order within each grade."""
     order = sorted(names)
     random.Random(seed).shuffle(order)  # noqa: S311
     if grades is not None:
@@ -67,13 +132,7 @@ def split_subjects(
                 f"grades: has none for {unknown[0]} and {len(unknown) - 1} others, needs one for each name"
             )
         order.sort(key=lambda name: grades[name] or "")
-
-    total = sum(proportions)
-    validation_size = _share(len(names), proportions[1], total, minimum_validation, len(names) - 1 - minimum_test)
-    test_size = _share(len(names), proportions[2], total, minimum_test, len(names) - 1 - validation_size)
-    test, others = _take_evenly(order, test_size)
-    validation, train = _take_evenly(others, validation_size)
-    return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+    return order
 
 
 def _share(count: int, proportion: int, total: int, least: int, most: int) -> int:

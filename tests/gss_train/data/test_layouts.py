@@ -5,9 +5,17 @@ from pathlib import Path
 import pytest
 
 from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
-from gss_train.data.layouts import LayoutError, describe_layout, find_subjects
+from gss_train.data.layouts import LayoutError, describe_layout, find_subjects, recognise_dataset
 
 SUFFIXES = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2"}
+SUFFIXES_OF_2023 = {"FLAIR": "t2f", "T1ce": "t1c", "T1": "t1n", "T2": "t2w"}
+SUBJECT_FOLDERS = {
+    "brats2018": "HGG/Brats18_CBICA_AAB_1",
+    "brats2019": "LGG/BraTS19_TCIA09_141_1",
+    "brats2020": "BraTS20_Training_001",
+    "brats2021": "BraTS2021_00000",
+    "brats2023": "BraTS-GLI-00000-000",
+}
 
 
 def touch(path: Path) -> Path:
@@ -17,8 +25,10 @@ def touch(path: Path) -> Path:
 
 
 def touch_nifti(folder: Path, ending: str = ".nii.gz") -> None:
-    for suffix in (*SUFFIXES.values(), "seg"):
-        touch(folder / f"{folder.name}_{suffix}{ending}")
+    """The five files of a subject, of any edition but BraTS2015."""
+    is_2023 = folder.name.startswith("BraTS-GLI-")
+    for suffix in (*(SUFFIXES_OF_2023 if is_2023 else SUFFIXES).values(), "seg"):
+        touch(folder / f"{folder.name}{'-' if is_2023 else '_'}{suffix}{ending}")
 
 
 def touch_mha(folder: Path, label: str = "VSD.Brain_3more.XX.O.OT.54517") -> None:
@@ -133,23 +143,114 @@ def test_layout_descriptions_name_folders_and_files() -> None:
 def test_one_error_lists_everything_that_is_missing(tmp_path: Path, brats2020: Dataset) -> None:
     for number in (1, 2, 3):
         touch_nifti(tmp_path / f"BraTS20_Training_{number:03}")
-    (tmp_path / "BraTS20_Training_001" / "BraTS20_Training_001_t1ce.nii.gz").unlink()
-    (tmp_path / "BraTS20_Training_001" / "BraTS20_Training_001_t2.nii.gz").unlink()
+    for suffix in SUFFIXES.values():
+        (tmp_path / "BraTS20_Training_001" / f"BraTS20_Training_001_{suffix}.nii.gz").unlink()
     (tmp_path / "BraTS20_Training_003" / "BraTS20_Training_003_seg.nii.gz").unlink()
     with pytest.raises(LayoutError) as caught:
         find_subjects(tmp_path, brats2020)
     message = str(caught.value)
-    assert "BraTS20_Training_001: lacks T1ce, T2" in message
+    assert "BraTS20_Training_001: has no scan" in message
     assert "BraTS20_Training_003: lacks label" in message
     assert "BraTS20_Training_002" not in message
 
 
-def test_missing_parts_of_brats2015_are_named(tmp_path: Path) -> None:
+def test_one_scan_makes_a_subject(tmp_path: Path) -> None:
     folder = tmp_path / "HGG" / "brats_tcia_pat105_0001"
     touch_mha(folder)
-    (folder / "VSD.Brain.XX.O.MR_T1c.54514" / "VSD.Brain.XX.O.MR_T1c.54514.mha").unlink()
-    with pytest.raises(LayoutError, match="HGG_brats_tcia_pat105_0001: lacks T1ce "):
-        find_subjects(tmp_path, DATASETS["brats2015"])
+    for name in ("Flair.54512", "T1.54513", "T2.54515"):
+        (folder / f"VSD.Brain.XX.O.MR_{name}" / f"VSD.Brain.XX.O.MR_{name}.mha").unlink()
+    (subject,) = find_subjects(tmp_path, DATASETS["brats2015"])
+    assert tuple(subject.images) == ("T1ce",)
+    assert subject.label is not None
+
+
+@pytest.mark.parametrize("missing", [("FLAIR",), ("T1ce", "T2"), ("FLAIR", "T1", "T2")])
+def test_scans_that_are_there_keep_their_order(tmp_path: Path, brats2020: Dataset, missing: tuple[str, ...]) -> None:
+    folder = tmp_path / "BraTS20_Training_001"
+    touch_nifti(folder)
+    for modality in missing:
+        (folder / f"{folder.name}_{SUFFIXES[modality]}.nii.gz").unlink()
+    (subject,) = find_subjects(tmp_path, brats2020)
+    assert tuple(subject.images) == tuple(modality for modality in MODALITIES if modality not in missing)
+
+
+@pytest.mark.parametrize("name", SUBJECT_FOLDERS)
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
+def test_every_edition_is_read_and_recognised_in_every_format(tmp_path: Path, name: str, ending: str) -> None:
+    folder = tmp_path / "archive" / "Training" / SUBJECT_FOLDERS[name]
+    touch_nifti(folder, ending)
+    (subject,) = find_subjects(tmp_path, DATASETS[name])
+    assert subject.name == folder.name
+    assert subject.grade == (folder.parent.name if folder.parent.name in {"HGG", "LGG"} else None)
+    assert tuple(subject.images) == MODALITIES
+    separator, suffixes = ("-", SUFFIXES_OF_2023) if name == "brats2023" else ("_", SUFFIXES)
+    for modality, path in subject.images.items():
+        assert path == folder / f"{folder.name}{separator}{suffixes[modality]}{ending}"
+    assert subject.label == folder / f"{folder.name}{separator}seg{ending}"
+    assert recognise_dataset(tmp_path) == (DATASETS[name], 1)
+
+
+@pytest.mark.parametrize("name", ["brats2018", "brats2019"])
+def test_grades_may_be_left_out_and_folders_of_many_subjects_are_none(tmp_path: Path, name: str) -> None:
+    folder = Path(SUBJECT_FOLDERS[name]).name
+    touch_nifti(tmp_path / f"{folder.split('_')[0]}_Training" / folder)
+    assert [(s.name, s.grade) for s in find_subjects(tmp_path, DATASETS[name])] == [(folder, None)]
+
+
+def test_brats2015_may_be_flat(tmp_path: Path) -> None:
+    touch_mha(tmp_path / "all" / "brats_tcia_pat105_0001")
+    assert [(s.name, s.grade) for s in find_subjects(tmp_path, DATASETS["brats2015"])] == [
+        ("brats_tcia_pat105_0001", None)
+    ]
+    assert recognise_dataset(tmp_path)[0].name == "brats2015"
+
+
+def test_each_file_may_lie_in_a_folder_of_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "HGG" / "BraTS19_CBICA_AQA_1"
+    for suffix in (*SUFFIXES.values(), "seg"):
+        name = f"{folder.name}_{suffix}.nii"
+        touch(folder / name / name)
+    (subject,) = find_subjects(tmp_path, DATASETS["brats2019"])
+    assert subject.images["T1"] == folder / f"{folder.name}_t1.nii" / f"{folder.name}_t1.nii"
+    assert len(subject.images) == 4
+    assert subject.label is not None
+
+
+def test_validation_subjects_are_there_only_where_labels_are_not_needed(tmp_path: Path, brats2020: Dataset) -> None:
+    folder = tmp_path / "BraTS20_Validation_001"
+    touch_nifti(folder)
+    (folder / f"{folder.name}_seg.nii.gz").unlink()
+    assert [s.label for s in find_subjects(tmp_path, brats2020, require_labels=False)] == [None]
+    with pytest.raises(LayoutError, match=r"found no labelled subject of BraTS2020 .*, but 1 subject of BraTS2020"):
+        find_subjects(tmp_path, brats2020)
+
+
+def test_of_several_editions_the_asked_for_is_read_and_none_is_guessed(tmp_path: Path) -> None:
+    for folder in (SUBJECT_FOLDERS["brats2020"], SUBJECT_FOLDERS["brats2021"], "BraTS2021_00002"):
+        touch_nifti(tmp_path / folder)
+    assert len(find_subjects(tmp_path, DATASETS["brats2021"])) == 2
+    with pytest.raises(LayoutError, match="1 subject of BraTS2020, 2 subjects of BraTS2021; pick one with --dataset"):
+        recognise_dataset(tmp_path)
+    with pytest.raises(LayoutError, match=r"found no subject of BraTS2018 .* but 1 subject of BraTS2020, 2 subjects"):
+        find_subjects(tmp_path, DATASETS["brats2018"])
+
+
+def test_what_is_not_recognised_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path / "thesis" / "chapter.txt")
+    touch(tmp_path / "scan.nii.gz")
+    with pytest.raises(LayoutError, match=r"recognised no BraTS edition .* it holds thesis/, scan\.nii\.gz") as caught:
+        recognise_dataset(tmp_path)
+    assert all(dataset.title in str(caught.value) for dataset in DATASETS.values())
+    with pytest.raises(LayoutError, match="no such folder"):
+        recognise_dataset(tmp_path / "nowhere")
+
+
+def test_editions_of_four_categories_differ_in_label_values_only() -> None:
+    four = [dataset for dataset in DATASETS.values() if dataset.num_categories == 4]
+    assert [dataset.name for dataset in four] == list(SUBJECT_FOLDERS)
+    assert {tuple(dataset.regions.items()) for dataset in four} == {(("WT", (1, 2, 3)), ("TC", (1, 3)), ("ET", (3,)))}
+    assert {dataset.label_values for dataset in four[:4]} == {(0, 1, 2, 4)}
+    assert DATASETS["brats2023"].label_values == (0, 1, 2, 3)
 
 
 def test_labels_may_be_left_out_on_request(tmp_path: Path, brats2020: Dataset) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gss_train.data.conventions import DATASETS
-from gss_train.data.splits import Split, split_subjects
+from gss_train.data.splits import Split, split_fold, split_subjects
 
 
 def names(count: int) -> list[str]:
@@ -85,3 +85,53 @@ def test_impossible_arguments_are_refused() -> None:
         split_subjects(names(5), (3, 1, 1), seed=0, minimum_test=0)
     with pytest.raises(ValueError, match="grades: has none for subject_001"):
         split_subjects(names(3), (3, 1, 1), seed=0, grades={"subject_000": "HGG"})
+
+
+@given(
+    count=st.integers(4, 60),
+    folds=st.integers(2, 10),
+    seed=st.integers(0, 10),
+    proportions=st.tuples(*[st.integers(1, 400)] * 3),
+    graded=st.booleans(),
+)
+def test_over_the_folds_every_subject_is_tested_once(
+    count: int, folds: int, seed: int, proportions: tuple[int, int, int], graded: bool
+) -> None:
+    folds = min(folds, count)
+    grades = {name: ("HGG", "LGG", None)[number % 3] for number, name in enumerate(names(count))} if graded else None
+    splits = [split_fold(names(count), fold, folds, seed, proportions, grades=grades) for fold in range(folds)]
+    assert sorted(name for split in splits for name in split.test) == names(count)
+    assert max(len(split.test) for split in splits) - min(len(split.test) for split in splits) <= 1
+    for split in splits:
+        assert min(sizes(split)) >= 1
+        assert sorted(split.train + split.validation + split.test) == names(count)
+
+
+def test_folds_depend_on_the_seed_and_not_on_the_order_of_names() -> None:
+    first = split_fold(names(30), 2, 5, 1, (3, 1, 1))
+    assert split_fold(names(30)[::-1], 2, 5, 1, (3, 1, 1)) == first
+    assert split_fold(names(30), 2, 5, 2, (3, 1, 1)) != first
+    assert sizes(first) == (18, 6, 6)
+
+
+def test_each_fold_tests_its_share_of_every_grade() -> None:
+    grades = {name: "HGG" if number < 220 else "LGG" for number, name in enumerate(names(274))}
+    for fold in range(5):
+        split = split_fold(names(274), fold, 5, 0, (242, 12, 20), grades=grades)
+        assert sum(grades[name] == "LGG" for name in split.test) in {10, 11}
+        assert sum(grades[name] == "LGG" for name in split.validation) in {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("count", "fold", "folds", "message"),
+    [
+        (9, 0, 1, "folds: got 1, need at least 2"),
+        (9, 3, 3, "fold: got 3, need a number from 0 to 2"),
+        (9, -1, 3, "fold: got -1"),
+        (3, 0, 2, "got 3 subjects, need at least 4 to fill three parts in 2 folds"),
+        (9, 0, 10, "got 9 subjects, need at least 10"),
+    ],
+)
+def test_impossible_folds_are_refused(count: int, fold: int, folds: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_fold(names(count), fold, folds, 0, (3, 1, 1))
