@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gss_train.data.conventions import MODALITIES
+from gss_train.data.storage import open_replacing, remove
 from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # The modalities of a voxel lie next to each other and to its label: a crop then reads each of its rows once.
+# Half precision rounds a z-score by 2^-11 of itself at most, finer than the steps between a scan's own grey values.
 VOXEL_DTYPE = np.dtype([("image", "<f2", (len(MODALITIES),)), ("label", "u1")])
 
 Triple = tuple[int, int, int]
@@ -69,15 +71,20 @@ class Metadata:
         name: of the subject.
         grade: "HGG", "LGG" or None where unknown.
         shape: voxels per axis of the prepared volume.
-        original_shape: voxels per axis of the raw volume.
+        original_shape: voxels per axis of the raw volume, once it is in the orientation of `reorient`, as all below.
         box: first and one past the last raw voxel that was kept, per axis.
         padding: voxels added before and after the box, per axis.
         affine: [4][4], from raw voxel indices to millimetres right, anterior and superior.
         spacing: voxel size in millimetres.
-        mean: of the raw brain voxels, per modality.
-        std: their standard deviation, per modality.
+        orientation: where the axes of the raw files point, such as "LPS".
+        available: whether there is a scan, per modality; where not, its channel is 0 everywhere.
+        has_label: whether there is an annotation; where not, every voxel has the category of the background.
+        mean: of the raw brain voxels, per modality; 0 where there is no scan.
+        std: their standard deviation, per modality; 1 where there is no scan.
         background: what a raw value of 0 became, per modality: -mean/std.
         sources: the raw files by modality, and "label" where there is one.
+        digests: fingerprint of the voxels of each scan there is, by modality.
+        warnings: what was suspicious: modality or "label", problem and remedy.
         settings: what else the result depends on.
         tumour_voxels: indices into the prepared volume of up to 1024 voxels that are not background.
     """
@@ -90,10 +97,15 @@ class Metadata:
     padding: tuple[tuple[int, int], ...]
     affine: tuple[tuple[float, ...], ...]
     spacing: tuple[float, float, float]
+    orientation: str
+    available: tuple[bool, bool, bool, bool]
+    has_label: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
     background: tuple[float, ...]
     sources: dict[str, SourceFile]
+    digests: dict[str, str]
+    warnings: tuple[tuple[str, str, str], ...]
     settings: PreparationSettings
     tumour_voxels: tuple[Triple, ...] = field(repr=False)
 
@@ -110,9 +122,10 @@ class Metadata:
             TypeError, KeyError: fields are missing, unknown or of another kind.
         """
         fields = json.loads(text)
+        digests = fields.pop("digests")
         sources = {role: SourceFile(**source) for role, source in fields.pop("sources").items()}
         settings = PreparationSettings(**_tuples(fields.pop("settings")))
-        return cls(**_tuples(fields), sources=sources, settings=settings)
+        return cls(**_tuples(fields), sources=sources, digests=digests, settings=settings)
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,16 @@ class PreparedSubject:
     def shape(self) -> Triple:
         """Voxels per axis."""
         return self.metadata.shape
+
+    @property
+    def available(self) -> tuple[bool, bool, bool, bool]:
+        """Whether there is a scan, per modality; where not, its channel is 0 everywhere."""
+        return self.metadata.available
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the categories are those of an annotation; if not, all are background."""
+        return self.metadata.has_label
 
     @property
     def background(self) -> tuple[float, ...]:
@@ -181,6 +204,27 @@ class PreparedSubject:
         return np.array(np.moveaxis(voxels["image"], -1, 0), order="C"), np.array(voxels["label"], order="C")
 
 
+def write_prepared(path: Path, voxels: npt.NDArray[Any], metadata: Metadata) -> PreparedSubject:
+    """Writes a prepared subject, such that it is there completely or not at all, whenever the process is killed.
+
+    Args:
+        path: its `.npy` file; the folder is made when missing.
+        voxels: [D,H,W] of `VOXEL_DTYPE`.
+        metadata: their description, which goes into the `.json` file beside it once the voxels are on the disk.
+
+    Raises:
+        OSError: the folder cannot be written; the message names it.
+    """
+    sidecar = sidecar_of(path)
+    # The description of an earlier preparation must never stand beside newer voxels.
+    remove(sidecar)
+    with open_replacing(path) as file:
+        np.save(file, voxels, allow_pickle=False)
+    with open_replacing(sidecar) as file:
+        file.write(metadata.to_json().encode())
+    return PreparedSubject(metadata.name, path, metadata)
+
+
 def sidecar_of(path: Path) -> Path:
     """Returns where the description of the prepared file `path` lies."""
     return path.with_name(path.name.removesuffix(".npy") + ".json")
@@ -219,6 +263,12 @@ def load_prepared(folder: Path) -> list[PreparedSubject]:
         raise PreparedError(f"{folder}: no such folder, should hold prepared subjects")
     complete = [path for path in folder.glob("*.npy") if sidecar_of(path).exists()]
     return sorted((read_prepared(path) for path in complete), key=lambda subject: subject.name)
+
+
+def to_triple(values: Sequence[int]) -> Triple:
+    """Returns three integers, NumPy's or Python's, as Python's."""
+    first, second, third = values
+    return int(first), int(second), int(third)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -31,4 +31,5 @@ def prepared_subjects(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared
         box = ((2, 12 + number), (1, 12), (3, 14))
         write_subject(root / "raw" / f"BraTS20_Training_{number:03}", make_raw((20, 16, 18), box, seed=number), ".nii")
     dataset = DATASETS["brats2020"]
-    return prepare_dataset(find_subjects(root / "raw", dataset), dataset, root / "prepared", (8, 8, 8), workers=1)
+    subjects = find_subjects(root / "raw", dataset)
+    return prepare_dataset(subjects, dataset, root / "prepared", (8, 8, 8), workers=1).subjects

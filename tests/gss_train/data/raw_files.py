@@ -41,6 +41,29 @@ def make_raw(shape=(14, 13, 12), box=((3, 11), (2, 10), (4, 9)), seed=0, label_v
     return Raw(images, label)
 
 
+def make_head(shape=(32, 30, 28), seed=0, tumour_side=-1) -> Raw:
+    """An ellipsoid of smooth random tissue, seen in four contrasts, with a tumour on one side of the first axis."""
+    generator = np.random.default_rng(seed)
+    place = np.stack(np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij"))
+    lump = np.exp(-((place - generator.uniform(-0.2, 0.2, (3, 1, 1, 1))) ** 2).sum(0) * 4)
+    waves = [
+        np.sin(3 * np.tensordot(direction, place, 1) + phase)
+        for direction, phase in zip(generator.normal(size=(6, 3)), generator.uniform(0, 6, 6), strict=True)
+    ]
+    tissue = lump + sum(waves) / 4
+    brain = ((place - generator.uniform(-0.05, 0.05, (3, 1, 1, 1))) ** 2).sum(0) < 0.7
+    distance = ((place - np.array([0.4 * tumour_side, 0.1, 0]).reshape(3, 1, 1, 1)) ** 2).sum(0)
+    tumour = brain & (distance < 0.08)
+    label = np.where(tumour, np.where(distance < 0.02, 1, np.where(distance < 0.04, 4, 2)), 0).astype(np.uint8)
+    contrasts = {"FLAIR": tissue + 3 * tumour, "T1ce": -tissue + 2 * (label == 4), "T1": -tissue, "T2": tissue**2}
+    contrasts["T2"] = contrasts["T2"] + 3 * tumour
+    images = {}
+    for modality in MODALITIES:
+        noise = generator.normal(0, 0.05, shape)
+        images[modality] = np.where(brain, 1000 + 200 * (contrasts[modality] + noise), 0).astype(np.int16)
+    return Raw(images, label)
+
+
 def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray = RAS_AFFINE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(voxels, affine), path)

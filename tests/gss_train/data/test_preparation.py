@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_files import RAS_AFFINE, Raw, make_raw, write_nifti, write_subject
+from raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_nifti, write_subject
 
-from gss_train.data import preparation
 from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
 from gss_train.data.layouts import Subject, find_subjects
 from gss_train.data.preparation import PreparationError, prepare_dataset, prepare_subject
@@ -181,7 +180,74 @@ def test_a_subject_without_label_is_all_background(
     prepared = prepare_subject(replace(raw_subject[0], label=None), brats2020, tmp_path / "out", (4, 4, 4))
     assert not whole(prepared)[1].any()
     assert prepared.tumour_voxels.shape == (0, 3)
+    assert not prepared.has_label
     assert "label" not in prepared.metadata.sources
+
+
+@pytest.mark.parametrize("present", [("FLAIR", "T2"), ("T1ce",), ("T1ce", "T1", "T2")])
+def test_missing_scans_are_0_and_count_for_nothing(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, present: tuple[str, ...]
+) -> None:
+    subject, raw = raw_subject
+    partial = replace(subject, images={modality: subject.images[modality] for modality in present})
+    prepared = prepare_subject(partial, brats2020, tmp_path / "out", (17, 13, 16))
+    image, label = whole(prepared)
+    assert prepared.available == tuple(modality in present for modality in MODALITIES)
+    brain = sum(raw.images[modality].astype(np.float64) for modality in present) > 0
+    occupied = [(int(p.min()), int(p.max()) + 1) for p in np.nonzero(sum(raw.images[m] != 0 for m in present))]
+    box = tuple(slice(first, last) for first, last in prepared.metadata.box)
+    assert all(b.start <= first and last <= b.stop for b, (first, last) in zip(box, occupied, strict=True))
+    inside = tuple(
+        slice(before, length - after)
+        for (before, after), length in zip(prepared.metadata.padding, prepared.shape, strict=True)
+    )
+    for number, modality in enumerate(MODALITIES):
+        if modality in present:
+            scan = raw.images[modality].astype(np.float64)
+            scores = (scan - scan[brain].mean()) / scan[brain].std()
+            np.testing.assert_allclose(image[number][inside], scores[box], rtol=2**-10, atol=1e-4)
+            np.testing.assert_array_equal(image[number][0, 0, 0], np.float16(prepared.background[number]))
+        else:
+            np.testing.assert_array_equal(image[number].view(np.uint16), 0)
+            assert prepared.background[number] == 0
+    np.testing.assert_array_equal(label[inside], np.vectorize(brats2020.label_values.index)(raw.label)[box])
+
+
+def test_files_of_any_orientation_give_the_same_voxels(
+    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
+) -> None:
+    subject, raw = raw_subject
+    expected = prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    assert expected.metadata.orientation == "LPS"
+    # The same head, stored with axes that point to the front, to the right and down.
+    x, y, z = np.subtract(raw.label.shape, 1)
+    turn = np.array([[0.0, -1, 0, x], [-1, 0, 0, y], [0, 0, -1, z], [0, 0, 0, 1]])
+    for role, voxels in [*raw.images.items(), ("label", raw.label)]:
+        path = subject.label if role == "label" else subject.images[role]
+        write_nifti(path, voxels.transpose(1, 0, 2)[::-1, ::-1, ::-1], RAS_AFFINE @ turn)
+    turned = prepare_subject(subject, brats2020, tmp_path / "turned", (4, 4, 4))
+    assert turned.metadata.orientation == "ARI"
+    for prepared, again in zip(whole(expected), whole(turned), strict=True):
+        np.testing.assert_array_equal(again, prepared)
+    np.testing.assert_allclose(turned.metadata.affine, expected.metadata.affine)
+    assert (turned.metadata.box, turned.metadata.digests) == (expected.metadata.box, expected.metadata.digests)
+
+
+def test_half_precision_keeps_every_grey_value(tmp_path: Path, brats2020: Dataset) -> None:
+    """The integers of a scan can be read off the stored z-scores again: rounding is finer than the scanner."""
+    raw = make_head((48, 44, 40))
+    subject = write_and_find(tmp_path / "raw", raw)
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    image = whole(prepared)[0].astype(np.float64)
+    box = tuple(slice(first, last) for first, last in prepared.metadata.box)
+    for number, modality in enumerate(MODALITIES):
+        scan = raw.images[modality][box]
+        mean, std = prepared.metadata.mean[number], prepared.metadata.std[number]
+        np.testing.assert_array_equal(np.rint(image[number] * std + mean), scan)
+        exact = (scan - mean) / std
+        error = np.abs(image[number] - exact)
+        assert np.all(error <= 2**-11 * np.abs(exact) + 1e-6)
+        assert np.sqrt(np.mean(error[scan != 0] ** 2)) < 1e-3
 
 
 def modification_times(folder: Path) -> dict[str, int]:
@@ -207,40 +273,6 @@ def test_other_settings_or_changed_files_are_prepared_again(
     assert image[3].max() > 5
 
 
-def test_a_run_killed_while_writing_leaves_nothing_that_looks_complete(
-    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_args: object, **_keywords: object) -> None:
-        raise KeyboardInterrupt
-
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(preparation.Metadata, "to_json", killed)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_subject(raw_subject[0], brats2020, out, (4, 4, 4))
-    assert load_prepared(out) == []
-    # As after SIGKILL, which runs no clean-up.
-    (out / ".BraTS20_Training_001.npy.1.partial").write_bytes(b"half")
-    (out / ".BraTS20_Training_001.json.1.partial").write_bytes(b"{")
-    assert load_prepared(out) == []
-    prepare_subject(raw_subject[0], brats2020, out, (4, 4, 4))
-    assert [s.name for s in load_prepared(out)] == ["BraTS20_Training_001"]
-
-
-def test_an_older_description_never_stands_beside_newer_voxels(
-    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_args: object, **_keywords: object) -> None:
-        raise KeyboardInterrupt
-
-    out = tmp_path / "out"
-    prepare_subject(raw_subject[0], brats2020, out, (4, 4, 4))
-    monkeypatch.setattr(preparation.Metadata, "to_json", killed)
-    with pytest.raises(KeyboardInterrupt):
-        prepare_subject(raw_subject[0], brats2020, out, (16, 16, 16))
-    assert load_prepared(out) == []
-
-
 @pytest.mark.parametrize("damage", ["cut voxels", "cut description", "no voxels"])
 def test_damaged_results_are_prepared_again(
     tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, damage: str
@@ -257,51 +289,19 @@ def test_damaged_results_are_prepared_again(
     np.testing.assert_array_equal(after[1], before[1])
 
 
-def test_unexpected_label_values_are_named(tmp_path: Path, brats2020: Dataset) -> None:
+def test_errors_in_the_raw_files_are_raised_with_all_faults(tmp_path: Path, brats2020: Dataset) -> None:
     raw = make_raw()
     raw.label[6, 6, 6], raw.label[6, 6, 7] = 3, 7
-    subject = write_and_find(tmp_path / "raw", raw)
-    with pytest.raises(PreparationError, match=r"_seg\.nii\.gz: holds label values 3, 7, should hold only 0, 1, 2, 4"):
-        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-
-
-@pytest.mark.parametrize("role", ["T2", "label"])
-def test_grids_that_differ_are_refused(
-    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset, role: str
-) -> None:
-    subject, raw = raw_subject
-    path = subject.label if role == "label" else subject.images[role]
-    assert path is not None
-    voxels = raw.label if role == "label" else raw.images[role]
-    write_nifti(path, voxels[:-1])
-    with pytest.raises(PreparationError, match=rf"{path.name}: has shape \(13, 13, 12\), should have \(14, 13, 12\)"):
-        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-    shifted = RAS_AFFINE.copy()
-    shifted[1, 3] += 1
-    write_nifti(path, voxels, shifted)
-    with pytest.raises(PreparationError, match=rf"{path.name}: lies up to 1 mm away"):
-        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-    rounded = RAS_AFFINE + np.float64(1e-6)
-    rounded[3] = RAS_AFFINE[3]
-    write_nifti(path, voxels, rounded)
-    prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-
-
-def test_a_modality_without_contrast_is_refused(tmp_path: Path, brats2020: Dataset) -> None:
-    raw = make_raw()
     raw.images["T1"][:] = 0
     subject = write_and_find(tmp_path / "raw", raw)
-    with pytest.raises(PreparationError, match=r"_t1\.nii\.gz: every brain voxel of T1 is 0"):
+    with pytest.raises(PreparationError, match=r"holds label values 3, 7, should hold only 0, 1, 2, 4") as caught:
         prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-
-
-def test_an_empty_scan_is_refused(tmp_path: Path, brats2020: Dataset) -> None:
-    raw = make_raw()
-    for voxels in raw.images.values():
-        voxels[:] = 0
-    subject = write_and_find(tmp_path / "raw", raw)
-    with pytest.raises(PreparationError, match="all modalities are 0 everywhere"):
-        prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
+    assert [(fault.file, fault.severity) for fault in caught.value.faults] == [
+        (subject.label, "error"),
+        (subject.images["T1"], "error"),
+    ]
+    assert "every brain voxel of T1 is 0" in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -315,24 +315,63 @@ def test_whole_data_set_in_one_or_several_processes(tmp_path: Path, brats2020: D
     prepared = prepare_dataset(
         subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=workers, progress=lambda *call: calls.append(call)
     )
-    assert [s.name for s in prepared] == [s.name for s in subjects]
+    assert [s.name for s in prepared.subjects] == [s.name for s in subjects]
+    assert prepared.left_out == prepared.warnings == []
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert first.path.stat().st_mtime_ns == kept
-    assert load_prepared(tmp_path / "out") == prepared
+    assert load_prepared(tmp_path / "out") == prepared.subjects
 
 
-def test_one_error_lists_all_unusable_subjects_and_the_rest_is_prepared(tmp_path: Path, brats2020: Dataset) -> None:
+def write_two_bad_of_three(root: Path, dataset: Dataset) -> list[Subject]:
     for number in (1, 2, 3):
-        write_subject(tmp_path / "raw" / f"BraTS20_Training_{number:03}", make_raw(seed=number))
-    subjects = find_subjects(tmp_path / "raw", brats2020)
+        write_subject(root / f"BraTS20_Training_{number:03}", make_raw(seed=number))
+    subjects = find_subjects(root, dataset)
     subjects[0].images["T1"].write_bytes(b"no scan")
-    raw = make_raw(seed=3)
-    write_nifti(subjects[2].images["FLAIR"], raw.images["FLAIR"][:, :-2])
-    with pytest.raises(PreparationError, match="2 of 3 subjects cannot be prepared") as caught:
-        prepare_dataset(subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=1)
-    assert str(subjects[0].images["T1"]) in str(caught.value)
-    assert "BraTS20_Training_003: " in str(caught.value)
+    write_nifti(subjects[2].images["FLAIR"], make_raw(seed=3).images["FLAIR"][:, :-2])
+    return subjects
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_error_lists_all_unusable_subjects_and_the_rest_is_prepared(
+    tmp_path: Path, brats2020: Dataset, workers: int
+) -> None:
+    subjects = write_two_bad_of_three(tmp_path / "raw", brats2020)
+    with pytest.raises(PreparationError, match="2 of 3 subjects cannot be used") as caught:
+        prepare_dataset(subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=workers)
+    assert [fault.file for fault in caught.value.faults] == [subjects[0].images["T1"], subjects[2].images["FLAIR"]]
+    for fault in caught.value.faults:
+        assert fault.subject in str(caught.value)
+        assert str(fault.file.relative_to(tmp_path / "raw")) in str(caught.value)
     assert [s.name for s in load_prepared(tmp_path / "out")] == ["BraTS20_Training_002"]
+
+
+def test_bad_subjects_are_left_out_where_asked_for(tmp_path: Path, brats2020: Dataset) -> None:
+    subjects = write_two_bad_of_three(tmp_path / "raw", brats2020)
+    for _ in range(2):
+        done = prepare_dataset(subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=1, skip_bad=True)
+        assert [subject.name for subject in done.subjects] == ["BraTS20_Training_002"]
+        assert done.names_left_out == ["BraTS20_Training_001", "BraTS20_Training_003"]
+    with pytest.raises(PreparationError, match="2 of 2 subjects cannot be used"):
+        prepare_dataset(subjects[::2], brats2020, tmp_path / "out", (4, 4, 4), workers=1, skip_bad=True)
+
+
+def test_warnings_are_told_again_when_nothing_is_left_to_do(tmp_path: Path, brats2020: Dataset) -> None:
+    raw = make_head()
+    raw.images["T1"] = raw.images["T1"][::-1]
+    subject = write_and_find(tmp_path / "raw", raw)
+    first, again = (prepare_dataset([subject], brats2020, tmp_path / "out", (4, 4, 4), workers=1) for _ in range(2))
+    assert [fault.file for fault in first.warnings] == [subject.images["T1"]]
+    assert again == first
+
+
+def test_a_subject_with_another_ones_scan_is_found_beside_prepared_ones(tmp_path: Path, brats2020: Dataset) -> None:
+    first = write_and_find(tmp_path / "raw", make_raw(seed=1), "BraTS20_Training_001")
+    prepare_dataset([first], brats2020, tmp_path / "out", (4, 4, 4), workers=1)
+    raw = make_raw(seed=2)
+    raw.images["T2"] = make_raw(seed=1).images["T2"]
+    second = write_and_find(tmp_path / "raw", raw, "BraTS20_Training_002")
+    with pytest.raises(PreparationError, match="T2 has the same voxels as T2 of BraTS20_Training_001"):
+        prepare_dataset([first, second], brats2020, tmp_path / "out", (4, 4, 4), workers=1)
 
 
 def test_raw_files_may_move(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:

@@ -1,0 +1,146 @@
+"""From the checked volumes of a subject to its prepared voxels: box of the brain, z-scores, category indices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gss_train.data.conventions import MODALITIES
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, SourceFile, Triple, to_triple
+from gss_train.data.verification import LABEL, Categories, CheckedSubject, raw_files, sum_of_scans, to_categories
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gss_train.data.layouts import Subject
+
+_MAX_TUMOUR_VOXELS = 1024
+
+Floats = npt.NDArray[np.float32]
+Box = tuple[tuple[int, int], ...]
+
+
+def normalise(
+    subject: Subject, checked: CheckedSubject, settings: PreparationSettings, sources: dict[str, SourceFile]
+) -> tuple[npt.NDArray[Any], Metadata]:
+    """Computes the voxels of a prepared subject from volumes without errors.
+
+    The image is cut to the box of voxels that are non-zero in any modality, grown to `settings.grown_size` where the
+    raw volume allows, and padded with background to `settings.minimum_size`. Each modality is normalised by the mean
+    and standard deviation of the brain (voxels whose modalities' sum is above 0) over the whole box: the background
+    becomes -mean/std, as in the public preprocessing of RFNet and mmFormer. Labels become category indices. A
+    modality without a scan is 0 everywhere and counts for nothing else; without a label all is background.
+
+    Returns:
+        [D,H,W] of `VOXEL_DTYPE`, and its description.
+    """
+    scans = {modality: checked.volumes[modality] for modality in MODALITIES if modality in checked.volumes}
+    first = next(iter(scans.values()))
+    box = _brain_box({modality: scan.voxels for modality, scan in scans.items()}, settings.grown_size)
+    inside = tuple(slice(start, stop) for start, stop in box)
+    images = {modality: scan.voxels[inside].astype(np.float32) for modality, scan in scans.items()}
+    mean, std = _brain_statistics(images)
+    padding = tuple(
+        _padding(stop - start, least) for (start, stop), least in zip(box, settings.minimum_size, strict=True)
+    )
+    voxels = _assemble(images, mean, std, padding)
+    if LABEL in checked.volumes:
+        categories = to_categories(checked.volumes[LABEL].voxels[inside], settings.label_values)
+        voxels["label"][_without(padding, voxels.shape)] = categories
+    metadata = Metadata(
+        name=subject.name,
+        grade=subject.grade,
+        shape=to_triple(voxels.shape),
+        original_shape=to_triple(first.voxels.shape),
+        box=box,
+        padding=padding,
+        affine=tuple(tuple(row) for row in first.affine.tolist()),
+        spacing=first.spacing,
+        orientation=checked.orientation,
+        available=_flags(scans),
+        has_label=LABEL in checked.volumes,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        background=tuple(((0 - mean) / std).tolist()),
+        sources=sources,
+        digests=checked.digests,
+        warnings=_warnings(subject, checked),
+        settings=settings,
+        tumour_voxels=_draw_tumour_voxels(voxels["label"]),
+    )
+    return voxels, metadata
+
+
+def _flags(scans: Mapping[str, Any]) -> tuple[bool, bool, bool, bool]:
+    first, second, third, fourth = (modality in scans for modality in MODALITIES)
+    return first, second, third, fourth
+
+
+def _warnings(subject: Subject, checked: CheckedSubject) -> tuple[tuple[str, str, str], ...]:
+    roles = {path: role for role, path in raw_files(subject).items()}
+    return tuple((roles[fault.file], fault.problem, fault.remedy) for fault in checked.faults if fault.file is not None)
+
+
+def _brain_box(scans: Mapping[str, npt.NDArray[Any]], grown_size: Triple) -> Box:
+    occupied = np.zeros(next(iter(scans.values())).shape, bool)
+    for voxels in scans.values():
+        occupied |= voxels != 0
+    box = []
+    for axis, (length, least) in enumerate(zip(to_triple(occupied.shape), grown_size, strict=True)):
+        positions = np.flatnonzero(occupied.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(_grow(int(positions[0]), int(positions[-1]) + 1, least, length))
+    return tuple(box)
+
+
+def _grow(start: int, stop: int, least: int, length: int) -> tuple[int, int]:
+    """Grows start:stop on both sides to `least` voxels, shifted or cut where 0:length ends."""
+    missing = least - (stop - start)
+    if missing <= 0:
+        return start, stop
+    start = max(0, min(start - missing // 2, length - least))
+    return start, min(start + least, length)
+
+
+def _padding(length: int, least: int) -> tuple[int, int]:
+    missing = max(0, least - length)
+    return missing // 2, missing - missing // 2
+
+
+def _brain_statistics(images: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation per modality, [4] each; 0 and 1 where there is no scan."""
+    brain = sum_of_scans(images) > 0
+    mean, std = np.zeros(len(MODALITIES), np.float32), np.ones(len(MODALITIES), np.float32)
+    for number, modality in enumerate(MODALITIES):
+        if modality in images:
+            inside = images[modality][brain]
+            mean[number], std[number] = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    return mean, std
+
+
+def _without(padding: Sequence[tuple[int, int]], shape: Sequence[int]) -> tuple[slice, slice, slice]:
+    """Where the raw voxels lie in the padded volume."""
+    x, y, z = (slice(before, length - after) for (before, after), length in zip(padding, shape, strict=True))
+    return x, y, z
+
+
+def _assemble(
+    images: Mapping[str, Floats], mean: Floats, std: Floats, padding: Sequence[tuple[int, int]]
+) -> npt.NDArray[Any]:
+    """Interleaves the z-scores of images [d,h,w], surrounded by background; the labels are 0."""
+    shape = [sum(pair) + length for pair, length in zip(padding, next(iter(images.values())).shape, strict=True)]
+    inside = _without(padding, shape)
+    voxels = np.zeros(shape, VOXEL_DTYPE)
+    voxels["image"] = (0 - mean) / std
+    for number, modality in enumerate(MODALITIES):
+        if modality in images:
+            voxels["image"][(*inside, number)] = (images[modality] - mean[number]) / std[number]
+    return voxels
+
+
+def _draw_tumour_voxels(label: Categories) -> tuple[Triple, ...]:
+    tumour = np.flatnonzero(label)
+    if len(tumour) > _MAX_TUMOUR_VOXELS:
+        tumour = np.sort(np.random.default_rng(0).choice(tumour, _MAX_TUMOUR_VOXELS, replace=False))
+    return tuple(to_triple(voxel) for voxel in np.stack(np.unravel_index(tumour, label.shape), axis=-1))

@@ -1,0 +1,94 @@
+"""Writes files such that each is complete or not there, and clears away what killed processes left."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PARTIAL = re.compile(r"\..+\.(?P<process>\d+)@(?P<host>.+)\.partial")
+_PARTIAL_LIFETIME_SECONDS = 24 * 3600.0
+
+
+@contextmanager
+def open_replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `path`, which takes its name once everything is on the disk.
+
+    Raises:
+        OSError: the folder or file cannot be written; the message names both, and whatever stood at `path` still does.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            # Else a power cut could leave the new name with none of the content.
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(_explain(path, error)) from error
+    finally:
+        # It is there after a failure only, and then perhaps not at all.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there.
+
+    Raises:
+        OSError: it cannot be removed; the message names folder and file.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(_explain(path, error)) from error
+
+
+def remove_stale_partials(folder: Path) -> None:
+    """Removes the temporary files of processes that ended before they could.
+
+    Those of other machines, whose processes cannot be seen from here, are removed when they are a day old.
+    """
+    for path in Path(folder).glob(".*.partial"):
+        # Another process may be quicker, or the folder read-only.
+        with suppress(OSError):
+            if _is_stale(path):
+                path.unlink()
+
+
+def _is_stale(path: Path) -> bool:
+    if time.time() - path.stat().st_mtime > _PARTIAL_LIFETIME_SECONDS:
+        return True
+    match = _PARTIAL.fullmatch(path.name)
+    # Elsewhere than on POSIX systems, signal 0 is no harmless question.
+    if match is None or match["host"] != socket.gethostname() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(match["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's, and alive
+        return False
+    return False
+
+
+def _explain(path: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    try:
+        free = f"; {shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there"
+    except OSError:
+        free = ""
+    return (
+        f"{path.parent}: cannot write {path.name} ({reason}){free}. Files written before are kept: make room or give "
+        "write permission, or choose another folder, and start again"
+    )

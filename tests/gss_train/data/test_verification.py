@@ -1,0 +1,233 @@
+"""What is found in and between subjects. `test_prepare.py` makes each fault on disk, as a user would meet it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_subject
+
+from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
+from gss_train.data.layouts import Subject, find_subjects
+from gss_train.data.mirroring import is_label_mirrored, mirrored_scans
+from gss_train.data.verification import (
+    Fault,
+    check_dataset,
+    check_subjects,
+    check_volumes,
+    describe_faults,
+    read_and_check,
+)
+from gss_train.data.volumes import Volume
+from gss_train.phantom import generate_phantoms
+
+NAMES = {**{modality: f"{modality.lower()}.nii" for modality in MODALITIES}, "label": "seg.nii"}
+ROLES = (*MODALITIES, "label")
+
+
+def subject_of(roles: tuple[str, ...] = ROLES, name: str = "one") -> Subject:
+    files = {role: Path("raw") / NAMES[role] for role in roles}
+    label = files.pop("label", None)
+    return Subject(name, None, files, label)
+
+
+def volumes_of(raw: Raw) -> dict[str, Volume]:
+    return {role: Volume(voxels, RAS_AFFINE) for role, voxels in [*raw.images.items(), ("label", raw.label)]}
+
+
+def found(volumes: dict[str, Volume], dataset: Dataset) -> list[tuple[str | None, str]]:
+    """Role and problem of every fault."""
+    faults = check_volumes(subject_of(tuple(volumes)), dataset, volumes)
+    roles = {Path("raw") / name: role for role, name in NAMES.items()}
+    assert all(fault.remedy and fault.subject == "one" for fault in faults)
+    return [(None if fault.file is None else roles[fault.file], fault.problem) for fault in faults]
+
+
+@pytest.mark.parametrize("roles", [ROLES, MODALITIES, ("T1",), ("T1", "label"), ("FLAIR", "T2", "label")])
+def test_sound_subjects_have_no_faults(brats2020: Dataset, roles: tuple[str, ...]) -> None:
+    for raw in (make_head(seed=1), make_head(seed=2, tumour_side=1)):
+        volumes = {role: volume for role, volume in volumes_of(raw).items() if role in roles}
+        assert found(volumes, brats2020) == []
+
+
+def test_voxels_that_are_dark_in_one_scan_are_no_fault(brats2020: Dataset) -> None:
+    assert found(volumes_of(make_raw()), brats2020) == []
+
+
+def test_what_differs_from_most_is_at_fault(brats2020: Dataset) -> None:
+    """Not all that differ from the first: here it is the first that is shifted."""
+    volumes = volumes_of(make_head())
+    shifted = RAS_AFFINE.copy()
+    shifted[2, 3] = 5
+    volumes["FLAIR"] = replace(volumes["FLAIR"], affine=shifted)
+    ((role, problem),) = found(volumes, brats2020)
+    assert role == "FLAIR"
+    assert "5 mm away from where T1ce lies: its origin" in problem
+
+
+def test_of_two_that_differ_the_second_is_at_fault(brats2020: Dataset) -> None:
+    volumes = {role: volume for role, volume in volumes_of(make_head()).items() if role in {"T1", "T2"}}
+    volumes["T2"] = replace(volumes["T2"], voxels=volumes["T2"].voxels[1:])
+    assert found(volumes, brats2020) == [("T2", "has shape (31, 30, 28), should have (32, 30, 28) as T1")]
+
+
+def test_rounded_affines_are_the_same_grid(brats2020: Dataset) -> None:
+    volumes = volumes_of(make_head())
+    rounded = RAS_AFFINE + 1e-6
+    rounded[3] = RAS_AFFINE[3]
+    volumes["T2"] = replace(volumes["T2"], affine=rounded)
+    assert found(volumes, brats2020) == []
+
+
+def test_the_spacing_that_a_data_set_asks_for_is_checked(brats2020: Dataset) -> None:
+    dataset = replace(brats2020, spacing=(1.0, 1.0, 2.0))
+    faults = found(volumes_of(make_head()), dataset)
+    assert [role for role, _ in faults] == list(ROLES)
+    assert {problem for _, problem in faults} == {"has voxels of 1 x 1 x 1 mm, should have 1 x 1 x 2 mm"}
+
+
+def test_several_faults_of_one_subject_are_all_found(brats2020: Dataset) -> None:
+    raw = make_head()
+    raw.label[16, 15, 14] = 9
+    raw.images["T1"][raw.images["T1"] != 0] = 300
+    raw.images["T2"] = raw.images["FLAIR"].copy()
+    assert found(volumes_of(raw), brats2020) == [
+        ("label", "holds label values 9, should hold only 0, 1, 2, 4"),
+        ("T1", "every brain voxel of T1 is 300, values should differ"),
+        ("T2", "T2 has the same voxels as FLAIR (flair.nii)"),
+    ]
+
+
+def test_infinite_voxels_do_not_hide_other_faults(brats2020: Dataset) -> None:
+    raw = make_head()
+    raw.images["T1"] = np.where(raw.images["T1"] > 900, np.inf, 1.0).astype(np.float32)
+    raw.images["T2"] = raw.images["FLAIR"].copy()
+    faults = found(volumes_of(raw), brats2020)
+    assert [role for role, _ in faults] == ["T1", "T2"]
+    assert re.match(r"\d+ of 26880 voxels are NaN or infinite", faults[0][1])
+
+
+def test_many_unexpected_label_values_are_not_all_listed(brats2020: Dataset) -> None:
+    raw = make_head()
+    raw.label[:, 0, 0] = np.arange(100, 132)
+    raw.label[:, 15, 14] = 1
+    (problem,) = (problem for _, problem in found(volumes_of(raw), brats2020) if "label values" in problem)
+    assert problem.endswith("118, 119, ..., should hold only 0, 1, 2, 4")
+
+
+def test_no_brain_at_all(brats2020: Dataset) -> None:
+    volumes = volumes_of(make_head())
+    empty = {role: replace(volume, voxels=np.zeros_like(volume.voxels)) for role, volume in volumes.items()}
+    assert found(empty, brats2020) == [(None, "there is no brain: FLAIR, T1ce, T1, T2 are 0 everywhere")]
+    negative = {"T1": replace(volumes["T1"], voxels=-volumes["T1"].voxels)}
+    assert found(negative, brats2020) == [("T1", "there is no brain: T1 have a sum that is nowhere above 0")]
+
+
+@pytest.mark.parametrize(("outside", "warned"), [(0.005, False), (0.02, True)])
+def test_a_label_outside_the_brain_is_a_warning_above_a_small_share(
+    brats2020: Dataset, outside: float, warned: bool
+) -> None:
+    raw = make_head()
+    voxels = round(outside * np.count_nonzero(raw.label))
+    raw.label[0, 0, :voxels] = 2
+    faults = check_volumes(subject_of(), brats2020, volumes_of(raw))
+    assert [fault.severity for fault in faults] == ["warning"] * warned
+    assert not warned or f"({voxels} of {np.count_nonzero(raw.label)} voxels) lie outside" in faults[0].problem
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mirrored_scans_are_told_from_sound_ones(seed: int) -> None:
+    images = make_head(seed=seed).images
+    assert mirrored_scans(images) == []
+    for modality in MODALITIES:
+        assert mirrored_scans({**images, modality: images[modality][::-1]}) == [modality]
+    pair = {"T1": images["T1"], "T2": images["T2"][::-1]}
+    assert mirrored_scans(pair) == ["T2"]
+    assert mirrored_scans({modality: scan[::-1] for modality, scan in images.items()}) == []
+
+
+@pytest.mark.parametrize("tumour_side", [-1, 1])
+def test_mirrored_labels_are_told_from_sound_ones(tumour_side: int) -> None:
+    raw = make_head(tumour_side=tumour_side)
+    for modalities in (MODALITIES, ("FLAIR",), ("T1", "T2")):
+        scans = {modality: raw.images[modality] for modality in modalities}
+        assert not is_label_mirrored(raw.label > 0, scans)
+        assert is_label_mirrored(raw.label[::-1] > 0, scans)
+
+
+def test_no_side_is_told_where_there_is_none() -> None:
+    """Noise, symmetric heads, tumours across the midline and scans that show no tumour."""
+    generator = np.random.default_rng(0)
+    noise = {modality: generator.integers(1, 500, (32, 30, 28)) for modality in MODALITIES}
+    assert mirrored_scans(noise) == []
+    head = make_head()
+    symmetric = {modality: scan + scan[::-1] for modality, scan in head.images.items()}
+    assert mirrored_scans(symmetric) == []
+    central = make_head(tumour_side=0)
+    assert not is_label_mirrored(central.label[::-1] > 0, central.images)
+    assert not is_label_mirrored(head.label[::-1] > 0, {"T1": head.images["T1"]})
+    assert not is_label_mirrored(np.zeros_like(head.label, bool), head.images)
+    assert not is_label_mirrored(head.label > 0, noise)
+
+
+def test_a_dark_cavity_is_no_mirrored_label() -> None:
+    head = make_head()
+    dark = np.where(head.label > 0, 1, head.images["FLAIR"])
+    assert not is_label_mirrored(head.label > 0, {"FLAIR": dark, "T2": head.images["T2"]})
+
+
+@pytest.mark.parametrize("name", ["brats2015", "brats2018", "brats2020"])
+def test_phantoms_have_no_faults(tmp_path: Path, name: str) -> None:
+    generate_phantoms(name, tmp_path / "raw", 4, 3, (24, 24, 24), compressed=False)
+    subjects = find_subjects(tmp_path / "raw", DATASETS[name])
+    assert check_dataset(subjects, DATASETS[name], workers=1) == []
+
+
+def test_each_file_is_read_once_and_by_one_orientation(tmp_path: Path, brats2020: Dataset) -> None:
+    write_subject(tmp_path / "raw" / "BraTS20_Training_001", make_head(), ".nii")
+    subject = find_subjects(tmp_path, brats2020)[0]
+    checked = read_and_check(subject, brats2020)
+    assert (checked.faults, checked.orientation, set(checked.volumes)) == ([], "LPS", set(ROLES))
+    assert len(set(checked.digests.values())) == 4
+    subject.images["FLAIR"].unlink()
+    assert subject.label is not None
+    subject.label.write_bytes(b"")
+    checked = read_and_check(subject, brats2020)
+    assert [fault.file for fault in checked.faults] == [subject.images["FLAIR"], subject.label]
+    assert set(checked.volumes) == {"T1ce", "T1", "T2"}
+
+
+def test_a_scan_under_two_names_is_the_later_ones_fault() -> None:
+    subjects = [subject_of(name=name) for name in ("a", "b", "c")]
+    digests = {"a": {"FLAIR": "1", "T2": "2"}, "b": {"FLAIR": "3"}, "c": {"T1": "2", "T2": "4"}}
+    (fault,) = check_subjects(subjects, digests)
+    assert (fault.subject, fault.file, fault.severity) == ("c", subjects[2].images["T1"], "error")
+    assert fault.problem == "T1 has the same voxels as T2 of a"
+    assert check_subjects(subjects, {"b": digests["b"], "c": digests["c"]}) == []
+    # Twice within one subject is another fault, found there.
+    assert check_subjects(subjects, {"a": {"T1": "1", "T2": "1"}}) == []
+
+
+def test_the_table_names_everything_and_lists_errors_first() -> None:
+    root = Path("/data/my raw")
+    faults = [
+        Fault("b", root / "b" / "b_t1.nii", "looks odd, " * 20, "look", "warning"),
+        Fault("long name", root / "x" / "seg.nii", "is bad", "mend"),
+        Fault("a", None, "is nowhere", "find"),
+    ]
+    text = describe_faults(faults, width=90)
+    lines = text.splitlines()
+    assert lines[:2] == [f"Files in {root}", "subject    file        problem, and -> remedy"]
+    assert lines[2:6] == [
+        "a          -           error: is nowhere",
+        "                       -> find",
+        "long name  x/seg.nii   error: is bad",
+        "                       -> mend",
+    ]
+    assert lines[6].startswith("b          b/b_t1.nii  warning: looks odd, looks odd")
+    assert lines[-1].strip() == "-> look"
+    assert max(map(len, lines)) <= 90
+    assert " ".join(" ".join(lines[6:-1]).split()).count("looks odd") == 20
