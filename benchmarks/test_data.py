@@ -1,4 +1,4 @@
-"""From prepared volumes on disk to augmented batches."""
+"""From volumes on disk to augmented batches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from benchmarks.measuring import Measure, Size
+from benchmarks.results_table import PLAIN
 
 if TYPE_CHECKING:
+    from benchmarks.baselines.loader import PlainFiles
     from gss_train.data import TrainingCrops
 
-_EDGE = {"full": 80 if torch.cuda.is_available() else 48, "small": 24}
+_EDGE = {"full": 80, "small": 24}
 _VOLUME = {"full": (136, 168, 136), "small": (48, 56, 48)}
-_SUBJECTS, _BATCH, _CROPS = 2, 2, 8
+_SUBJECTS, _BATCH, _CROPS, _CATEGORIES = 2, 2, 8, 4
 
 
 def _write_raw_subject(folder: Path, shape: tuple[int, int, int], seed: int) -> None:
@@ -40,14 +42,51 @@ def crops(tmp_path_factory: pytest.TempPathFactory, size: Size) -> TrainingCrops
     folder, dataset, edge = tmp_path_factory.mktemp("brats2020"), DATASETS["brats2020"], _EDGE[size]
     for number in range(_SUBJECTS):
         _write_raw_subject(folder / "raw" / f"BraTS20_Training_{number + 1:03}", _VOLUME[size], seed=number)
-    subjects = prepare_dataset(
+    preparation = prepare_dataset(
         find_subjects(folder / "raw", dataset), dataset, folder / "prepared", minimum_size=(edge,) * 3, workers=1
     )
-    return TrainingCrops(subjects, (edge, edge, edge), length=_CROPS, seed=0, tumour_share=0.5)
+    return TrainingCrops(preparation.subjects, (edge, edge, edge), length=_CROPS, seed=0, tumour_share=0.5)
+
+
+@pytest.fixture(scope="module")
+def plain_files(tmp_path_factory: pytest.TempPathFactory, crops: TrainingCrops) -> list[PlainFiles]:
+    """The same volumes as the plain loader wants them."""
+    pytest.importorskip("scipy", reason="needs SciPy")
+    from benchmarks.baselines.loader import PlainFiles  # noqa: PLC0415  (needs SciPy)
+
+    folder = tmp_path_factory.mktemp("plain")
+    files = [
+        PlainFiles(folder / f"{subject.name}_vol.npy", folder / f"{subject.name}_seg.npy") for subject in crops.subjects
+    ]
+    for subject, (image, label) in zip(crops.subjects, files, strict=True):
+        voxels = subject.open()
+        np.save(image, voxels["image"].astype(np.float32))
+        np.save(label, voxels["label"])
+    return files
+
+
+def _group(crops: TrainingCrops) -> str:
+    return f"data, {_CROPS} crops of {crops.crop_size[0]}^3 in batches of {_BATCH}, files in the page cache"
+
+
+def test_plain(measure: Measure, device: torch.device, crops: TrainingCrops, plain_files: list[PlainFiles]) -> None:
+    from benchmarks.baselines.loader import plain_sample  # noqa: PLC0415  (needs SciPy)
+
+    generator = np.random.default_rng(0)
+
+    def read() -> None:
+        for first in range(0, _CROPS, _BATCH):
+            numbers = [index % len(plain_files) for index in range(first, first + _BATCH)]
+            batch = [plain_sample(plain_files[number], crops.crop_size, _CATEGORIES, generator) for number in numbers]
+            torch.stack([image for image, _ in batch]).to(device)
+            torch.stack([label for _, label in batch]).to(device)
+
+    # Memory: what NumPy holds would not be seen.
+    measure(read, group=_group(crops), name=PLAIN, samples=_CROPS, memory=False)
 
 
 @pytest.mark.parametrize("augmented", [False, True], ids=["read", "read + augment"])
-def test_data(measure: Measure, device: torch.device, crops: TrainingCrops, augmented: bool) -> None:
+def test_prepared(measure: Measure, device: torch.device, crops: TrainingCrops, augmented: bool) -> None:
     from gss_train.data import augment  # noqa: PLC0415  (needs the training dependencies)
 
     generator = torch.Generator().manual_seed(0)
@@ -60,9 +99,5 @@ def test_data(measure: Measure, device: torch.device, crops: TrainingCrops, augm
             if augmented:
                 augment(image, label, generator)
 
-    measure(
-        read,
-        group=f"data, {_CROPS} crops of {crops.crop_size[0]}^3 in batches of {_BATCH}, files in the page cache",
-        name="read + augment" if augmented else "read",
-        samples=_CROPS,
-    )
+    name = "read + augment" if augmented else "read"
+    measure(read, group=_group(crops), name=name, samples=_CROPS, memory=False)
