@@ -13,7 +13,10 @@ from typing import Annotated, Any, Literal, cast, get_args
 import torch
 import tyro
 
-DatasetName = Literal["brats2015", "brats2018", "brats2020"]
+from gss_train.data.augmentation import AugmentationSettings
+from gss_train.phantom import PHANTOM_DATASETS
+
+DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
 NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper"]
 PrecisionName = Literal["float32", "bfloat16"]
@@ -33,25 +36,40 @@ class DataOptions:
     """Where the scans come from and how they are fed.
 
     Attributes:
-        dataset: the BraTS edition.
-        data_root: folder of the raw data set; without it a phantom in the same layout is generated.
+        dataset: the BraTS edition; `auto` recognises the one below `--data-root`, `custom` is a data set of your own,
+            listed by `--manifest`.
+        data_root: folder of the raw data set; without it a phantom of BraTS2015, 2018 or 2020 is generated.
+        manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
+        categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
         cache: folder for phantoms and prepared volumes, reused by later runs.
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
         workers: loader processes; 0 loads in the training process.
         split_seed: of the division into training, validation and test subjects; apart from `--seed`, so that runs of
             different seeds, and runs that start from each other's checkpoints, keep the same test subjects.
+        fold: which run of a cross-validation this is, from 0 to `--folds` - 1; every subject is tested in one of them.
+        folds: runs of the cross-validation.
+        split_file: a published split: a folder with train.txt, val.txt and test.txt; one train*.txt of several, with
+            the others beside it; or a CSV of subjects and Training, Validation or Inference.
+        skip_bad: leave out subjects whose scans have errors, and train and test on the others; `left_out.json` in the
+            run folder says which. Without it any error stops the run before its first step.
         max_training_subjects: use no more than so many; None for all.
         max_test_subjects: score no more than so many; None for all.
     """
 
     dataset: DatasetName
     data_root: Path | None = None
+    manifest: Path | None = None
+    categories: Path | None = None
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0
     workers: int = min(4, os.cpu_count() or 1)
     split_seed: int = 0
+    fold: int | None = None
+    folds: int | None = None
+    split_file: Path | None = None
+    skip_bad: bool = False
     max_training_subjects: int | None = None
     max_test_subjects: int | None = None
 
@@ -65,6 +83,46 @@ class DataOptions:
         for name in ("max_training_subjects", "max_test_subjects"):
             if getattr(self, name) is not None:
                 _at_least(_flag(name), getattr(self, name), 1)
+        self._check_source()
+        self._check_split()
+
+    def _check_source(self) -> None:
+        if self.dataset == "custom":
+            if self.manifest is None:
+                raise ValueError("--manifest: is missing, --dataset custom needs it")
+            if self.data_root is not None:
+                raise ValueError("--data-root: cannot go with --dataset custom, whose --manifest says where files are")
+            return
+        # Presets leave the data set open.
+        if self.dataset in get_args(DatasetName):
+            for name in ("manifest", "categories"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{_flag(name)}: needs --dataset custom, got --dataset {self.dataset}")
+            if self.data_root is None and self.dataset == "auto":
+                raise ValueError("--data-root: is missing, --dataset auto needs it to recognise the BraTS edition")
+            if self.data_root is None and self.dataset not in PHANTOM_DATASETS:
+                raise ValueError(
+                    f"--data-root: is missing, --dataset {self.dataset} needs it: phantoms, which stand in for data, "
+                    f"exist for {', '.join(PHANTOM_DATASETS)} only"
+                )
+
+    def _check_split(self) -> None:
+        if (self.fold is None) != (self.folds is None):
+            given, missing = ("--folds", "--fold") if self.fold is None else ("--fold", "--folds")
+            raise ValueError(f"{given}: needs {missing}")
+        if self.fold is not None and self.folds is not None:
+            _at_least("--folds", self.folds, 2)
+            if not 0 <= self.fold < self.folds:
+                raise ValueError(f"--fold: got {self.fold}, need a number from 0 to {self.folds - 1}")
+        if self.split_file is not None and self.fold is not None:
+            raise ValueError("--split-file: cannot go with --fold, each of them divides the subjects")
+        if self.split_file is not None and self.split_seed != 0:
+            raise ValueError("--split-seed: cannot go with --split-file, which leaves nothing to draw")
+
+    @property
+    def uses_phantom(self) -> bool:
+        """Whether there are no scans, and a phantom stands in for them."""
+        return self.data_root is None and self.manifest is None
 
     @property
     def crop(self) -> tuple[int, int, int]:
@@ -75,12 +133,12 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """The simulated data set that is used without `--data-root`.
+    """The simulated data set that is used without `--data-root` and `--manifest`.
 
     Attributes:
         phantom_subjects: number of subjects.
         phantom_size: voxels along each axis.
-        phantom_test_subjects: subjects held out for the final evaluation.
+        phantom_test_subjects: subjects held out for the final evaluation; `--folds` and `--split-file` go first.
     """
 
     phantom_subjects: int = 24
@@ -107,6 +165,46 @@ class NetworkOptions:
     network: NetworkName = "rfnet"
     width: int | None = None
     activation_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How crops are varied; the defaults are those of RFNet's published training.
+
+    Attributes:
+        augment_rotation_degrees: r; crops turn by a whole number of degrees from -r to r - 1, in the plane of two
+            random axes.
+        augment_interpolation: of the moved image; labels always take their nearest voxel.
+        augment_scale: s; intensities are multiplied by a number from 1 - s to 1 + s.
+        augment_shift: t; after that, a number from -t to t is added.
+        augment_intensity_per_slice: draw these for each modality and slice, as published, not for each modality.
+        augment_flip: turn each axis around with probability 1/2.
+        augment_scaling: s; what is shown is enlarged by a factor from 1 - s to 1 + s; 0 as published.
+        augment_elastic: voxels by which the control points of a smooth deformation move, 8 at most; 0 as published.
+    """
+
+    augment_rotation_degrees: int = 10
+    augment_interpolation: Literal["nearest", "linear"] = "nearest"
+    augment_scale: float = 0.1
+    augment_shift: float = 0.1
+    augment_intensity_per_slice: bool = True
+    augment_flip: bool = True
+    augment_scaling: float = 0.0
+    augment_elastic: float = 0.0
+
+    def __post_init__(self) -> None:
+        try:
+            self.settings()
+        except ValueError as error:
+            names, problem = str(error).split(": ", maxsplit=1)
+            raise ValueError(
+                f"{', '.join(_flag(f'augment_{name}') for name in names.split(', '))}: {problem}"
+            ) from None
+
+    def settings(self) -> AugmentationSettings:
+        """What `gss_train.data.augment` takes."""
+        fields = dataclasses.asdict(self)
+        return AugmentationSettings(**{name.removeprefix("augment_"): value for name, value in fields.items()})
 
 
 @dataclass(frozen=True)
@@ -161,7 +259,7 @@ class RunOptions:
 
     Attributes:
         preset: what the other settings default to: `paper` as published, `quick` for a first look in minutes; `auto`
-            is `quick` without `--data-root` or without a GPU, else `paper`.
+            is `quick` without scans of yours or without a GPU, else `paper`.
         output: folder of the run; by default one under `runs/`, named by data set, network and time.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
         seed: of weights, crops, augmentation and masks.
@@ -183,8 +281,13 @@ class Config:
     data: DataOptions
     phantom: PhantomOptions = field(default_factory=PhantomOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     run: RunOptions = field(default_factory=RunOptions)
+
+    def with_dataset(self, name: str) -> Config:
+        """The same settings for the data set that `--dataset auto` turned out to be."""
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, dataset=cast("DatasetName", name)))
 
     def to_json(self) -> dict[str, Any]:
         """The tree as JSON values."""
@@ -258,13 +361,15 @@ def parse_config(arguments: list[str] | None = None) -> Config:
     selection = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     selection.add_argument("--preset", nargs="?", default="auto")
     selection.add_argument("--data-root", "--data_root", nargs="?")
+    selection.add_argument("--manifest", nargs="?")
     selection.add_argument("--device", nargs="?", default="auto")
     selection.add_argument("--network", nargs="?", default="rfnet")
     chosen, _ = selection.parse_known_args(arguments)
     preset = chosen.preset
     if preset == "auto":
         has_gpu = torch.cuda.is_available() and chosen.device != "cpu"
-        preset = "paper" if chosen.data_root is not None and has_gpu else "quick"
+        has_scans = chosen.data_root is not None or chosen.manifest is not None
+        preset = "paper" if has_scans and has_gpu else "quick"
     network = cast("NetworkName", chosen.network if chosen.network in get_args(NetworkName) else "rfnet")
     config: Config = tyro.cli(
         Annotated[Config, tyro.conf.OmitArgPrefixes],

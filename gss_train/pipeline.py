@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gss_train.config import Config
-from gss_train.data import DATASETS, Dataset, PreparedSubject, TrainingCrops
+from gss_train.data import Dataset, PreparedSubject, TrainingCrops
 from gss_train.engine.checkpoint import LoadedWeights, load_weights, save_checkpoint
 from gss_train.engine.evaluation import evaluate_subsets, read_subject, segment_subsets
 from gss_train.engine.figures import save_summary
@@ -21,7 +23,7 @@ from gss_train.engine.tables import csv_table, markdown_table
 from gss_train.engine.training import EpochRecord, Stage, plan_stages, train
 from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork, build_network
-from gss_train.sources import find_source, prepare
+from gss_train.sources import find_source, prepare, resolve_dataset
 
 
 def run(config: Config) -> None:
@@ -32,7 +34,7 @@ def run(config: Config) -> None:
         OSError: the disk is full, or a folder cannot be written.
         ModuleNotFoundError: an optional package is needed and not installed.
     """
-    dataset = DATASETS[config.data.dataset]
+    config, dataset = resolve_dataset(config)
     device = _pick_device(config.run.device)
     torch.manual_seed(config.run.seed)
     network, loaded = _build(config, dataset, device)
@@ -41,12 +43,15 @@ def run(config: Config) -> None:
     _announce(config, dataset, device, network)
     source = find_source(config, dataset)
     _refuse_leak(config, loaded, source.split.test)
-    subjects = prepare(config, dataset, source)
+    source, preparation = prepare(config, dataset, source)
+    subjects = {subject.name: subject for subject in preparation.subjects}
 
     folder = RunFolder(output)
     folder.write_json("config.json", config.to_json())
     folder.write_json("environment.json", describe_environment(device))
     folder.write_json("split.json", vars(source.split))
+    if preparation.left_out:
+        folder.write_json("left_out.json", [fault.to_json() for fault in preparation.left_out])
     records = _train(config, dataset, network, [subjects[name] for name in source.split.train], device, folder, loaded)
     network.eval()
     _evaluate(config, dataset, network, [subjects[name] for name in source.split.test], device, folder, records)
@@ -91,7 +96,7 @@ def _refuse_leak(config: Config, loaded: LoadedWeights | None, test: Sequence[st
     if leaked:
         raise UserError(
             f"--init-from: {config.training.init_from} was trained on {len(leaked)} of the {len(test)} test subjects, "
-            f"such as {leaked[0]}; take the --split-seed of its run"
+            f"such as {leaked[0]}; take the --split-seed, --fold or --split-file of its run"
         )
 
 
@@ -100,7 +105,7 @@ def _announce(config: Config, dataset: Dataset, device: torch.device, network: S
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan_stages(config.training))
     crop = "x".join(str(length) for length in config.data.crop)
     print(f"{dataset.title}: {dataset.num_categories} categories ({', '.join(dataset.categories)})")
-    if config.run.preset == "quick" and config.data.data_root is not None:
+    if config.run.preset == "quick" and not config.data.uses_phantom:
         print("Preset quick: a first look at your data, not the published training; that is --preset paper, on a GPU")
     print(f"Preset {config.run.preset}: {config.network.network} with {parameters:,} parameters on {device}")
     print(
@@ -157,6 +162,7 @@ def _train(
             workers=config.data.workers,
             device=device,
             seed=config.run.seed,
+            augmentation=config.augmentation.settings(),
             baseline=published_baseline(config.network.network),
             on_step=on_step,
             on_epoch=on_epoch,
@@ -178,16 +184,20 @@ def _evaluate(
     table = markdown_table(scores)
     folder.write_text("subsets.md", table)
     folder.write_text("subsets.csv", csv_table(scores))
-    all_modalities, over_subsets = scores.mean[-1].tolist(), scores.mean.mean(dim=0).tolist()
     folder.log_metrics(
         {
             "kind": "test",
-            "dice_all_modalities": dict(zip(scores.names, all_modalities, strict=True)),
-            "dice_mean_over_subsets": dict(zip(scores.names, over_subsets, strict=True)),
+            "dice_all_modalities": _by_name(scores.names, scores.mean[-1]),
+            "dice_mean_over_subsets": _by_name(scores.names, scores.overall),
         }
     )
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}", flush=True)
     image, truth = read_subject(subjects[0])
-    prediction = segment_subsets(network, image.to(device), config.data.crop, [[True] * len(image)])[0].cpu()
+    prediction = segment_subsets(network, image.to(device), config.data.crop, [subjects[0].available])[0].cpu()
     save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, records)
     print(f"Run folder: {folder.path}", flush=True)
+
+
+def _by_name(names: Sequence[str], values: Tensor) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in zip(names, values.tolist(), strict=True)}

@@ -1,13 +1,29 @@
-"""From the settings to subjects: the user's raw scans, or a phantom in the same layout."""
+"""From the settings to subjects: the user's raw scans, or a phantom, and what each is for."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gss_train.config import Config
-from gss_train.data import Dataset, PreparedSubject, Split, Subject, find_subjects, prepare_dataset, split_subjects
+from gss_train.data import (
+    DATASETS,
+    MODALITIES,
+    Dataset,
+    Preparation,
+    Split,
+    Subject,
+    describe_faults,
+    find_subjects,
+    prepare_dataset,
+    read_manifest,
+    read_split,
+    recognise_dataset,
+    split_fold,
+    split_subjects,
+)
 from gss_train.engine.progress import show_progress
 from gss_train.errors import UserError
 from gss_train.phantom import GENERATOR_VERSION, generate_phantoms
@@ -16,6 +32,21 @@ from gss_train.phantom import GENERATOR_VERSION, generate_phantoms
 _PUBLISHED_BOX = (128, 128, 128)
 _PHANTOM_SEED = 0
 _RULE = "=" * 78
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Raw subjects, and how they are prepared.
+
+    Attributes:
+        subjects: all of the data set, sorted by name.
+        prepared_folder: where their prepared volumes go.
+        grown_size: see `gss_train.data.prepare_subject`.
+    """
+
+    subjects: list[Subject]
+    prepared_folder: Path
+    grown_size: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -35,67 +66,157 @@ class Source:
     grown_size: tuple[int, int, int]
 
 
-def find_source(config: Config, dataset: Dataset) -> Source:
-    """Find the raw scans, or make some, and divide them.
+def resolve_dataset(config: Config) -> tuple[Config, Dataset]:
+    """Tell the data set from the settings, from what lies below `--data-root`, or from the manifest.
+
+    Returns:
+        The settings, with the name of the edition in place of `auto`, and the data set.
 
     Raises:
-        UserError: there are no scans, or too few.
+        UserError: no edition is recognised, or several; or the manifest or its categories have faults.
+    """
+    options = config.data
+    if options.manifest is not None:
+        return config, read_manifest(options.manifest, options.categories)[0]
+    if options.dataset != "auto":
+        return config, DATASETS[options.dataset]
+    assert options.data_root is not None
+    dataset, count = recognise_dataset(options.data_root)
+    print(f"Recognised {dataset.title} ({dataset.name}): {count} subjects below {options.data_root}", flush=True)
+    return config.with_dataset(dataset.name), dataset
+
+
+def find_raw(config: Config, dataset: Dataset) -> RawData:
+    """Find the raw scans, or make some.
+
+    Raises:
+        UserError: there are no scans.
         ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
     """
     options = config.data
-    if options.data_root is None:
-        # A phantom may be smaller than the published box; its own box does as well and trains faster.
-        root, grown_size = _make_phantom(config, dataset), options.crop
-        name = root.name
+    grown_size = _PUBLISHED_BOX
+    if options.manifest is not None:
+        root, name = options.manifest, f"{dataset.name}-{options.manifest.stem}"
+        subjects = read_manifest(options.manifest, options.categories)[1]
     else:
-        root, grown_size, name = options.data_root, _PUBLISHED_BOX, dataset.name
-    found = {subject.name: subject for subject in find_subjects(root, dataset)}
-    print(f"{len(found)} subjects found in {root}", flush=True)
-    split = _split(config, dataset, list(found.values()))
-    used = {name: found[name] for name in (*split.train, *split.test)}
+        if options.data_root is not None:
+            root, name = options.data_root, dataset.name
+        else:
+            # A phantom may be smaller than the published box; its own box does as well and trains faster.
+            root, grown_size = _make_phantom(config, dataset), options.crop
+            name = root.name
+        subjects = find_subjects(root, dataset, require_labels=False)
+    _print_found(subjects, root)
     crop = "x".join(str(length) for length in options.crop)
-    return Source(used, split, options.cache / "prepared" / f"{name}-crop{crop}", grown_size)
+    return RawData(subjects, options.cache / "prepared" / f"{name}-crop{crop}", grown_size)
 
 
-def prepare(config: Config, dataset: Dataset, source: Source) -> dict[str, PreparedSubject]:
-    """Prepare the subjects; what an earlier run prepared is used again.
+def find_source(config: Config, dataset: Dataset) -> Source:
+    """Find the raw scans, or make some, and divide those that have a label.
 
     Raises:
-        UserError: the raw scans cannot be used.
+        UserError: there are no scans, or too few, or the split does not fit them.
+        ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
+    """
+    raw = find_raw(config, dataset)
+    labelled = {subject.name: subject for subject in raw.subjects if subject.label is not None}
+    split = _limit(config, _split(config, dataset, raw.subjects))
+    used = {name: labelled[name] for name in (*split.train, *split.test)}
+    return Source(used, split, raw.prepared_folder, raw.grown_size)
+
+
+def prepare(config: Config, dataset: Dataset, source: Source) -> tuple[Source, Preparation]:
+    """Verify and prepare the subjects; what an earlier run prepared is used again.
+
+    Returns:
+        The source without the subjects that `--skip-bad` leaves out, and what was prepared.
+
+    Raises:
+        UserError: the raw scans cannot be used, or too few of them.
     """
     with show_progress("preparing") as meter:
-        prepared = prepare_dataset(
+        preparation = prepare_dataset(
             list(source.subjects.values()),
             dataset,
             source.prepared_folder,
             config.data.crop,
             progress=meter,
             grown_size=source.grown_size,
+            skip_bad=config.data.skip_bad,
         )
-    return {subject.name: subject for subject in prepared}
+    listed = [*preparation.left_out, *preparation.warnings]
+    if listed:
+        print(describe_faults(listed), flush=True)
+    return _without(source, preparation.names_left_out), preparation
+
+
+def _without(source: Source, names: Sequence[str]) -> Source:
+    if not names:
+        return source
+    print(f"--skip-bad: {len(names)} of {len(source.subjects)} subjects left out: {', '.join(names)}", flush=True)
+    train, test = (
+        tuple(name for name in part if name not in names) for part in (source.split.train, source.split.test)
+    )
+    if not train or not test:
+        raise UserError(f"--skip-bad: leaves {len(train)} training and {len(test)} test subjects, need one of each")
+    subjects = {name: subject for name, subject in source.subjects.items() if name not in names}
+    return dataclasses.replace(source, subjects=subjects, split=Split(train, source.split.validation, test))
+
+
+def _print_found(subjects: Sequence[Subject], root: Path) -> None:
+    print(f"{len(subjects)} subjects found in {root}", flush=True)
+    partial = sum(len(subject.images) < len(MODALITIES) for subject in subjects)
+    if partial:
+        print(f"{partial} of them lack one to three of the scans {', '.join(MODALITIES)}")
+    unlabelled = [subject.name for subject in subjects if subject.label is None]
+    if unlabelled:
+        print(f"{len(unlabelled)} of them have no label, such as {unlabelled[0]}: not trained or tested on")
 
 
 def _split(config: Config, dataset: Dataset, subjects: Sequence[Subject]) -> Split:
-    """Divide the subjects in the published proportions; a phantom keeps more of its few for the test."""
+    """Divide the labelled subjects as asked."""
     options = config.data
-    least_test = config.phantom.phantom_test_subjects if options.data_root is None else 1
-    if len(subjects) < 2 + least_test:
+    if options.split_file is not None:
+        return _published_split(options.split_file, subjects)
+    grades = {subject.name: subject.grade for subject in subjects if subject.label is not None}
+    names, proportions = list(grades), dataset.published_split
+    if options.fold is not None and options.folds is not None:
+        print(f"Fold {options.fold} of 0 to {options.folds - 1}, split {options.split_seed}")
+        try:
+            return split_fold(names, options.fold, options.folds, options.split_seed, proportions, grades=grades)
+        except ValueError as error:
+            raise UserError(f"--folds: {error}") from error
+    # A phantom keeps more of its few subjects for the test.
+    least_test = config.phantom.phantom_test_subjects if options.uses_phantom else 1
+    if len(names) < 2 + least_test:
+        flag = "--data-root" if options.manifest is None else "--manifest"
         raise UserError(
-            f"--data-root: got {len(subjects)} subjects, need at least {2 + least_test} to train and test on"
+            f"{flag}: got {len(names)} labelled subjects, need at least {2 + least_test} to train and test on"
         )
-    whole = split_subjects(
-        [subject.name for subject in subjects],
-        dataset.published_split,
-        options.split_seed,
-        minimum_test=least_test,
-        grades={subject.name: subject.grade for subject in subjects},
-    )
+    print(f"Split {options.split_seed}, in the proportions {':'.join(map(str, proportions))}")
+    return split_subjects(names, proportions, options.split_seed, minimum_test=least_test, grades=grades)
+
+
+def _published_split(path: Path, subjects: Sequence[Subject]) -> Split:
+    split, left_out = read_split(path, [subject.name for subject in subjects])
+    unlabelled = {subject.name for subject in subjects if subject.label is None}
+    lacking = sorted(unlabelled & {*split.train, *split.validation, *split.test})
+    if lacking:
+        raise UserError(f"--split-file: {path} names {len(lacking)} subjects without label: {', '.join(lacking)}")
+    unnamed = [name for name in left_out if name not in unlabelled]
+    print(f"Split of {path}" + (f"; it does not name {len(unnamed)} subjects, left out" if unnamed else ""))
+    return split
+
+
+def _limit(config: Config, whole: Split) -> Split:
+    """Leave out what `--max-training-subjects` and `--max-test-subjects` do not allow."""
+    options = config.data
     split = Split(
         whole.train[: options.max_training_subjects], whole.validation, whole.test[: options.max_test_subjects]
     )
     left_out = len(whole.train) - len(split.train) + len(whole.test) - len(split.test)
     print(
-        f"Split {options.split_seed}: {len(split.train)} training and {len(split.test)} test subjects; "
+        f"{len(split.train)} training and {len(split.test)} test subjects; "
         f"{len(whole.validation)} validation subjects are set aside"
         + (f", {left_out} left out by --max-training-subjects and --max-test-subjects" if left_out else "")
     )

@@ -25,7 +25,8 @@ class SubsetScores:
     Attributes:
         subjects: names.
         names: of the scores, the first of `gss_train.metrics.SCORES`.
-        dice: float64 `[subjects, 15, scores]`, subsets as in `MODALITY_SUBSETS`.
+        dice: float64 `[subjects, 15, scores]`, subsets as in `MODALITY_SUBSETS`; NaN for a subset with a scan that the
+            subject lacks.
     """
 
     subjects: tuple[str, ...]
@@ -34,8 +35,13 @@ class SubsetScores:
 
     @property
     def mean(self) -> Tensor:
-        """Mean over subjects, `[15, scores]`."""
-        return self.dice.mean(dim=0)
+        """Mean over the subjects that have the subset's scans, `[15, scores]`; NaN where none has."""
+        return self.dice.nanmean(dim=0)
+
+    @property
+    def overall(self) -> Tensor:
+        """Mean of `mean` over the subsets, `[scores]`."""
+        return self.mean.nanmean(dim=0)
 
 
 def evaluate_subsets(
@@ -46,7 +52,7 @@ def evaluate_subsets(
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> SubsetScores:
-    """Score the network on whole subjects, 15 subsets each.
+    """Score the network on whole subjects, each with all of the 15 subsets that it has the scans for.
 
     ET post-processed, which counts voxels, is left out unless all subjects have BraTS's voxels of 1 mm.
 
@@ -64,12 +70,19 @@ def evaluate_subsets(
     progress(0, len(subjects))
     for number, subject in enumerate(subjects):
         image, label = read_subject(subject)
-        prediction = segment_subsets(network, image.to(device), crop_size, MODALITY_SUBSETS)
-        truth = label.to(device).expand_as(prediction)
-        dice.append(region_dice(prediction, truth, dataset).cpu())
+        possible = torch.tensor([_has(subject, subset) for subset in MODALITY_SUBSETS])
+        subsets = list(itertools.compress(MODALITY_SUBSETS, possible.tolist()))
+        prediction = segment_subsets(network, image.to(device), crop_size, subsets)
+        scores = torch.full((len(MODALITY_SUBSETS), len(SCORES)), torch.nan, dtype=torch.float64)
+        scores[possible] = region_dice(prediction, label.to(device).expand_as(prediction), dataset).cpu()
+        dice.append(scores)
         progress(number + 1, len(subjects))
     names = SCORES if all(_has_millimetre_voxels(subject) for subject in subjects) else REGIONS
     return SubsetScores(tuple(subject.name for subject in subjects), names, torch.stack(dice)[..., : len(names)])
+
+
+def _has(subject: PreparedSubject, subset: Sequence[bool]) -> bool:
+    return all(exists or not wanted for exists, wanted in zip(subject.available, subset, strict=True))
 
 
 def _has_millimetre_voxels(subject: PreparedSubject) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from gss_train.data import MODALITIES, Dataset, PreparedSubject
 from gss_train.engine.training import EpochRecord
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = ("#000000", "#D55E00", "#009E73", "#56B4E9", "#F0E442")
+_COLOURS = ("#000000", "#D55E00", "#009E73", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2", "#E69F00")
 _ROUTE_COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#BBBBBB")
 _MODALITY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _CURVES = ("total", "fused", "separate", "auxiliary", "gss")
@@ -55,11 +56,12 @@ def save_summary(
     axes = pictures.subplots(1, len(MODALITIES) + 2)
     for axis, name, scan in zip(axes, MODALITIES, image, strict=False):
         _show(axis, name, scan[:, :, level].numpy(), "gray")
-    colours = ListedColormap(_COLOURS[: dataset.num_categories])
+    palette = list(islice(chain(_COLOURS, cycle(_COLOURS[1:])), dataset.num_categories))
+    colours = ListedColormap(palette)
     for axis, name, labels in zip(axes[-2:], ("truth", "prediction"), (truth, prediction), strict=True):
         _show(axis, name, labels[:, :, level].numpy(), colours, dataset.num_categories - 0.5)
     handles = [
-        Patch(color=colour, label=name) for colour, name in zip(_COLOURS[1:], dataset.categories[1:], strict=False)
+        Patch(color=colour, label=name) for colour, name in zip(palette[1:], dataset.categories[1:], strict=True)
     ]
     axes[-1].legend(handles=handles, loc="lower right", fontsize=7, framealpha=0.8)
     pictures.suptitle(f"{subject.name}, axial slice {_raw_slice(subject, level)} of the scan", fontsize=10)

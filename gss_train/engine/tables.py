@@ -1,9 +1,10 @@
-"""The table of the 15 modality subsets, as Markdown and CSV."""
+"""The table of the 15 modality subsets, as Markdown and CSV; a dash, or nothing, where no subject has the scans."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 
 from gss_train.data import MODALITIES, MODALITY_SUBSETS, subset_name
@@ -16,7 +17,7 @@ def markdown_table(scores: SubsetScores) -> str:
     lines = [_row(header), _row(":---:" if name in MODALITIES else "---:" for name in header)]
     for subset, values in zip(MODALITY_SUBSETS, scores.mean.tolist(), strict=True):
         lines.append(_row([*("●" if flag else "○" for flag in subset), *_percent(values)]))
-    lines.append(_row(["mean", *[""] * (len(MODALITIES) - 1), *_percent(scores.mean.mean(dim=0).tolist())]))
+    lines.append(_row(["mean", *[""] * (len(MODALITIES) - 1), *_percent(scores.overall.tolist())]))
     return "\n".join(lines) + "\n"
 
 
@@ -25,21 +26,19 @@ def csv_table(scores: SubsetScores) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("subject", "modalities", *(f"{name} (0 to 1)" for name in scores.names)))
-    rows = [*zip(scores.subjects, scores.dice.tolist(), strict=True), ("mean", scores.mean.tolist())]
-    for name, values_by_subset in rows:
-        for subset, values in zip(MODALITY_SUBSETS, values_by_subset, strict=True):
+    for name, by_subset in (*zip(scores.subjects, scores.dice, strict=True), ("mean", scores.mean)):
+        for subset, values in zip(MODALITY_SUBSETS, by_subset.tolist(), strict=True):
             writer.writerow((name, subset_name(subset), *_fractions(values)))
-        columns = zip(*values_by_subset, strict=True)
-        writer.writerow((name, "mean", *_fractions([sum(column) / len(column) for column in columns])))
+        writer.writerow((name, "mean", *_fractions(by_subset.nanmean(dim=0).tolist())))
     return text.getvalue()
 
 
 def _fractions(values: list[float]) -> list[str]:
-    return [f"{value:.6f}" for value in values]
+    return ["" if math.isnan(value) else f"{value:.6f}" for value in values]
 
 
 def _percent(values: list[float]) -> list[str]:
-    return [f"{100 * value:.2f}" for value in values]
+    return ["-" if math.isnan(value) else f"{100 * value:.2f}" for value in values]
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from gss_kernels import CategoryGroups, GSSStatistics
 from gss_train.config import TrainingOptions
-from gss_train.data import Crop, TrainingCrops, augment, draw_subsets
+from gss_train.data import PUBLISHED_AUGMENTATION, AugmentationSettings, Crop, TrainingCrops, augment, draw_subsets
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, ObjectiveWeights
 from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork
@@ -92,6 +92,7 @@ def train(
     workers: int,
     device: torch.device,
     seed: int,
+    augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION,
     baseline: ObjectiveWeights = BASELINE,
     on_step: Callable[[Stage, int, float | None], None],
     on_epoch: Callable[[Stage, EpochRecord, torch.optim.Optimizer], None],
@@ -106,6 +107,7 @@ def train(
         workers: loader processes.
         device: to train on.
         seed: of augmentation, modality subsets and voxel masks.
+        augmentation: how crops are varied.
         baseline: the objective of the baseline.
         on_step: called after each step with the stage, the steps done in all and, every tenth step, the mean objective
             since the last time: reading it from the device more often would hold the device up.
@@ -138,6 +140,7 @@ def train(
                         optimiser,
                         device,
                         generator,
+                        augmentation,
                         bfloat16=options.precision == "bfloat16",
                         return_stats=return_stats,
                     )
@@ -163,12 +166,13 @@ def _train_step(
     optimiser: torch.optim.Optimizer,
     device: torch.device,
     generator: torch.Generator,
+    augmentation: AugmentationSettings,
     *,
     bfloat16: bool = False,
     return_stats: bool = False,
 ) -> ObjectiveTerms:
     image, labels = batch["image"].to(device, non_blocking=True), batch["label"].to(device, non_blocking=True)
-    image, labels = augment(image, labels, generator)
+    image, labels = augment(image, labels, generator, augmentation)
     fused_modalities = draw_subsets(batch["available"], generator).to(device, non_blocking=True)
     available = batch["available"].to(device, non_blocking=True)
     mask_seed = int(torch.randint(2**63 - 1, (), generator=generator))

@@ -140,6 +140,36 @@ def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytes
     assert not (tmp_path / "cache" / "phantom").exists()
 
 
+def test_bad_subjects_stop_the_run_or_are_left_out_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    generate_phantoms("brats2020", raw, 5, 1, (24, 24, 24), compressed=False)
+    (tmp_path / "split.csv").write_text(
+        "".join(
+            f"BraTS20_Training_{number:03},{part}\n"
+            for number, part in enumerate(("Training", "Training", "Validation", "Inference", "Inference"), start=1)
+        )
+    )
+    damaged = next(raw.rglob("BraTS20_Training_002_t1.nii"))
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    arguments = ["--dataset", "brats2020", "--data-root", str(raw), "--no-gss"]
+    arguments += ["--split-file", str(tmp_path / "split.csv")]
+    assert train(tmp_path / "cache", tmp_path / "run", *arguments) == 2
+    assert damaged.name in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert train(tmp_path / "cache", tmp_path / "run", *arguments, "--skip-bad") == 0
+    assert "1 of 4 subjects left out: BraTS20_Training_002" in capsys.readouterr().out
+    (fault,) = json.loads((tmp_path / "run" / "left_out.json").read_text())
+    assert (fault["subject"], fault["file"]) == ("BraTS20_Training_002", str(damaged))
+    assert json.loads((tmp_path / "run" / "split.json").read_text())["train"] == ["BraTS20_Training_001"]
+    damaged.with_name("BraTS20_Training_002_t1.nii").unlink()
+    for number in (4, 5):
+        next(raw.rglob(f"BraTS20_Training_{number:03}_seg.nii")).write_bytes(b"")
+    assert train(tmp_path / "cache", tmp_path / "other", *arguments, "--skip-bad") == 2
+    assert "0 test subjects" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_missing_or_empty_data_root_shows_the_expected_layout(
     exists: bool, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import sys
@@ -115,6 +116,21 @@ def test_evaluation_reports_its_start_so_that_the_time_left_is_right(cache: Path
         lambda done, total: reports.append((done, total)),
     )
     assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_subject_is_scored_from_the_subsets_that_it_has_the_scans_for(cache: Path, finished: Path) -> None:
+    network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4).eval()
+    first, second = held_out(cache, finished)
+    lacking = dataclasses.replace(
+        first, metadata=dataclasses.replace(first.metadata, available=(True, False, True, True))
+    )
+    scores = evaluate_subsets(
+        network, [lacking, second], DATASETS["brats2018"], (16, 16, 16), torch.device("cpu"), lambda *_: None
+    )
+    with_t1ce = torch.tensor([subset[MODALITIES.index("T1ce")] for subset in MODALITY_SUBSETS])
+    assert torch.equal(scores.dice[0].isnan().all(dim=1), with_t1ce)
+    assert not scores.dice[1].isnan().any()
+    assert torch.equal(scores.mean[with_t1ce], scores.dice[1][with_t1ce])
 
 
 def test_a_checkpoint_says_which_subjects_it_has_seen(finished: Path) -> None:

@@ -77,3 +77,18 @@ def test_tables_hold_every_subset_and_the_means() -> None:
     assert mean[:2] == ["mean", "mean"]
     assert float(mean[2]) == pytest.approx(dice[..., 0].mean().item(), abs=1e-6)
     assert rows[15].split(",")[:3] == ["a", "FLAIR+T1ce+T1+T2", f"{dice[0, -1, 0].item():.6f}"]
+
+
+def test_subsets_that_no_subject_has_the_scans_for_are_left_out_of_tables_and_means() -> None:
+    dice = torch.rand(2, 15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    without_t1 = torch.tensor([not subset[2] for subset in MODALITY_SUBSETS])
+    dice[:, ~without_t1] = torch.nan
+    dice[0, 1] = torch.nan
+    scores = SubsetScores(("a", "b"), SCORES, dice)
+    torch.testing.assert_close(scores.mean[1], dice[1, 1])
+    torch.testing.assert_close(scores.overall, scores.mean[without_t1].mean(dim=0))
+    cells = [line.split("|")[5:9] for line in markdown_table(scores).splitlines()[2:-1]]
+    assert [row == [" - "] * 4 for row in cells] == [not kept for kept in without_t1]
+    rows = [line.split(",") for line in csv_table(scores).splitlines()[1:]]
+    assert [row[2:] == [""] * 4 for row in rows[16:31]] == [not kept for kept in without_t1]
+    assert float(rows[-1][2]) == pytest.approx(scores.overall[0].item(), abs=1e-6)

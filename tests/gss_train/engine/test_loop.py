@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gss_kernels import BRATS_2018
 from gss_train.config import TrainingOptions
-from gss_train.data import PreparedSubject, TrainingCrops
+from gss_train.data import PUBLISHED_AUGMENTATION, AugmentationSettings, PreparedSubject, TrainingCrops
 from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings
 from gss_train.engine.training import EpochRecord, Stage, TrainingError, train
 from gss_train.models import SegmentationNetwork, SegmentationOutput, build_network
@@ -72,10 +72,15 @@ def make_subject(folder: Path, name: str, seed: int, size: int) -> PreparedSubje
         padding=((0, 0),) * 3,
         affine=tuple(tuple(row) for row in np.eye(4).tolist()),
         spacing=(1.0, 1.0, 1.0),
+        orientation="LPS",
+        available=(True,) * 4,
+        has_label=True,
         mean=(0.0,) * 4,
         std=(1.0,) * 4,
         background=(0.0,) * 4,
         sources={},
+        digests={},
+        warnings=(),
         settings=PreparationSettings(1, "brats2018", (0, 1, 2, 4), voxels.shape, voxels.shape),
         tumour_voxels=(),
     )
@@ -96,6 +101,7 @@ def run(
     seed: int = 0,
     workers: int = 0,
     crop: tuple[int, int, int] = CROP,
+    augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION,
     **changes: Any,
 ) -> list[EpochRecord]:
     """Train and return the records of the epochs."""
@@ -114,6 +120,7 @@ def run(
         workers=workers,
         device=torch.device("cpu"),
         seed=seed,
+        augmentation=augmentation,
         on_step=on_step,
         on_epoch=collect,
     )
@@ -233,7 +240,7 @@ def test_every_epoch_of_every_stage_sees_new_crops(
     subjects: list[PreparedSubject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Augmentation would tell equal crops apart.
-    monkeypatch.setattr("gss_train.engine.training.augment", lambda image, label, _generator: (image.float(), label))
+    monkeypatch.setattr("gss_train.engine.training.augment", lambda image, label, *_: (image.float(), label))
     network = voxelwise()
     run(subjects, network, baseline_epochs=1, rounds=2, epochs=1)
     images = [image for image, _, _ in network.inputs]
@@ -331,3 +338,15 @@ def test_bfloat16_holds_in_the_network_alone(subjects: list[PreparedSubject]) ->
     for one, other in zip(rounded, exact, strict=True):
         assert one.terms != other.terms
         assert one.terms == pytest.approx(other.terms, rel=0.02)
+
+
+def test_augmentation_is_as_it_is_set(subjects: list[PreparedSubject]) -> None:
+    """Without flips, rotation and changes of intensity the network sees crops as they are stored."""
+    still = AugmentationSettings(rotation_degrees=0, scale=0, shift=0, flip=False)
+    network, other = voxelwise(), voxelwise()
+    crops = TrainingCrops(subjects, CROP, 4, 0)
+    run(subjects, network, gss=False, epochs=1, augmentation=still)
+    run(subjects, other, gss=False, epochs=1)
+    stored = torch.stack([crops[index]["image"].float() for index in range(4)])
+    assert torch.equal(torch.cat([image for image, _, _ in network.inputs]), stored)
+    assert not torch.equal(torch.cat([image for image, _, _ in other.inputs]), stored)
