@@ -294,13 +294,13 @@ def test_errors_in_the_raw_files_are_raised_with_all_faults(tmp_path: Path, brat
     raw.label[6, 6, 6], raw.label[6, 6, 7] = 3, 7
     raw.images["T1"][:] = 0
     subject = write_and_find(tmp_path / "raw", raw)
-    with pytest.raises(PreparationError, match=r"holds label values 3, 7, should hold only 0, 1, 2, 4") as caught:
+    with pytest.raises(PreparationError, match="1 of 1 subjects cannot be used") as caught:
         prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-    assert [(fault.file, fault.severity) for fault in caught.value.faults] == [
-        (subject.label, "error"),
-        (subject.images["T1"], "error"),
+    assert [(fault.file, fault.severity, fault.problem) for fault in caught.value.faults] == [
+        (subject.label, "error", "holds label values 3, 7, should hold only 0, 1, 2, 4"),
+        (subject.images["T1"], "error", "every brain voxel of T1 is 0, values should differ"),
     ]
-    assert "every brain voxel of T1 is 0" in str(caught.value)
+    assert all(fault.remedy.split()[0] in str(caught.value) for fault in caught.value.faults)
     assert not (tmp_path / "out").exists()
 
 
@@ -370,8 +370,11 @@ def test_a_subject_with_another_ones_scan_is_found_beside_prepared_ones(tmp_path
     raw = make_raw(seed=2)
     raw.images["T2"] = make_raw(seed=1).images["T2"]
     second = write_and_find(tmp_path / "raw", raw, "BraTS20_Training_002")
-    with pytest.raises(PreparationError, match="T2 has the same voxels as T2 of BraTS20_Training_001"):
+    with pytest.raises(PreparationError) as caught:
         prepare_dataset([first, second], brats2020, tmp_path / "out", (4, 4, 4), workers=1)
+    (fault,) = caught.value.faults
+    assert (fault.subject, fault.file) == ("BraTS20_Training_002", second.images["T2"])
+    assert fault.problem == "T2 has the same voxels as T2 of BraTS20_Training_001"
 
 
 def test_raw_files_may_move(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
