@@ -179,22 +179,30 @@ def _split(config: Config, dataset: Dataset, subjects: Sequence[Subject]) -> Spl
     if options.split_file is not None:
         return _published_split(options.split_file, subjects)
     grades = {subject.name: subject.grade for subject in subjects if subject.label is not None}
+    patients = {subject.name: subject.patient or subject.name for subject in subjects}
     names, proportions = list(grades), dataset.published_split
     if options.fold is not None and options.folds is not None:
         print(f"Fold {options.fold} of 0 to {options.folds - 1}, split {options.split_seed}")
         try:
-            return split_fold(names, options.fold, options.folds, options.split_seed, proportions, grades=grades)
+            return split_fold(
+                names, options.fold, options.folds, options.split_seed, proportions, grades=grades, patients=patients
+            )
         except ValueError as error:
             raise UserError(f"--folds: {error}") from error
     # A phantom keeps more of its few subjects for the test.
     least_test = config.phantom.phantom_test_subjects if options.uses_phantom else 1
+    flag = "--data-root" if options.manifest is None else "--manifest"
     if len(names) < 2 + least_test:
-        flag = "--data-root" if options.manifest is None else "--manifest"
         raise UserError(
             f"{flag}: got {len(names)} labelled subjects, need at least {2 + least_test} to train and test on"
         )
     print(f"Split {options.split_seed}, in the proportions {':'.join(map(str, proportions))}")
-    return split_subjects(names, proportions, options.split_seed, minimum_test=least_test, grades=grades)
+    try:
+        return split_subjects(
+            names, proportions, options.split_seed, minimum_test=least_test, grades=grades, patients=patients
+        )
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from error
 
 
 def _published_split(path: Path, subjects: Sequence[Subject]) -> Split:

@@ -28,6 +28,8 @@ class Layout:
         is_subject: whether a folder, of which the names of its visible entries are given too, is a subject's.
         find_files: below a subject's folder, the files for each of `ROLES`.
         graded_names: whether a subject's name needs the grade before it to be unique.
+        patient: of a subject's name, in its first group what all time points of a patient share; None where every
+            subject is another patient.
         example: the path of one file, for messages.
         tree: the folders and files of a subject, for messages.
     """
@@ -35,6 +37,7 @@ class Layout:
     is_subject: Callable[[Path, Sequence[str]], bool]
     find_files: Callable[[Path], dict[str, list[Path]]]
     graded_names: bool
+    patient: re.Pattern[str] | None
     example: str
     tree: str
 
@@ -83,6 +86,7 @@ _BRATS2015 = Layout(
     _has_vsd_entries,
     _find_vsd_files,
     graded_names=True,
+    patient=re.compile(r"(.*pat\d+)_\d+"),
     example="HGG/<subject>/VSD.Brain.XX.O.MR_Flair.<id>/*.mha",
     tree="""\
 HGG/  (or LGG/)
@@ -121,6 +125,7 @@ def _named_layout(
     *,
     graded: bool = False,
     misnamed_label: str | None = None,
+    patient: str | None = None,
 ) -> Layout:
     """An edition whose files are the subject's folder name and a suffix; `shown` is that name in messages."""
     files = [f"  {shown}{suffixes[role]}.nii.gz" for role in ROLES]
@@ -134,6 +139,7 @@ def _named_layout(
         partial(_is_named, re.compile(pattern)),
         partial(_find_named_files, suffixes, misnamed_label),
         graded_names=False,
+        patient=None if patient is None else re.compile(patient),
         example=f"{'HGG/' if graded else ''}{shown}/{shown}{suffixes['FLAIR']}.nii.gz",
         tree="\n".join(lines),
     )
@@ -148,5 +154,7 @@ LAYOUTS: dict[str, Layout] = {
         r"BraTS20_(Training|Validation)_\d+", "BraTS20_Training_NNN", misnamed_label=_MISNAMED_LABEL
     ),
     "brats2021": _named_layout(r"BraTS2021_\d+", "BraTS2021_NNNNN"),
-    "brats2023": _named_layout(r"BraTS-GLI-\d+-\d+", "BraTS-GLI-NNNNN-NNN", _SUFFIXES_OF_2023),
+    "brats2023": _named_layout(
+        r"BraTS-GLI-\d+-\d+", "BraTS-GLI-NNNNN-NNN", _SUFFIXES_OF_2023, patient=r"(BraTS-GLI-\d+)-\d+"
+    ),
 }

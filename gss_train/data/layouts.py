@@ -30,12 +30,15 @@ class Subject:
         grade: "HGG", "LGG", or None where the edition does not tell.
         images: one to four files, by names in `MODALITIES` and in that order; a scan that is missing is left out.
         label: the file of the annotation, or None where there is none.
+        patient: what the time points of one patient share, in BraTS2015 and 2023; None: no other subject is of this
+            patient.
     """
 
     name: str
     grade: str | None
     images: dict[str, Path]
     label: Path | None
+    patient: str | None = None
 
 
 def find_subjects(root: Path, dataset: Dataset, *, require_labels: bool = True) -> list[Subject]:
@@ -181,7 +184,9 @@ def _read_subject(folder: Path, layout: Layout, require_label: bool) -> tuple[Su
         if len(paths) > 1:
             shown = ", ".join(str(path.relative_to(folder)) for path in paths)
             faults.append(f"{name}: has {len(paths)} files for {role} and should have one: {shown} (in {folder})")
-    return Subject(name, grade, images, label), faults
+    # Of the name with the grade: BraTS2015 has other patients of one name in the other grade.
+    time_point = layout.patient.fullmatch(name) if layout.patient is not None else None
+    return Subject(name, grade, images, label, time_point[1] if time_point is not None else None), faults
 
 
 def _shortened(items: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ def split_subjects(
     minimum_validation: int = 1,
     minimum_test: int = 1,
     grades: Mapping[str, str | None] | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Split:
     """Divides subjects at random in the given proportions.
 
-    With as many names as `proportions` counts, the parts have exactly those sizes. The result depends on the set of
-    names, not on their order.
+    With as many names as `proportions` counts, each of another patient, the parts have exactly those sizes. The result
+    depends on the set of names, not on their order.
 
     Args:
         names: the subjects, each once.
@@ -41,27 +42,31 @@ def split_subjects(
         minimum_test: subjects that test has at least; 1 or more.
         grades: grade of every subject; when given, each part gets its share of every grade, to within one or two
             subjects.
+        patients: patient of every subject; when given, it is patients that are divided and counted, so that no
+            patient is in two parts.
 
     Returns:
         Three parts that share no subject and together hold all of them; none is empty.
 
     Raises:
         ValueError: too few names, a name twice, a negative or zero proportion, minimum below 1, or a name without
-            grade.
+            grade or patient.
     """
     _check_names(names, proportions)
+    by_patient = _group(names, patients)
+    names = list(by_patient)
     if min(minimum_validation, minimum_test) < 1:
         raise ValueError(f"minimums: got {minimum_validation} and {minimum_test}, need at least 1 each")
     if len(names) < 1 + minimum_validation + minimum_test:
         least = 1 + minimum_validation + minimum_test
-        raise ValueError(f"names: got {len(names)} subjects, need at least {least} to fill three parts")
+        raise ValueError(f"names: got {len(names)} patients, need at least {least} to fill three parts")
     order = _shuffle(names, seed, grades)
     total = sum(proportions)
     validation_size = _share(len(names), proportions[1], total, minimum_validation, len(names) - 1 - minimum_test)
     test_size = _share(len(names), proportions[2], total, minimum_test, len(names) - 1 - validation_size)
     test, others = _take_evenly(order, test_size)
     validation, train = _take_evenly(others, validation_size)
-    return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+    return Split(*(_ungroup(part, by_patient) for part in (train, validation, test)))
 
 
 def split_fold(
@@ -72,10 +77,11 @@ def split_fold(
     proportions: tuple[int, int, int],
     *,
     grades: Mapping[str, str | None] | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Split:
     """Divides subjects for one of the runs of a cross-validation.
 
-    Every subject is tested in exactly one of the folds, whose tests differ in size by one subject at most. The result
+    Every subject is tested in exactly one of the folds, whose tests differ in size by one patient at most. The result
     depends on the set of names, not on their order.
 
     Args:
@@ -86,15 +92,18 @@ def split_fold(
         proportions: of training, validation and test; the first two divide the subjects that are not tested.
         grades: grade of every subject; when given, each part gets its share of every grade, to within one or two
             subjects.
+        patients: as for `split_subjects`.
 
     Returns:
         Three parts that share no subject and together hold all of them; none is empty.
 
     Raises:
         ValueError: too few names for so many folds, a name twice, a fold that is not one, a zero or negative
-            proportion, or a name without grade.
+            proportion, or a name without grade or patient.
     """
     _check_names(names, proportions)
+    by_patient = _group(names, patients)
+    names = list(by_patient)
     if folds < 2:
         raise ValueError(f"folds: got {folds}, need at least 2")
     if not 0 <= fold < folds:
@@ -103,7 +112,7 @@ def split_fold(
     if len(names) < folds or len(names) - largest_test < 2:
         least = max(folds, 4 if folds == 2 else 3)
         raise ValueError(
-            f"names: got {len(names)} subjects, need at least {least} to fill three parts in {folds} folds"
+            f"names: got {len(names)} patients, need at least {least} to fill three parts in {folds} folds"
         )
     order = _shuffle(names, seed, grades)
     test = order[fold::folds]
@@ -111,7 +120,7 @@ def split_fold(
     training, validation, _ = proportions
     validation_size = _share(len(others), validation, training + validation, 1, len(others) - 1)
     validation_names, train = _take_evenly(others, validation_size)
-    return Split(tuple(sorted(train)), tuple(sorted(validation_names)), tuple(sorted(test)))
+    return Split(*(_ungroup(part, by_patient) for part in (train, validation_names, test)))
 
 
 def _check_names(names: Sequence[str], proportions: tuple[int, int, int]) -> None:
@@ -119,6 +128,23 @@ def _check_names(names: Sequence[str], proportions: tuple[int, int, int]) -> Non
         raise ValueError(f"names: {len(names) - len(set(names))} of {len(names)} are repeated, need each subject once")
     if min(proportions) < 1:
         raise ValueError(f"proportions: got {proportions}, need three numbers of at least 1")
+
+
+def _group(names: Sequence[str], patients: Mapping[str, str] | None) -> dict[str, list[str]]:
+    """The subjects of each patient, by the first one's name."""
+    if patients is None:
+        return {name: [name] for name in names}
+    unknown = sorted(set(names) - set(patients))
+    if unknown:
+        raise ValueError(f"patients: has none for {unknown[0]} and {len(unknown) - 1} others, needs one for each name")
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(patients[name], []).append(name)
+    return {group[0]: group for group in groups.values()}
+
+
+def _ungroup(part: Iterable[str], by_patient: Mapping[str, list[str]]) -> tuple[str, ...]:
+    return tuple(sorted(name for first in part for name in by_patient[first]))
 
 
 def _shuffle(names: Sequence[str], seed: int, grades: Mapping[str, str | None] | None) -> list[str]:

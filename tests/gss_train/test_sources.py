@@ -74,7 +74,7 @@ def test_over_the_folds_every_subject_is_tested_once(tmp_path: Path) -> None:
     splits = [find(*arguments, str(fold)).split for fold in range(3)]
     assert sorted(name for split in splits for name in split.test) == list(names(*range(7)))
     assert all(split.validation and split.train for split in splits)
-    with pytest.raises(UserError, match=r"--folds: .*got 7 subjects, need at least 8"):
+    with pytest.raises(UserError, match=r"--folds: .*got 7 patients, need at least 8"):
         find("--dataset", "brats2021", "--data-root", tmp_path, "--folds", "8", "--fold", "0")
 
 

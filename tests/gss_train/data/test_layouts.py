@@ -271,3 +271,22 @@ def test_a_subject_found_twice_is_refused(tmp_path: Path, brats2020: Dataset) ->
     touch_nifti(tmp_path / "b" / "BraTS20_Training_001")
     with pytest.raises(LayoutError, match="BraTS20_Training_001: found twice"):
         find_subjects(tmp_path, brats2020)
+
+
+def test_time_points_of_a_patient_are_told(tmp_path: Path) -> None:
+    folders = ("HGG/brats_tcia_pat105_0001", "HGG/brats_tcia_pat105_0193", "LGG/brats_tcia_pat105_0001", "HGG/other_1")
+    for folder in folders:
+        touch_mha(tmp_path / "2015" / folder, "VSD.Brain.XX.O.OT.1")
+    found = {subject.name: subject.patient for subject in find_subjects(tmp_path / "2015", DATASETS["brats2015"])}
+    assert found == {
+        "HGG_brats_tcia_pat105_0001": "HGG_brats_tcia_pat105",
+        "HGG_brats_tcia_pat105_0193": "HGG_brats_tcia_pat105",
+        "HGG_other_1": None,
+        "LGG_brats_tcia_pat105_0001": "LGG_brats_tcia_pat105",
+    }
+    for name in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001"):
+        (tmp_path / "2023" / name).mkdir(parents=True)
+        for suffix in ("t2f", "seg"):
+            (tmp_path / "2023" / name / f"{name}-{suffix}.nii.gz").touch()
+    found = {subject.name: subject.patient for subject in find_subjects(tmp_path / "2023", DATASETS["brats2023"])}
+    assert set(found.values()) == {"BraTS-GLI-00005"}

@@ -72,7 +72,7 @@ def test_each_part_gets_its_share_of_every_grade() -> None:
 
 @pytest.mark.parametrize(("count", "minimum_test", "least"), [(0, 1, 3), (2, 1, 3), (4, 3, 5)])
 def test_too_few_subjects_are_refused(count: int, minimum_test: int, least: int) -> None:
-    with pytest.raises(ValueError, match=rf"got {count} subjects, need at least {least}"):
+    with pytest.raises(ValueError, match=rf"got {count} patients, need at least {least}"):
         split_subjects(names(count), (3, 1, 1), seed=0, minimum_test=minimum_test)
 
 
@@ -128,10 +128,28 @@ def test_each_fold_tests_its_share_of_every_grade() -> None:
         (9, 0, 1, "folds: got 1, need at least 2"),
         (9, 3, 3, "fold: got 3, need a number from 0 to 2"),
         (9, -1, 3, "fold: got -1"),
-        (3, 0, 2, "got 3 subjects, need at least 4 to fill three parts in 2 folds"),
-        (9, 0, 10, "got 9 subjects, need at least 10"),
+        (3, 0, 2, "got 3 patients, need at least 4 to fill three parts in 2 folds"),
+        (9, 0, 10, "got 9 patients, need at least 10"),
     ],
 )
 def test_impossible_folds_are_refused(count: int, fold: int, folds: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split_fold(names(count), fold, folds, 0, (3, 1, 1))
+
+
+@given(count=st.integers(4, 12), points=st.lists(st.integers(1, 4), min_size=12, max_size=12), seed=st.integers(0, 5))
+def test_no_patient_is_in_two_parts(count: int, points: list[int], seed: int) -> None:
+    patients = {f"p{patient}-{point}": f"p{patient}" for patient in range(count) for point in range(points[patient])}
+    splits = [split_subjects(list(patients), (5, 2, 3), seed, patients=patients)]
+    folds = [split_fold(list(patients), fold, 3, seed, (5, 2, 3), patients=patients) for fold in range(3)]
+    for split in (*splits, *folds):
+        parts = [{patients[name] for name in part} for part in (split.train, split.validation, split.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == count
+        assert sorted(split.train + split.validation + split.test) == sorted(patients)
+    assert sorted(name for split in folds for name in split.test) == sorted(patients)
+
+
+def test_every_subject_needs_a_patient() -> None:
+    with pytest.raises(ValueError, match="patients: has none for subject_003"):
+        split_subjects(names(4), (2, 1, 1), 0, patients={name: name for name in names(3)})
