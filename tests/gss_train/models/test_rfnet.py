@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 
@@ -71,70 +70,6 @@ def test_single_sample_gives_what_it_gives_in_a_batch() -> None:
         torch.testing.assert_close(whole[1:], part, atol=2e-4, rtol=1e-4)
 
 
-def test_per_modality_outputs_follow_the_training_mode_unless_asked() -> None:
-    network = small_network()
-    assert network(scans(), SUBSETS).separate is not None
-    silent = network(scans(), SUBSETS, per_modality=False)
-    assert silent.separate is None
-    assert silent.auxiliary is None
-    network.eval()
-    assert network(scans(), SUBSETS).separate is None
-    asked = network(scans(), SUBSETS, per_modality=True)
-    assert asked.separate is not None
-    torch.testing.assert_close(asked.fused, silent.fused, atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("content", ["noise", "nan"])
-def test_content_of_an_unavailable_modality_is_never_seen(content: str) -> None:
-    available = torch.tensor([[True, False, True, True], [True, True, False, True]])
-    clean = scans()
-    dirty = clean.clone()
-    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
-    dirty[~available] = filler[~available]
-    results = []
-    for x in (clean, dirty):
-        network = small_network()
-        output = network(x, SUBSETS & available, available)
-        total(output).backward()
-        results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
-    for expected, actual in zip(*results, strict=True):
-        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
-        assert actual.isfinite().all()
-
-
-def test_modality_outside_the_subset_changes_no_fused_prediction_but_its_own() -> None:
-    network = small_network()
-    x = scans()
-    changed = x.clone()
-    changed[~SUBSETS] = 3 * torch.randn_like(changed)[~SUBSETS]
-    before, after = network(x, SUBSETS), network(changed, SUBSETS)
-    torch.testing.assert_close(after.fused, before.fused)
-    for maps_before, maps_after in zip(before.auxiliary, after.auxiliary, strict=True):
-        torch.testing.assert_close(maps_after, maps_before)
-    for sample in range(2):
-        for modality in range(4):
-            same = torch.allclose(after.separate[modality][sample], before.separate[modality][sample], atol=1e-5)
-            assert same == bool(SUBSETS[sample, modality])
-
-
-def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset() -> None:
-    x = scans().requires_grad_()
-    small_network()(x, SUBSETS).fused.square().mean().backward()
-    assert x.grad is not None
-    assert (x.grad[~SUBSETS] == 0).all()
-    assert (x.grad[SUBSETS].flatten(1).abs().amax(1) > 0).all()
-
-
-def test_encoding_once_and_fusing_subsets_equals_the_whole_network() -> None:
-    network = small_network().eval()
-    features = network.encode(scans())
-    for subsets in (SUBSETS, ~SUBSETS):
-        expected = network(scans(), subsets, per_modality=True)
-        torch.testing.assert_close(network.fuse(features, subsets), expected.fused, atol=0, rtol=0)
-    for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
-        torch.testing.assert_close(own, whole, atol=0, rtol=0)
-
-
 def test_activation_checkpointing_changes_no_gradient() -> None:
     plain = small_network()
     lean = small_network(activation_checkpointing=True)
@@ -152,15 +87,6 @@ def test_every_parameter_gets_a_gradient() -> None:
     # A bias in front of a normalisation has gradient 0 by nature; a weight has not.
     idle = [name for name, parameter in network.named_parameters() if parameter.dim() > 1 and not parameter.grad.any()]
     assert idle == []
-
-
-def test_state_dict_round_trip() -> None:
-    network = small_network(seed=0).eval()
-    other = small_network(seed=1).eval()
-    expected = network(scans(), SUBSETS).fused
-    assert not torch.allclose(other(scans(), SUBSETS).fused, expected, atol=1e-3)
-    other.load_state_dict(copy.deepcopy(network.state_dict()))
-    torch.testing.assert_close(other(scans(), SUBSETS).fused, expected, atol=0, rtol=0)
 
 
 def test_learns_one_batch_by_heart() -> None:
@@ -234,21 +160,6 @@ def test_bad_build_arguments_are_named(arguments: dict[str, object], named: str)
     good: dict[str, object] = {"name": "rfnet", "num_categories": 4, "crop_size": (16, 16, 16)}
     with pytest.raises(ValueError, match=named):
         build_network(**(good | arguments))  # type: ignore[arg-type]
-
-
-def test_bad_inputs_are_named() -> None:
-    network = small_network().eval()
-    x = scans()
-    with pytest.raises(ValueError, match=r"^x has shape"):
-        network(x[:, :3], SUBSETS)
-    with pytest.raises(ValueError, match=r"^x has spatial size"):
-        network(x[..., :12], SUBSETS)
-    with pytest.raises(ValueError, match="fused_modalities"):
-        network(x, SUBSETS.float())
-    with pytest.raises(ValueError, match="fused_modalities"):
-        network(x, SUBSETS[:1])
-    with pytest.raises(ValueError, match="available"):
-        network(x, SUBSETS, torch.ones(2, 3, dtype=torch.bool))
 
 
 def test_importing_the_networks_needs_torch_alone() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor
@@ -68,20 +66,6 @@ def test_single_sample_gives_what_it_gives_in_a_batch() -> None:
         torch.testing.assert_close(whole[1:], part, atol=2e-4, rtol=1e-4)
 
 
-def test_per_modality_outputs_follow_the_training_mode_unless_asked() -> None:
-    network = small_network()
-    assert network(scans(), SUBSETS).separate is not None
-    silent = network(scans(), SUBSETS, per_modality=False)
-    assert silent.separate is None
-    assert silent.regulariser == 0
-    network.eval()
-    assert network(scans(), SUBSETS).separate is None
-    asked = network(scans(), SUBSETS, per_modality=True)
-    assert asked.separate is not None
-    assert asked.regulariser > 0
-    assert torch.equal(asked.fused, network(scans(), SUBSETS).fused)
-
-
 def test_same_seed_gives_the_same_bits() -> None:
     results = []
     for _ in range(2):
@@ -90,62 +74,6 @@ def test_same_seed_gives_the_same_bits() -> None:
         total(output).backward()
         results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
     assert all(torch.equal(first, second) for first, second in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize(("content", "activation_checkpointing"), [("noise", False), ("nan", False), ("nan", True)])
-def test_content_of_an_unavailable_modality_is_never_seen(content: str, activation_checkpointing: bool) -> None:
-    clean = scans()
-    dirty = clean.clone()
-    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
-    dirty[~AVAILABLE] = filler[~AVAILABLE]
-    results = []
-    for x in (clean, dirty):
-        network = small_network(activation_checkpointing=activation_checkpointing)
-        output = network(x, SUBSETS & AVAILABLE, AVAILABLE)
-        total(output).backward()
-        results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
-    for expected, actual in zip(*results, strict=True):
-        assert torch.equal(actual, expected)
-        assert actual.isfinite().all()
-
-
-def test_everything_available_equals_not_saying_so() -> None:
-    network = small_network().eval()
-    silent = network(scans(), SUBSETS, per_modality=True)
-    said = network(scans(), SUBSETS, torch.ones_like(SUBSETS), per_modality=True)
-    assert all(torch.equal(first, second) for first, second in zip(tensors(silent), tensors(said), strict=True))
-
-
-def test_modality_outside_the_subset_changes_no_fused_prediction_but_its_own() -> None:
-    network = small_network().eval()
-    x = scans()
-    changed = x.clone()
-    changed[~SUBSETS] = 3 * torch.randn_like(changed)[~SUBSETS]
-    before, after = network(x, SUBSETS, per_modality=True), network(changed, SUBSETS, per_modality=True)
-    assert torch.equal(after.fused, before.fused)
-    for sample in range(2):
-        for modality in range(4):
-            same = torch.allclose(after.separate[modality][sample], before.separate[modality][sample], atol=1e-5)
-            assert same == bool(SUBSETS[sample, modality])
-
-
-def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset() -> None:
-    x = scans().requires_grad_()
-    small_network()(x, SUBSETS).fused.square().mean().backward()
-    assert x.grad is not None
-    assert (x.grad[~SUBSETS] == 0).all()
-    assert (x.grad[SUBSETS].flatten(1).abs().amax(1) > 0).all()
-
-
-def test_encoding_once_and_fusing_subsets_equals_the_whole_network() -> None:
-    network = small_network().eval()
-    with torch.inference_mode():
-        features = network.encode(scans(), AVAILABLE | SUBSETS)
-        for subsets in (SUBSETS, AVAILABLE | SUBSETS):
-            expected = network(scans(), subsets, AVAILABLE | SUBSETS, per_modality=True)
-            assert torch.equal(network.fuse(features, subsets), expected.fused)
-        for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
-            assert torch.equal(own, whole)
 
 
 def test_activation_checkpointing_changes_nothing() -> None:
@@ -157,15 +85,6 @@ def test_activation_checkpointing_changes_nothing() -> None:
         results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
     for plain, lean in zip(*results, strict=True):
         torch.testing.assert_close(lean, plain, atol=1e-8 * float(plain.detach().abs().max()) + 1e-12, rtol=0)
-
-
-def test_state_dict_round_trip() -> None:
-    network = small_network(seed=0).eval()
-    other = small_network(seed=1).eval()
-    expected = network(scans(), SUBSETS).fused
-    assert not torch.allclose(other(scans(), SUBSETS).fused, expected, atol=1e-3)
-    other.load_state_dict(copy.deepcopy(network.state_dict()))
-    assert torch.equal(other(scans(), SUBSETS).fused, expected)
 
 
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
@@ -192,23 +111,6 @@ def test_bfloat16_autocast_stays_near_float32(activation_checkpointing: bool) ->
 def test_bad_build_arguments_are_named(arguments: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named}"):
         RobustSeg(**({"num_categories": 4} | arguments))  # type: ignore[arg-type]
-
-
-def test_bad_inputs_are_named() -> None:
-    network = small_network().eval()
-    x = scans()
-    with pytest.raises(ValueError, match=r"^x has shape"):
-        network(x[:, :3], SUBSETS)
-    with pytest.raises(ValueError, match=r"^x has spatial size"):
-        network(x[..., :12], SUBSETS)
-    with pytest.raises(ValueError, match=r"^x has spatial size"):
-        network(x[..., :8], SUBSETS)
-    with pytest.raises(ValueError, match="fused_modalities"):
-        network(x, SUBSETS.float())
-    with pytest.raises(ValueError, match="fused_modalities"):
-        network(x, SUBSETS[:1])
-    with pytest.raises(ValueError, match="available"):
-        network(x, SUBSETS, torch.ones(2, 3, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor
@@ -88,20 +86,6 @@ def test_regulariser_is_the_mean_over_the_samples() -> None:
     torch.testing.assert_close(together, torch.stack(alone).mean(), atol=0, rtol=1e-4)
 
 
-def test_per_modality_outputs_follow_the_training_mode_unless_asked() -> None:
-    network = small_network()
-    assert network(scans(), SUBSETS).separate is not None
-    silent = network(scans(), SUBSETS, per_modality=False)
-    assert silent.separate is None
-    assert silent.regulariser == 0
-    network.eval()
-    assert network(scans(), SUBSETS).separate is None
-    asked = network(scans(), SUBSETS, per_modality=True)
-    assert asked.separate is not None
-    assert asked.regulariser > 0
-    assert torch.equal(asked.fused, network(scans(), SUBSETS).fused)
-
-
 def test_latents_are_drawn_in_training_alone() -> None:
     network = small_network()
     assert not torch.equal(network(scans(), SUBSETS).fused, network(scans(), SUBSETS).fused)
@@ -131,24 +115,6 @@ def test_masks_of_one_sample_leave_the_noise_of_the_others_alone() -> None:
     assert not torch.equal(fused[0][0], fused[1][0])
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
-@pytest.mark.parametrize("content", ["noise", "nan"])
-def test_content_of_an_unavailable_modality_is_never_seen(content: str, activation_checkpointing: bool) -> None:
-    clean = scans()
-    dirty = clean.clone()
-    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
-    dirty[~AVAILABLE] = filler[~AVAILABLE]
-    results = []
-    for x in (clean, dirty):
-        network = small_network(activation_checkpointing=activation_checkpointing)
-        output = network(x, SUBSETS & AVAILABLE, AVAILABLE)
-        total(output).backward()
-        results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
-    for expected, actual in zip(*results, strict=True):
-        assert torch.equal(actual, expected)
-        assert actual.isfinite().all()
-
-
 def test_unavailable_modality_gets_no_gradient_from_the_regulariser() -> None:
     network = small_network()
     subset = torch.tensor([[True, False, True, True]])
@@ -158,45 +124,6 @@ def test_unavailable_modality_gets_no_gradient_from_the_regulariser() -> None:
         of_modality = parameter.grad.chunk(4)
         assert not of_modality[1].any()
         assert all(of_modality[m].any() for m in (0, 2, 3))
-
-
-def test_everything_available_equals_not_saying_so() -> None:
-    network = small_network().eval()
-    silent = network(scans(), SUBSETS, per_modality=True)
-    said = network(scans(), SUBSETS, torch.ones_like(SUBSETS), per_modality=True)
-    assert all(torch.equal(first, second) for first, second in zip(tensors(silent), tensors(said), strict=True))
-
-
-def test_modality_outside_the_subset_changes_no_fused_prediction_but_its_own() -> None:
-    network = small_network().eval()
-    x = scans()
-    changed = x.clone()
-    changed[~SUBSETS] = 3 * torch.randn_like(changed)[~SUBSETS]
-    before, after = network(x, SUBSETS, per_modality=True), network(changed, SUBSETS, per_modality=True)
-    assert torch.equal(after.fused, before.fused)
-    for sample in range(2):
-        for modality in range(4):
-            same = torch.allclose(after.separate[modality][sample], before.separate[modality][sample], atol=1e-5)
-            assert same == bool(SUBSETS[sample, modality])
-
-
-def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset() -> None:
-    x = scans().requires_grad_()
-    small_network()(x, SUBSETS).fused.square().mean().backward()
-    assert x.grad is not None
-    assert (x.grad[~SUBSETS] == 0).all()
-    assert (x.grad[SUBSETS].flatten(1).abs().amax(1) > 0).all()
-
-
-def test_encoding_once_and_fusing_subsets_equals_the_whole_network() -> None:
-    network = small_network().eval()
-    with torch.inference_mode():
-        features = network.encode(scans(), AVAILABLE | SUBSETS)
-        for subsets in (SUBSETS, AVAILABLE | SUBSETS):
-            expected = network(scans(), subsets, AVAILABLE | SUBSETS, per_modality=True)
-            assert torch.equal(network.fuse(features, subsets), expected.fused)
-        for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
-            assert torch.equal(own, whole)
 
 
 def test_separate_prediction_is_that_of_the_modality_alone() -> None:
@@ -245,15 +172,6 @@ def test_every_parameter_gets_a_gradient(activation_checkpointing: bool) -> None
         name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
     assert idle == []
-
-
-def test_state_dict_round_trip() -> None:
-    network = small_network(seed=0).eval()
-    other = small_network(seed=1).eval()
-    expected = network(scans(), SUBSETS).fused
-    assert not torch.allclose(other(scans(), SUBSETS).fused, expected, atol=1e-3)
-    other.load_state_dict(copy.deepcopy(network.state_dict()))
-    assert torch.equal(other(scans(), SUBSETS).fused, expected)
 
 
 def test_loss_falls_on_one_batch_to_near_zero() -> None:
@@ -325,20 +243,3 @@ def test_upsampling_repeats_the_last_voxel() -> None:
 def test_bad_build_arguments_are_named(arguments: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named}"):
         UHVED(**({"num_categories": 4} | arguments))  # type: ignore[arg-type]
-
-
-def test_bad_inputs_are_named() -> None:
-    network = small_network().eval()
-    x = scans()
-    with pytest.raises(ValueError, match=r"^x has shape"):
-        network(x[:, :3], SUBSETS)
-    with pytest.raises(ValueError, match=r"^x has spatial size"):
-        network(x[..., :12], SUBSETS)
-    with pytest.raises(ValueError, match=r"^x has spatial size"):
-        network(x[..., :8], SUBSETS)
-    with pytest.raises(ValueError, match="fused_modalities"):
-        network(x, SUBSETS.float())
-    with pytest.raises(ValueError, match="fused_modalities"):
-        network(x, SUBSETS[:1])
-    with pytest.raises(ValueError, match="available"):
-        network(x, SUBSETS, torch.ones(2, 3, dtype=torch.bool))

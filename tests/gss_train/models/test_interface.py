@@ -1,0 +1,155 @@
+"""What every network promises: which scans may influence what, and what its parts and copies compute."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from gss_train.models import SegmentationNetwork, SegmentationOutput, build_network
+from gss_train.models.registry import NETWORKS
+
+SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
+AVAILABLE = torch.tensor([[True, True, True, True], [True, True, False, True]])
+EDGES = {"mmformer": 32}
+WIDTHS = {"mmformer": 2}
+
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def small_network(name: str, seed: int = 0, *, activation_checkpointing: bool = False) -> SegmentationNetwork:
+    torch.manual_seed(seed)
+    return build_network(
+        name,
+        4,
+        crop_size=(EDGES.get(name, 16),) * 3,
+        width=WIDTHS.get(name, 4),
+        activation_checkpointing=activation_checkpointing,
+    )
+
+
+def scans(name: str) -> Tensor:
+    return torch.randn(2, 4, *(EDGES.get(name, 16),) * 3, generator=torch.Generator().manual_seed(1))
+
+
+def tensors(output: SegmentationOutput) -> list[Tensor]:
+    return [output.fused, *(output.separate or ()), *(output.auxiliary or ()), output.regulariser]
+
+
+def total(output: SegmentationOutput) -> Tensor:
+    """A scalar that depends on every voxel of every output."""
+    logits = (output.fused, *(output.separate or ()))
+    own = sum((tensor.log_softmax(1).square().mean() for tensor in logits), output.regulariser)
+    return sum((tensor.square().mean() for tensor in output.auxiliary or ()), own)
+
+
+@every_network
+@pytest.mark.parametrize(("content", "activation_checkpointing"), [("noise", False), ("nan", False), ("nan", True)])
+def test_content_of_an_unavailable_modality_is_never_seen(
+    name: str, content: str, activation_checkpointing: bool
+) -> None:
+    clean = scans(name)
+    dirty = clean.clone()
+    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
+    dirty[~AVAILABLE] = filler[~AVAILABLE]
+    results = []
+    for x in (clean, dirty):
+        network = small_network(name, activation_checkpointing=activation_checkpointing)
+        output = network(x, SUBSETS & AVAILABLE, AVAILABLE)
+        total(output).backward()
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        results.append([*tensors(output), *gradients])
+    for expected, actual in zip(*results, strict=True):
+        assert torch.equal(actual, expected)
+        assert actual.isfinite().all()
+
+
+@every_network
+def test_everything_available_equals_not_saying_so(name: str) -> None:
+    network = small_network(name).eval()
+    silent = network(scans(name), SUBSETS, per_modality=True)
+    said = network(scans(name), SUBSETS, torch.ones_like(SUBSETS), per_modality=True)
+    assert all(torch.equal(first, second) for first, second in zip(tensors(silent), tensors(said), strict=True))
+
+
+@every_network
+def test_modality_outside_the_subset_changes_no_fused_prediction_but_its_own(name: str) -> None:
+    network = small_network(name).eval()
+    x = scans(name)
+    changed = x.clone()
+    changed[~SUBSETS] = 3 * torch.randn_like(changed)[~SUBSETS]
+    before, after = (network(voxels, SUBSETS, per_modality=True) for voxels in (x, changed))
+    assert torch.equal(after.fused, before.fused)
+    for first, second in zip(before.auxiliary or (), after.auxiliary or (), strict=True):
+        assert torch.equal(first, second)
+    assert before.separate is not None
+    assert after.separate is not None
+    for sample in range(2):
+        for modality in range(4):
+            same = torch.allclose(after.separate[modality][sample], before.separate[modality][sample], atol=1e-5)
+            assert same == bool(SUBSETS[sample, modality])
+
+
+@every_network
+def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset(name: str) -> None:
+    x = scans(name).requires_grad_()
+    small_network(name)(x, SUBSETS).fused.square().mean().backward()
+    assert x.grad is not None
+    assert (x.grad[~SUBSETS] == 0).all()
+    assert (x.grad[SUBSETS].flatten(1).abs().amax(1) > 0).all()
+
+
+@every_network
+def test_encoding_once_and_fusing_subsets_equals_the_whole_network(name: str) -> None:
+    network = small_network(name).eval()
+    with torch.inference_mode():
+        features = network.encode(scans(name), AVAILABLE | SUBSETS)
+        for subsets in (SUBSETS, AVAILABLE | SUBSETS):
+            expected = network(scans(name), subsets, AVAILABLE | SUBSETS, per_modality=True)
+            assert torch.equal(network.fuse(features, subsets), expected.fused)
+        for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
+            assert torch.equal(own, whole)
+
+
+@every_network
+def test_state_dict_round_trip(name: str) -> None:
+    network, other = small_network(name, seed=0).eval(), small_network(name, seed=1).eval()
+    expected = network(scans(name), SUBSETS).fused
+    assert not torch.allclose(other(scans(name), SUBSETS).fused, expected, atol=1e-3)
+    other.load_state_dict(copy.deepcopy(network.state_dict()))
+    assert torch.equal(other(scans(name), SUBSETS).fused, expected)
+
+
+@every_network
+def test_per_modality_outputs_follow_the_training_mode_unless_asked(name: str) -> None:
+    network = small_network(name)
+    for training in (True, False):
+        network.train(training)
+        for asked in (None, True, False):
+            output = network(scans(name), SUBSETS, per_modality=asked)
+            wanted = training if asked is None else asked
+            assert (output.separate is not None) == wanted
+            assert wanted or output.auxiliary is None
+            assert (output.regulariser > 0) == (wanted and name in {"robustseg", "uhved"})
+    alone, together = (network(scans(name), SUBSETS, per_modality=asked).fused for asked in (False, True))
+    assert torch.equal(alone, together)
+
+
+@every_network
+def test_bad_inputs_are_named(name: str) -> None:
+    network = small_network(name).eval()
+    x = scans(name)
+    with pytest.raises(ValueError, match=r"^x has shape"):
+        network(x[:, :3], SUBSETS)
+    with pytest.raises(ValueError, match=r"^x has spatial size"):
+        network(x[..., :12], SUBSETS)
+    with pytest.raises(ValueError, match=r"^x has spatial size"):
+        network(x[..., : x.shape[-1] // 2], SUBSETS)
+    with pytest.raises(ValueError, match="fused_modalities"):
+        network(x, SUBSETS[:1])
+    with pytest.raises(ValueError, match="fused_modalities"):
+        network(x, SUBSETS.float())
+    with pytest.raises(ValueError, match="available"):
+        network(x, SUBSETS, AVAILABLE[:, :3])
