@@ -39,7 +39,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.skipif(os.name != "posix", reason="kills a process with SIGKILL, which POSIX alone has")
 def test_workers_end_when_their_parent_is_killed() -> None:
     """They share its standard output: reading that ends with the last of them."""
     done = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, timeout=120, check=False)

@@ -84,7 +84,7 @@ print(kills)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes that are killed; this system has no os.fork")
 def test_killed_at_any_moment_and_started_again_gives_what_an_undisturbed_run_gives(
     tmp_path: Path, brats2020: Dataset
 ) -> None:
