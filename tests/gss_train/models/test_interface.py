@@ -12,7 +12,7 @@ from gss_train.models import SegmentationNetwork, SegmentationOutput, build_netw
 from gss_train.models.registry import NETWORKS
 
 SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
-AVAILABLE = torch.tensor([[True, True, True, True], [True, True, False, True]])
+AVAILABLE = torch.tensor([[True, False, True, True], [True, True, False, True]])
 EDGES = {"mmformer": 32}
 WIDTHS = {"mmformer": 2}
 
@@ -46,7 +46,8 @@ def total(output: SegmentationOutput) -> Tensor:
 
 
 @every_network
-@pytest.mark.parametrize(("content", "activation_checkpointing"), [("noise", False), ("nan", False), ("nan", True)])
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+@pytest.mark.parametrize("content", ["noise", "nan"])
 def test_content_of_an_unavailable_modality_is_never_seen(
     name: str, content: str, activation_checkpointing: bool
 ) -> None:
@@ -59,8 +60,7 @@ def test_content_of_an_unavailable_modality_is_never_seen(
         network = small_network(name, activation_checkpointing=activation_checkpointing)
         output = network(x, SUBSETS & AVAILABLE, AVAILABLE)
         total(output).backward()
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        results.append([*tensors(output), *gradients])
+        results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
     for expected, actual in zip(*results, strict=True):
         assert torch.equal(actual, expected)
         assert actual.isfinite().all()
@@ -105,9 +105,9 @@ def test_fused_prediction_sends_no_gradient_to_scans_outside_the_subset(name: st
 def test_encoding_once_and_fusing_subsets_equals_the_whole_network(name: str) -> None:
     network = small_network(name).eval()
     with torch.inference_mode():
-        features = network.encode(scans(name), AVAILABLE | SUBSETS)
-        for subsets in (SUBSETS, AVAILABLE | SUBSETS):
-            expected = network(scans(name), subsets, AVAILABLE | SUBSETS, per_modality=True)
+        features = network.encode(scans(name), AVAILABLE)
+        for subsets in (SUBSETS & AVAILABLE, AVAILABLE):
+            expected = network(scans(name), subsets, AVAILABLE, per_modality=True)
             assert torch.equal(network.fuse(features, subsets), expected.fused)
         for own, whole in zip(network.decode_separately(features), expected.separate, strict=True):
             assert torch.equal(own, whole)

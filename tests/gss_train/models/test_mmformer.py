@@ -18,7 +18,6 @@ from gss_train.models.mmformer.transformers import InterModalTransformer, Transf
 
 SMALL = (32, 32, 32)
 SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
-AVAILABLE = torch.tensor([[True, False, True, True], [True, True, False, True]])
 PUBLIC_SHAPES = json.loads((Path(__file__).parents[2] / "data" / "mmformer_c4_keys.json").read_text(encoding="utf-8"))
 
 
@@ -48,20 +47,19 @@ def tensors(output: SegmentationOutput) -> list[Tensor]:
     return [output.fused, *(output.separate or ()), *(output.auxiliary or ()), output.regulariser]
 
 
-def total(output: SegmentationOutput, available: Tensor | None = None) -> Tensor:
-    """A scalar that depends on every voxel of every output, but for the own predictions of what is unavailable."""
+def total(output: SegmentationOutput) -> Tensor:
+    """A scalar that depends on every voxel of every output."""
     assert output.separate is not None
     assert output.auxiliary is not None
-    separate = torch.stack(output.separate, dim=1).log_softmax(2).square().mean(dim=(2, 3, 4, 5))
-    kept = separate if available is None else separate[available]
+    separate = torch.stack(output.separate, dim=1).log_softmax(2).square().mean()
     auxiliary = sum(maps.square().mean() for maps in output.auxiliary)
-    return output.fused.log_softmax(1).square().mean() + kept.mean() + auxiliary + output.regulariser
+    return output.fused.log_softmax(1).square().mean() + separate + auxiliary + output.regulariser
 
 
-def step(network: MMFormer, x: Tensor, available: Tensor | None = None) -> list[Tensor]:
+def step(network: MMFormer, x: Tensor) -> list[Tensor]:
     """All outputs, then the gradients of all parameters."""
-    output = network(x, SUBSETS if available is None else SUBSETS & available, available)
-    torch.autograd.backward(total(output, available))
+    output = network(x, SUBSETS)
+    torch.autograd.backward(total(output))
     gradients = [parameter.grad for parameter in network.parameters()]
     assert all(gradient is not None for gradient in gradients)
     return [tensor.detach() for tensor in tensors(output)] + gradients
