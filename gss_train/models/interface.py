@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gss_train.models.checks import NUM_MODALITIES
+
 
 class SegmentationOutput(NamedTuple):
     """What a network returns for a batch of B crops with C categories.
@@ -84,3 +86,23 @@ class SegmentationNetwork(nn.Module, ABC):
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
+
+    def run_for_each_modality(self, decoder: nn.Module, levels: Features) -> tuple[Tensor, ...]:
+        """What a decoder makes of each modality by itself.
+
+        All of them are one batch or, with activation checkpointing, follow each other: what the backward pass needs of
+        one for a moment then never exists of all at once.
+
+        Args:
+            decoder: maps levels `[B, channels, D, H, W]` to logits.
+            levels: each `[B, M * channels, D, H, W]`, modality-major.
+
+        Returns:
+            Logits `[B, C, D, H, W]`, M of them.
+        """
+        if self.activation_checkpointing:
+            modalities = zip(*(level.chunk(NUM_MODALITIES, dim=1) for level in levels), strict=True)
+            return tuple(self.run(decoder, *own) for own in modalities)
+        batch = len(levels[0])
+        logits: Tensor = decoder(*(level.view(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in levels))
+        return logits.view(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)

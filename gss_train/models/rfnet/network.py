@@ -226,10 +226,7 @@ class RFNet(SegmentationNetwork):
 
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
         """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned."""
-        batch = len(features[0])
-        as_samples = (level.view(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in features)
-        logits: Tensor = self.run(self.separate_decoder, *as_samples)
-        return logits.view(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)
+        return self.run_for_each_modality(self.separate_decoder, features)
 
     def _fuse(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:
         check_modality_mask("fused_modalities", fused_modalities, features[0])

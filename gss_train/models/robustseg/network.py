@@ -219,14 +219,7 @@ class RobustSeg(SegmentationNetwork):
         """
         if self.separate_decoder is None:
             raise ValueError("separate_decoder was False: the modalities have no predictions of their own")
-        levels = features[:NUM_LEVELS]
-        if self.activation_checkpointing:
-            per_modality = zip(*(level.chunk(NUM_MODALITIES, dim=1) for level in levels), strict=True)
-            return tuple(self.run(self.separate_decoder, *own) for own in per_modality)
-        batch = len(levels[0])
-        as_samples = (level.view(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in levels)
-        logits: Tensor = self.separate_decoder(*as_samples)
-        return logits.view(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)
+        return self.run_for_each_modality(self.separate_decoder, features[:NUM_LEVELS])
 
     def _fuse_levels(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:
         check_modality_mask("fused_modalities", fused_modalities, features[0])

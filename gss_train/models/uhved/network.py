@@ -228,13 +228,7 @@ class UHVED(SegmentationNetwork):
         """
         if self.separate_decoder is None:
             raise ValueError("separate_decoder was False: the modalities have no predictions of their own")
-        if self.activation_checkpointing:
-            per_modality = zip(*(level.chunk(NUM_MODALITIES, dim=1) for level in features), strict=True)
-            return tuple(self.run(self.separate_decoder, *levels) for levels in per_modality)
-        batch = len(features[0])
-        as_samples = (level.view(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in features)
-        logits: Tensor = self.separate_decoder(*as_samples)
-        return logits.view(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)
+        return self.run_for_each_modality(self.separate_decoder, features)
 
     def _draw_latents(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:
         check_modality_mask("fused_modalities", fused_modalities, features[0])
