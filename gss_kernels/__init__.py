@@ -6,6 +6,7 @@ from gss_kernels.modules import GSSLoss, SegmentationLoss
 from gss_kernels.objective import fused_gss_objective
 from gss_kernels.results import ROUTES, GSSStatistics, ObjectiveTerms
 from gss_kernels.supervised import SegmentationTerms, fused_segmentation_loss
+from gss_kernels.voxel_mask import draw_voxel_mask
 
 __all__ = [
     "BRATS_2015",
@@ -18,6 +19,7 @@ __all__ = [
     "ObjectiveTerms",
     "SegmentationLoss",
     "SegmentationTerms",
+    "draw_voxel_mask",
     "fused_gss_loss",
     "fused_gss_objective",
     "fused_segmentation_loss",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from gss_kernels.groups import CategoryGroups
 from gss_kernels.inputs import GroupLogits, VoxelMask
@@ -21,11 +22,13 @@ class Supervision:
         labels: `[B, *spatial]` category indices, uint8 or int64.
         supervised_weight: of the sum over modalities of cross-entropy and Dice in the total.
         gss_weight: of the GSS loss in the total.
+        process_group: whose batches together are supervised; None: this process's alone.
     """
 
     labels: Tensor
     supervised_weight: float
     gss_weight: float
+    process_group: ProcessGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class GroupCall:
     def supervised_weight(self) -> float:
         """Of the supervised loss in the total."""
         return 0.0 if self.supervision is None else self.supervision.supervised_weight
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """Whose batches together are supervised; None: this process's alone."""
+        return None if self.supervision is None else self.supervision.process_group
 
 
 class GroupResults(NamedTuple):

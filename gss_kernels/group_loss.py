@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gss_kernels.across_processes import join_batches, weigh
 from gss_kernels.autograd import REVERSE_ONLY, differentiable_once, refuse_transforms
 from gss_kernels.backends import group_passes
 from gss_kernels.call import GroupCall, GroupResults
@@ -41,12 +42,22 @@ class _Run:
     kept: Any = None
 
 
+def _joined(results: GroupResults, call: GroupCall) -> GroupResults:
+    """With a process group the results for which supervision is that of all processes' batches."""
+    if call.process_group is None:
+        return results
+    own, gss = results.terms[:-1].view(2, -1), results.terms[-1:]
+    supervised, coefficients = join_batches(own, results.coefficients, call.available, call.process_group)
+    total = call.supervised_weight * supervised.sum() + call.gss_weight * gss[0]
+    return results._replace(total=total, terms=torch.cat((supervised.flatten(), gss)), coefficients=coefficients)
+
+
 class _GroupLoss(torch.autograd.Function):
     @staticmethod
     def forward(run: _Run, *tensors: Tensor) -> tuple[Tensor, ...]:
         run_forward = group_passes(run.backend)[0]
         results, run.kept = run_forward(GroupLogits(tensors, run.stacked), run.call, keep=run.keep)
-        return tuple(results)
+        return tuple(_joined(results, run.call))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -73,7 +84,10 @@ class _GroupLoss(torch.autograd.Function):
             if upstream is None:
                 continue
             kept, run.kept = run.kept, None
-            gradients = run_backward(GroupLogits(tuple(tensors), run.stacked), call, coefficients, upstream, kept)
+            weighed, scale = coefficients, upstream
+            if upstream is total and call.process_group is not None:
+                weighed, scale = weigh(coefficients, upstream, call.process_group)
+            gradients = run_backward(GroupLogits(tuple(tensors), run.stacked), call, weighed, scale, kept)
             gradients = differentiable_once(gradients, upstream, *tensors)
             sums = [own if sum_ is None else sum_ + own for sum_, own in zip(sums, gradients, strict=True)]
         return (None, *sums)

@@ -189,7 +189,7 @@ def check_mask(
         shape = (logits.num_samples, logits.num_modalities, *logits.spatial)
         _check_bool("voxel_mask", voxel_mask, "[B, M, *spatial]", shape, logits.device)
         return VoxelMask(keep=voxel_mask)
-    seed_tensor = _seed_tensor(seed, logits.device) if seed is not None else None
+    seed_tensor = check_seed(seed, logits.device) if seed is not None else None
     if mask_ratio == 0:
         return VoxelMask()
     if seed_tensor is None:
@@ -197,14 +197,16 @@ def check_mask(
     return VoxelMask(seed=seed_tensor, ratio=float(mask_ratio))
 
 
-def _seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
+def check_seed(seed: int | Tensor, device: torch.device, *, or_else: str = " or None") -> Tensor:
+    """The seed as a 0-dim int64 tensor on `device`; `or_else` is what else a caller takes."""
     if isinstance(seed, Tensor):
         if seed.dim() != 0 or seed.dtype != torch.int64:
             raise ValueError(f"seed: got a tensor of shape {_shape(seed)} and {seed.dtype}, need 0-dim int64")
         _check_device("seed", seed, device)
         return seed
     if not is_integer(seed):
-        raise ValueError(f"seed: got {type(seed).__name__}, need an int, a 0-dim int64 tensor or None")
+        joint = ", " if or_else else " or "
+        raise ValueError(f"seed: got {type(seed).__name__}, need an int{joint}a 0-dim int64 tensor{or_else}")
     number = int(seed)
     if not _SEED_RANGE[0] <= number <= _SEED_RANGE[1]:
         raise ValueError(f"seed: got {number}, need a number of 64 bits")

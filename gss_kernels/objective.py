@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Literal, TypedDict, Unpack, overload
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from gss_kernels.across_processes import check_process_group
 from gss_kernels.backends import pick_backend
 from gss_kernels.call import GroupCall, GroupResults, Supervision
 from gss_kernels.group_loss import group_loss
@@ -32,6 +34,7 @@ class ObjectiveOptions(TypedDict, total=False):
     semantics: Semantics
     class_weighting: bool
     clamp: float
+    process_group: ProcessGroup | None
     backend: Backend
 
 
@@ -90,6 +93,7 @@ def fused_gss_objective(
     semantics: Semantics = "paper",
     class_weighting: bool = True,
     clamp: float = 0.005,
+    process_group: ProcessGroup | None = None,
     return_terms: bool = False,
     return_stats: bool = False,
     backend: Backend = "auto",
@@ -121,6 +125,10 @@ def fused_gss_objective(
         semantics: see there.
         class_weighting: see there.
         clamp: see there.
+        process_group: the supervised losses are those of the batches of all its processes together, as in
+            `fused_segmentation_loss`. The GSS loss and the statistics stay those of this process's samples: as a mean
+            over samples, the GSS losses of batches of one size average to that of all of them, and so do the gradients
+            of the totals in `DistributedDataParallel`.
         return_terms: return all terms, not the total alone.
         return_stats: return all terms and the statistics of the vote.
         backend: see there.
@@ -137,6 +145,7 @@ def fused_gss_objective(
     checked = check_logits(logits, groups)
     name = pick_backend(backend, checked.device, checked.dtype, argument="logits")
     check_available(available, checked)
+    check_process_group(process_group, name)
     check_weight("supervised_weight", supervised_weight)
     check_weight("gss_weight", gss_weight)
     check_labels(labels, checked.num_samples, tuple(checked.spatial), checked.num_categories, checked.device, available)
@@ -146,7 +155,7 @@ def fused_gss_objective(
         DistillationSettings(divergence, class_weighting, clamp),
         check_mask(checked, mask_ratio, seed, voxel_mask),
         available,
-        Supervision(labels, float(supervised_weight), float(gss_weight)),
+        Supervision(labels, float(supervised_weight), float(gss_weight), process_group),
         statistics=return_stats,
     )
     results = group_loss(checked, call, name)

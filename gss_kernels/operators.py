@@ -87,7 +87,7 @@ def _put_together(
         DistillationSettings("kl" if kl else "cross_entropy", bool(class_weighting), clamp),
         VoxelMask(seed, mask_ratio, keep),
         available,
-        None if labels is None else Supervision(labels, *weights),
+        None if labels is None else Supervision(labels, weights[0], weights[1]),
         statistics,
     )
     return GroupLogits(tuple(logits), stacked), call, backend

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from gss_kernels.across_processes import add_up, join_batches
 from gss_kernels.autograd import REVERSE_ONLY, differentiable_once, refuse_transforms
 from gss_kernels.backends import segmentation_passes
 from gss_kernels.inputs import optional
@@ -17,7 +19,12 @@ from gss_kernels.supervised_settings import InputKind
 
 
 def segmentation_loss(
-    prediction: Tensor, labels: Tensor, input_kind: InputKind, available: Tensor | None, backend: Backend
+    prediction: Tensor,
+    labels: Tensor,
+    input_kind: InputKind,
+    available: Tensor | None,
+    backend: Backend,
+    process_group: ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy and Dice, 0-dim and differentiable in the prediction."""
     from_logits = input_kind == "logits"
@@ -27,19 +34,30 @@ def segmentation_loss(
         terms = segmentation_loss_operator(prediction, labels, available, from_logits, backend)
     else:
         refuse_transforms()
-        terms = _SegmentationLoss.apply(backend, from_logits, available, labels, prediction)  # type: ignore[no-untyped-call]
+        run = _Run(backend, from_logits, process_group)
+        terms = _SegmentationLoss.apply(run, available, labels, prediction)  # type: ignore[no-untyped-call]
     cross_entropy, dice = terms.unbind()
     return cross_entropy, dice
 
 
+class _Run(NamedTuple):
+    """What a call has besides its tensors."""
+
+    backend: Backend
+    from_logits: bool
+    process_group: ProcessGroup | None
+
+
 class _SegmentationLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, backend: Backend, from_logits: bool, available: Tensor | None, labels: Tensor, prediction: Tensor
-    ) -> Tensor:
-        forward, _ = segmentation_passes(backend)
-        terms, coefficients = forward(prediction, labels, available, from_logits=from_logits)
-        ctx.backend, ctx.from_logits = backend, from_logits
+    def forward(ctx: Any, run: _Run, available: Tensor | None, labels: Tensor, prediction: Tensor) -> Tensor:
+        forward, _ = segmentation_passes(run.backend)
+        terms, coefficients = forward(prediction, labels, available, from_logits=run.from_logits)
+        if run.process_group is not None:
+            counted = None if available is None else available[:, None]
+            joined, coefficients = join_batches(terms[:, None], coefficients, counted, run.process_group)
+            terms = joined[:, 0]
+        ctx.run = run
         # All tensors are saved: PyTorch then notices if they are changed in place before the backward pass.
         ctx.save_for_backward(coefficients, prediction, labels, *optional(available))
         return terms
@@ -47,10 +65,12 @@ class _SegmentationLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         coefficients, prediction, labels, *rest = ctx.saved_tensors
-        _, backward = segmentation_passes(ctx.backend)
+        run: _Run = ctx.run
+        _, backward = segmentation_passes(run.backend)
         available = rest[0] if rest else None
-        gradient = backward(prediction, labels, available, coefficients, upstream, from_logits=ctx.from_logits)
-        return (None, None, None, None, *differentiable_once((gradient,), upstream, prediction))
+        scale = upstream if run.process_group is None else add_up(upstream, run.process_group)
+        gradient = backward(prediction, labels, available, coefficients, scale, from_logits=run.from_logits)
+        return (None, None, None, *differentiable_once((gradient,), upstream, prediction))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> None:  # noqa: ARG004

@@ -84,6 +84,12 @@ def check_weight(name: str, value: float) -> None:
         raise ValueError(f"{name}: got {_described(value)}, need a finite number of 0 or more")
 
 
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise ValueError unless `value` is an integer of at least `least`."""
+    if not (is_integer(value) and value >= least):
+        raise ValueError(f"{name}: got {_described(value)}, need an integer of {least} or more")
+
+
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raise ValueError unless `mask_ratio` is a probability."""
     _check_closed_interval("mask_ratio", mask_ratio)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from gss_kernels.across_processes import check_process_group
 from gss_kernels.backends import pick_backend
 from gss_kernels.inputs import check_labels, check_prediction, check_samples_available
 from gss_kernels.segmentation_loss import segmentation_loss
@@ -31,6 +33,7 @@ def fused_segmentation_loss(
     *,
     input_kind: InputKind = "logits",
     available: Tensor | None = None,
+    process_group: ProcessGroup | None = None,
     backend: Backend = "auto",
 ) -> SegmentationTerms:
     """Class-weighted cross-entropy and soft Dice of one prediction, from integer labels.
@@ -55,6 +58,12 @@ def fused_segmentation_loss(
         input_kind: "logits", or "probabilities" for a prediction that is normalised already.
         available: `[B]` bool, the samples that count. The others leave the mean and the sums, and may hold anything;
             without any sample both terms are 0.
+        process_group: both terms are those of the batches of all its processes together, the mean over all their
+            available samples and Dice sums over all of them, and every process gets the same values. All of them
+            have to call both passes, with as many voxels per sample. The backward pass adds up the upstream gradients
+            of all processes, so that the average that `DistributedDataParallel` takes is the gradient of the loss of
+            all batches in one. Not with `backend="reference"`, and not in a graph of `torch.compile`, which breaks it
+            there. None: this process's batch alone, without communication.
         backend: "triton" (GPU), "cpu", "reference" (plain PyTorch, any device) or "auto": triton for tensors on a
             GPU, cpu for those on the CPU.
 
@@ -74,4 +83,5 @@ def fused_segmentation_loss(
     check_samples_available(available, num_samples, input.device)
     check_labels(labels, num_samples, tuple(spatial), num_categories, input.device, available)
     name = pick_backend(backend, input.device, input.dtype, argument="input")
-    return SegmentationTerms(*segmentation_loss(input, labels, input_kind, available, name))
+    check_process_group(process_group, name)
+    return SegmentationTerms(*segmentation_loss(input, labels, input_kind, available, name, process_group))
