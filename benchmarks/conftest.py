@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import machine
-from benchmarks.measuring import Figures, Measure, Size, Work, memory_figures, time_figures
+from benchmarks.measuring import Figures, Measure, Size, Work, memory_figures, part_figures, time_figures
 from benchmarks.results_table import Result, ratios, tables
 from benchmarks.steps import LossStep
 from benchmarks.timing import Call, copy_bytes_per_second, synchronised, wall_seconds
@@ -133,6 +134,8 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
         voxels: int | None = None,
         share_of_copy: bool = True,
         memory: bool = True,
+        steps: bool = False,
+        parts: Mapping[str, Call] | None = None,
         figures: Figures | None = None,
     ) -> None:
         benchmark.group = group
@@ -143,7 +146,8 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
         benchmark.pedantic(timed, rounds=min(max(fitting, _LEAST_ROUNDS[size]), _MOST_ROUNDS))
         if benchmark.stats is None:  # --benchmark-disable
             return
-        times = time_figures(call, Work(samples, voxels, share_of_copy), device, benchmark.stats.stats.min)
+        times = time_figures(call, Work(samples, voxels, share_of_copy, steps), device, benchmark.stats.stats.min)
+        times |= part_figures(parts or {}, device, times)
         result = Result(group, name, times | memory_use | (figures or {}))
         result.figures.update(ratios(results, result))
         results.append(result)

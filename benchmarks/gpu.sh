@@ -4,7 +4,7 @@
 #   loss      the GPU tests, then the losses (default)
 #   configuration  alternatives to the launch table of the Triton backend
 #   networks  a training step of every network, with and without GSS, and the predictions for 15 subsets
-#   step      the same for RFNet alone
+#   step      the engine's whole training step by preset, from crops in memory to changed weights
 # Takes less than 8 minutes and writes one JSON file, <card>-<what>.json, into $OUT (benchmarks/results by default):
 # also if tests or benchmarks fail, or time is short; the exit status is 1 then.
 set -uo pipefail
@@ -21,7 +21,7 @@ case $what in
     loss) selection=(benchmarks/test_loss.py benchmarks/test_segmentation_loss.py benchmarks/test_objective.py) ;;
     configuration) selection=(benchmarks/test_configuration.py) ;;
     networks) selection=(benchmarks/test_network_step.py benchmarks/test_subsets.py) ;;
-    step) selection=(benchmarks/test_network_step.py -k rfnet) ;;
+    step) selection=(benchmarks/test_training_step.py) ;;
     *) echo "gpu.sh: got '$what', need loss, configuration, networks or step" >&2; exit 2 ;;
 esac
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -15,6 +16,8 @@ from benchmarks.timing import (
     device_pass_seconds,
     device_seconds,
     host_pass_seconds,
+    seconds_in_a_row,
+    wall_seconds,
 )
 
 Size = Literal["small", "full"]
@@ -34,6 +37,8 @@ class Measure(Protocol):
         voxels: int | None = None,
         share_of_copy: bool = True,
         memory: bool = True,
+        steps: bool = False,
+        parts: Mapping[str, Call] | None = None,
         figures: Figures | None = None,
     ) -> None:
         """Measure a call.
@@ -47,6 +52,9 @@ class Measure(Protocol):
             share_of_copy: whether to relate a `LossStep` on a GPU to its copy bandwidth; pointless if its input fits
                 in the cache.
             memory: whether to measure it.
+            steps: whether calls follow each other as in training: their rates are then of several in a row, with what
+                the host takes beyond the GPU.
+            parts: of the call, by name; they give their time and share.
             figures: others, measured elsewhere.
         """
 
@@ -57,6 +65,7 @@ class Work(NamedTuple):
     samples: int | None
     voxels: int | None
     share_of_copy: bool
+    steps: bool
 
 
 def time_figures(call: Call | LossStep, work: Work, device: torch.device, wall: float) -> Figures:
@@ -75,10 +84,25 @@ def time_figures(call: Call | LossStep, work: Work, device: torch.device, wall: 
         figures |= {"forward_ms": passes.forward * 1e3, "backward_ms": passes.backward * 1e3}
         if device.type == "cuda" and work.share_of_copy:
             figures |= _rates(call.floor, passes, seconds)
+    if work.steps:
+        if device.type == "cuda":
+            seconds = seconds_in_a_row(call, device, max(calls, 5))
+        figures["steps_per_s"] = 1 / seconds
     if work.samples is not None:
         figures["samples_per_s"] = work.samples / seconds
     if work.voxels is not None:
         figures["ns_per_voxel"] = seconds * 1e9 / work.voxels
+    return figures
+
+
+def part_figures(parts: Mapping[str, Call], device: torch.device, whole: Figures) -> Figures:
+    """Times of the parts of a call, and their shares of its own, by the same clock."""
+    figures: Figures = {}
+    for name, part in parts.items():
+        part()  # compiles
+        seconds = device_seconds(part) if device.type == "cuda" else min(wall_seconds(part) for _ in range(3))
+        own = seconds * 1e3
+        figures |= {f"{name}_ms": own, f"{name}_percent_of_step": 100 * own / whole.get("gpu_ms", whole["wall_ms"])}
     return figures
 
 

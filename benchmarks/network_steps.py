@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import nn
 from benchmarks.measuring import Size
 from benchmarks.timing import Call
 from gss_kernels import BRATS_2015, BRATS_2018
+from gss_train.engine.memory import peak_resident_bytes
 from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
 from gss_train.models import build_network
 
@@ -36,8 +36,6 @@ _PLAIN_CLASSES = {
 PUBLISHED_EDGES = {"rfnet": 80, "mmformer": 128, "robustseg": 80, "uhved": 112}
 _CPU_EDGE = 48
 _GROUPS = {4: BRATS_2018, 5: BRATS_2015}
-_KILOBYTE = 1024
-_BYTES_OF_RESIDENT_UNIT = 1 if sys.platform == "darwin" else _KILOBYTE
 
 
 @dataclass(frozen=True)
@@ -121,22 +119,13 @@ def resident_growth(settings: StepSettings) -> int:
     return int(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
 
 
-def _peak_resident_bytes() -> int:
-    """Of this program: on Linux, `ru_maxrss` counts what the process was before it became this program as well."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_OF_RESIDENT_UNIT
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * _KILOBYTE
-
-
 def main(text: str) -> None:
     """Print the growth; see `resident_growth`."""
     step = training_step(StepSettings(**json.loads(text)), torch.device("cpu"))
-    before = _peak_resident_bytes()
+    before = peak_resident_bytes()
     step()
     step()
-    sys.stdout.write(f"{_peak_resident_bytes() - before}\n")
+    sys.stdout.write(f"{peak_resident_bytes() - before}\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-EAGER, COMPILED, PUBLISHED, PLAIN = "eager", "torch.compile", "published steps", "plain"
+EAGER, COMPILED, PUBLISHED, PLAIN, PAPER = "eager", "torch.compile", "published steps", "plain", "paper"
 WHOLE_PASSES = "15 passes"
 
 RATIOS = {
@@ -13,6 +13,7 @@ RATIOS = {
     "times_faster_than_torch_compile": COMPILED,
     "times_faster_than_published_steps": PUBLISHED,
     "times_faster_than_plain": PLAIN,
+    "times_faster_than_paper": PAPER,
     "times_faster_than_whole_passes": WHOLE_PASSES,
 }
 """The figures that compare a result with another one of its group: that one's name."""
@@ -40,16 +41,17 @@ class Result:
 
 
 def ratios(results: Iterable[Result], result: Result) -> dict[str, float]:
-    """How many times faster than the plain formulations of its group, of those measured, and its share of memory."""
+    """How many times faster than what its group is compared with, as far as measured, and its share of memory."""
     others = {other.name: other for other in results if other.group == result.group and other.name != result.name}
     speed = {
         figure: others[name].milliseconds / result.milliseconds for figure, name in RATIOS.items() if name in others
     }
-    plain = others[PLAIN].figures if PLAIN in others else {}
     return speed | {
-        f"percent_of_plain_{figure.removesuffix('_mb')}": 100 * result.figures[figure] / plain[figure]
+        f"percent_of_{name}_{figure.removesuffix('_mb')}": 100 * result.figures[figure] / others[name].figures[figure]
+        for name in (PLAIN, PAPER)
+        if name in others
         for figure in _MEMORY
-        if figure in plain and figure in result.figures
+        if figure in others[name].figures and figure in result.figures
     }
 
 

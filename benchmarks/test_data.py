@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.crop_files import make_crops
 from benchmarks.measuring import Measure, Size
 from benchmarks.results_table import PLAIN
 
@@ -18,34 +18,13 @@ if TYPE_CHECKING:
 
 _EDGE = {"full": 80, "small": 24}
 _VOLUME = {"full": (136, 168, 136), "small": (48, 56, 48)}
-_SUBJECTS, _BATCH, _CROPS, _CATEGORIES = 2, 2, 8, 4
-
-
-def _write_raw_subject(folder: Path, shape: tuple[int, int, int], seed: int) -> None:
-    """A raw BraTS2020 subject of noise, as large as a brain is once it is cut out."""
-    import nibabel  # noqa: PLC0415  (a training dependency)
-
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(seed)
-    volumes = {role: generator.integers(1, 1000, shape, np.int16) for role in ("flair", "t1ce", "t1", "t2")}
-    volumes["seg"] = generator.choice(np.array([0, 1, 2, 4], np.uint8), shape)
-    for role, voxels in volumes.items():
-        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, -1, 1, 1])), folder / f"{folder.name}_{role}.nii")
+_BATCH, _CROPS, _CATEGORIES = 2, 8, 4
 
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, size: Size) -> TrainingCrops:
     """Random crops of prepared volumes on disk."""
-    pytest.importorskip("gss_train.data", reason="needs the training dependencies", exc_type=ImportError)
-    from gss_train.data import DATASETS, TrainingCrops, find_subjects, prepare_dataset  # noqa: PLC0415  (as above)
-
-    folder, dataset, edge = tmp_path_factory.mktemp("brats2020"), DATASETS["brats2020"], _EDGE[size]
-    for number in range(_SUBJECTS):
-        _write_raw_subject(folder / "raw" / f"BraTS20_Training_{number + 1:03}", _VOLUME[size], seed=number)
-    preparation = prepare_dataset(
-        find_subjects(folder / "raw", dataset), dataset, folder / "prepared", minimum_size=(edge,) * 3, workers=1
-    )
-    return TrainingCrops(preparation.subjects, (edge, edge, edge), length=_CROPS, seed=0, tumour_share=0.5)
+    return make_crops(tmp_path_factory.mktemp("brats2020"), _EDGE[size], _VOLUME[size], _CROPS)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +66,7 @@ def test_plain(measure: Measure, device: torch.device, crops: TrainingCrops, pla
 
 @pytest.mark.parametrize("augmented", [False, True], ids=["read", "read + augment"])
 def test_prepared(measure: Measure, device: torch.device, crops: TrainingCrops, augmented: bool) -> None:
-    from gss_train.data import augment  # noqa: PLC0415  (needs the training dependencies)
+    from gss_train.augmentation import augment  # noqa: PLC0415  (needs the training dependencies)
 
     generator = torch.Generator().manual_seed(0)
 

@@ -46,6 +46,17 @@ def wall_seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
+def seconds_in_a_row(call: Call, device: torch.device, calls: int) -> float:
+    """Wall time of each of several calls in a row; a GPU is waited for at the end only, so that the host runs ahead."""
+
+    def row() -> None:
+        for _ in range(calls):
+            call()
+
+    synchronised(lambda: None, device)()
+    return wall_seconds(synchronised(row, device)) / calls
+
+
 def host_pass_seconds(step: LossStep, repeats: int) -> PassSeconds:
     """Wall times of the passes on the CPU: the fastest of the repeats of each."""
     times: list[PassSeconds] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 
@@ -12,107 +13,86 @@ import torch
 from torch import Tensor
 
 from gss_train.config import Config
-from gss_train.data import Dataset, PreparedSubject, TrainingCrops
-from gss_train.engine.checkpoint import LoadedWeights, load_weights, save_checkpoint
+from gss_train.config.resuming import refuse_changes
+from gss_train.data import Preparation, PreparedSubject, Split
 from gss_train.engine.evaluation import evaluate_subsets, read_subject, segment_subsets
 from gss_train.engine.figures import save_summary
-from gss_train.engine.objective import published_baseline
+from gss_train.engine.journal import read_journal
+from gss_train.engine.memory import full_memory_explained
+from gss_train.engine.processes import Processes, join_processes
 from gss_train.engine.progress import show_progress
-from gss_train.engine.run_folder import RunFolder, describe_environment, refuse_used_folder
+from gss_train.engine.run_folder import RunFolder, check_output, describe_environment
 from gss_train.engine.tables import csv_table, markdown_table
-from gss_train.engine.training import EpochRecord, Stage, plan_stages, train
 from gss_train.errors import UserError
-from gss_train.models import SegmentationNetwork, build_network
-from gss_train.sources import find_source, prepare, resolve_dataset
+from gss_train.models import SegmentationNetwork
+from gss_train.sources import Source, find_source, prepare, resolve_dataset
+from gss_train.training_run import TrainingRun, build
 
 
 def run(config: Config) -> None:
-    """Train, evaluate and leave a run folder.
+    """Train, evaluate and leave a run folder; or go on with the run in the folder, from where it was stopped.
+
+    In several processes, as `torchrun` starts them, all of them train and evaluate; the first one alone writes and
+    speaks.
 
     Raises:
         UserError: a setting, a file or the data cannot be used; the message names it.
         OSError: the disk is full, or a folder cannot be written.
         ModuleNotFoundError: an optional package is needed and not installed.
+        Interrupted: a signal came while it trained; the run is saved and can go on.
     """
-    config, dataset = resolve_dataset(config)
-    device = _pick_device(config.run.device)
-    torch.manual_seed(config.run.seed)
-    network, loaded = _build(config, dataset, device)
-    output = config.run.output or _default_output(config)
-    refuse_used_folder(output)
-    _announce(config, dataset, device, network)
-    source = find_source(config, dataset)
-    _refuse_leak(config, loaded, source.split.test)
-    source, preparation = prepare(config, dataset, source)
-    subjects = {subject.name: subject for subject in preparation.subjects}
+    device_type = _device_type(config.run.device)
+    with join_processes(device_type) as processes, _alone_speaking(processes):
+        device = _pick_device(config.run.device, device_type, processes)
+        config, dataset = resolve_dataset(config)
+        output = config.run.output or _default_output(config)
+        resume = config.record.resume == "auto"
+        check_output(output, resume=resume)
+        training = TrainingRun(config, dataset, device, processes, build(config, dataset, device), output)
+        training.announce()
+        source, preparation = _prepare_in_turn(training)
+        with _open_folder(output, training, source, preparation) as folder:
+            if folder is not None and folder.is_finished:
+                print(f"This run is finished already:\n\n{(folder.path / 'subsets.md').read_text(encoding='utf-8')}")
+                return
+            subjects = {subject.name: subject for subject in preparation.subjects}
+            train, validation, test = (
+                [subjects[name] for name in names if name in subjects]
+                for names in (source.split.train, source.validation, source.split.test)
+            )
+            with full_memory_explained(training.size):
+                network = training.train(train, validation, folder)
+                _evaluate(training, network, test, folder)
 
-    folder = RunFolder(output)
-    folder.write_json("config.json", config.to_json())
-    folder.write_json("environment.json", describe_environment(device))
-    folder.write_json("split.json", vars(source.split))
-    if preparation.left_out:
-        folder.write_json("left_out.json", [fault.to_json() for fault in preparation.left_out])
-    records = _train(config, dataset, network, [subjects[name] for name in source.split.train], device, folder, loaded)
-    network.eval()
-    _evaluate(config, dataset, network, [subjects[name] for name in source.split.test], device, folder, records)
 
-
-def _pick_device(name: str) -> torch.device:
+def _device_type(name: str) -> str:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name.partition(":")[0]
+
+
+def _pick_device(name: str, device_type: str, processes: Processes) -> torch.device:
+    if processes.size > 1 and ":" in name:
+        raise UserError(
+            f"--device: got {name!r} for {processes.size} processes, need {device_type!r}: each takes its own"
+        )
     try:
-        device = torch.device(name)
+        own = f":{processes.local_rank}" if processes.size > 1 and device_type == "cuda" else ""
+        device = torch.device((device_type if name == "auto" else name) + own)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device: got {name!r}, which cannot be used here: {error}") from error
     return device
 
 
-def _build(config: Config, dataset: Dataset, device: torch.device) -> tuple[SegmentationNetwork, LoadedWeights | None]:
-    options = config.network
-    try:
-        network = build_network(
-            options.network,
-            dataset.num_categories,
-            crop_size=config.data.crop,
-            width=options.width,
-            activation_checkpointing=options.activation_checkpointing,
-        )
-    except ValueError as error:
-        raise UserError(f"--network, --crop-size, --width: {error}") from error
-    loaded = None
-    if config.training.init_from is not None:
-        loaded = load_weights(network, config.training.init_from)
-        keys = loaded.public_keys
-        which = "all weights" if keys is None else f"{len(keys.used)} public keys, {len(keys.unused)} not used"
-        print(f"Starting from {config.training.init_from}: {which}")
-    network.to(device)
-    return network, loaded
-
-
-def _refuse_leak(config: Config, loaded: LoadedWeights | None, test: Sequence[str]) -> None:
-    """Weights must not be tested on subjects that they were trained on."""
-    leaked = sorted(loaded.training_subjects & set(test)) if loaded is not None else []
-    if leaked:
-        raise UserError(
-            f"--init-from: {config.training.init_from} was trained on {len(leaked)} of the {len(test)} test subjects, "
-            f"such as {leaked[0]}; take the --split-seed, --fold or --split-file of its run"
-        )
-
-
-def _announce(config: Config, dataset: Dataset, device: torch.device, network: SegmentationNetwork) -> None:
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan_stages(config.training))
-    crop = "x".join(str(length) for length in config.data.crop)
-    print(f"{dataset.title}: {dataset.num_categories} categories ({', '.join(dataset.categories)})")
-    if config.run.preset == "quick" and not config.data.uses_phantom:
-        print("Preset quick: a first look at your data, not the published training; that is --preset paper, on a GPU")
-    print(f"Preset {config.run.preset}: {config.network.network} with {parameters:,} parameters on {device}")
-    print(
-        f"Stages: {stages}; {config.training.steps_per_epoch} steps an epoch of {config.training.batch_size} crops of "
-        f"{crop} voxels; seed {config.run.seed}",
-        flush=True,
-    )
+@contextmanager
+def _alone_speaking(processes: Processes) -> Iterator[None]:
+    """Only the first process says what all of them do; errors are everybody's own."""
+    if processes.is_first:
+        yield
+        return
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 def _default_output(config: Config) -> Path:
@@ -120,69 +100,65 @@ def _default_output(config: Config) -> Path:
     return Path("runs") / f"{config.data.dataset}-{config.network.network}-{objective}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _train(
-    config: Config,
-    dataset: Dataset,
-    network: SegmentationNetwork,
-    subjects: Sequence[PreparedSubject],
-    device: torch.device,
-    folder: RunFolder,
-    loaded: LoadedWeights | None,
-) -> list[EpochRecord]:
-    options = config.training
-    length = options.batch_size * options.steps_per_epoch
-    crops = TrainingCrops(subjects, config.data.crop, length, config.run.seed, config.data.tumour_share)
-    total_steps = options.steps_per_epoch * sum(stage.epochs for stage in plan_stages(options))
-    seen = {subject.name for subject in subjects} | (loaded.training_subjects if loaded is not None else set())
-    records: list[EpochRecord] = []
-    started = time.monotonic()
-    network.train()
-    with show_progress("training") as meter:
-        note = ""
+def _prepare_in_turn(training: TrainingRun) -> tuple[Source, Preparation]:
+    """The first process prepares; the others wait, and find it done."""
+    if not training.processes.is_first:
+        training.processes.barrier()
+    source = find_source(training.config, training.dataset)
+    training.refuse_leak(source.split.test)
+    source, preparation = prepare(training.config, training.dataset, source)
+    if training.processes.is_first:
+        training.processes.barrier()
+    return source, preparation
 
-        def on_step(stage: Stage, step: int, loss: float | None) -> None:
-            nonlocal note
-            note = note if loss is None else f"{stage.name}, loss {loss:.3f}"
-            meter(step, total_steps, note)
 
-        def on_epoch(stage: Stage, record: EpochRecord, optimiser: torch.optim.Optimizer) -> None:
-            records.append(record)
-            folder.log_metrics({"kind": "epoch", **vars(record), "seconds": round(time.monotonic() - started, 3)})
-            progress = {"epoch": record.epoch, "step": record.step, "training_subjects": sorted(seen)}
-            save_checkpoint(folder.checkpoint, network, optimiser, progress)
-            if record.stage_epoch == stage.epochs:
-                save_checkpoint(folder.stage_checkpoint(stage.name), network, optimiser, progress)
+@contextmanager
+def _open_folder(
+    output: Path, training: TrainingRun, source: Source, preparation: Preparation
+) -> Iterator[RunFolder | None]:
+    """The run folder, in the first process, with all that is known before the training."""
+    if not training.processes.is_first:
+        training.processes.barrier()
+        yield None
+        return
+    with RunFolder.open(output, resume=training.config.record.resume == "auto") as folder:
+        settings = training.config.to_json()
+        if folder.old_config is not None:
+            refuse_changes(folder.old_config, settings, folder.path / "config.json")
+            _refuse_other_split(folder, source.split)
+        folder.write_json("environment.json", describe_environment(training.device))
+        folder.write_json("split.json", vars(source.split))
+        if preparation.left_out:
+            folder.write_json("left_out.json", [fault.to_json() for fault in preparation.left_out])
+        # Last: a folder that has it can be gone on with.
+        folder.write_json("config.json", settings)
+        training.processes.barrier()
+        yield folder
 
-        meter(0, total_steps)
-        train(
-            network,
-            crops,
-            dataset.groups,
-            options,
-            workers=config.data.workers,
-            device=device,
-            seed=config.run.seed,
-            augmentation=config.augmentation.settings(),
-            baseline=published_baseline(config.network.network),
-            on_step=on_step,
-            on_epoch=on_epoch,
+
+def _refuse_other_split(folder: RunFolder, split: Split) -> None:
+    before = folder.read_json("split.json")
+    now = {part: list(names) for part, names in vars(split).items()}
+    different = [part for part in now if before.get(part) != now[part]]
+    if different:
+        raise UserError(
+            f"--data-root: the {', '.join(different)} subjects are not those of the run in {folder.path}, as its "
+            "split.json has them; give it the same data, or another --output"
         )
-    return records
 
 
 def _evaluate(
-    config: Config,
-    dataset: Dataset,
-    network: SegmentationNetwork,
-    subjects: Sequence[PreparedSubject],
-    device: torch.device,
-    folder: RunFolder,
-    records: Sequence[EpochRecord],
+    training: TrainingRun, network: SegmentationNetwork, subjects: Sequence[PreparedSubject], folder: RunFolder | None
 ) -> None:
-    with show_progress("evaluating") as meter:
-        scores = evaluate_subsets(network, subjects, dataset, config.data.crop, device, meter)
+    network.eval()
+    crop, dataset = training.config.data.crop, training.dataset
+    with show_progress("evaluating", quiet=folder is None) as meter:
+        scores = evaluate_subsets(
+            network, subjects, dataset, crop, training.device, meter, processes=training.processes
+        )
+    if folder is None:
+        return
     table = markdown_table(scores)
-    folder.write_text("subsets.md", table)
     folder.write_text("subsets.csv", csv_table(scores))
     folder.log_metrics(
         {
@@ -191,10 +167,13 @@ def _evaluate(
             "dice_mean_over_subsets": _by_name(scores.names, scores.overall),
         }
     )
-    print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}", flush=True)
+    epochs, validations = read_journal(folder)
     image, truth = read_subject(subjects[0])
-    prediction = segment_subsets(network, image.to(device), config.data.crop, [subjects[0].available])[0].cpu()
-    save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, records)
+    prediction = segment_subsets(network, image.to(training.device), crop, [subjects[0].available])[0].cpu()
+    save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, epochs, validations)
+    # Last: it marks the run as finished.
+    folder.write_text("subsets.md", table)
+    print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}")
     print(f"Run folder: {folder.path}", flush=True)
 
 

@@ -54,14 +54,16 @@ class Source:
     """Raw subjects and what each is for.
 
     Attributes:
-        subjects: by name; those that the run trains and tests on.
+        subjects: by name; those that the run uses.
         split: names for training, validation and test.
+        validation: those of the validation subjects that are validated on while the run trains.
         prepared_folder: where their prepared volumes go.
         grown_size: see `gss_train.data.prepare_subject`.
     """
 
     subjects: dict[str, Subject]
     split: Split
+    validation: tuple[str, ...]
     prepared_folder: Path
     grown_size: tuple[int, int, int]
 
@@ -121,8 +123,10 @@ def find_source(config: Config, dataset: Dataset) -> Source:
     raw = find_raw(config, dataset)
     labelled = {subject.name: subject for subject in raw.subjects if subject.label is not None}
     split = _limit(config, _split(config, dataset, raw.subjects))
-    used = {name: labelled[name] for name in (*split.train, *split.test)}
-    return Source(used, split, raw.prepared_folder, raw.grown_size)
+    wanted = config.validation.validation_subjects if config.validation.validate_every else 0
+    validation = split.validation[:wanted]
+    used = {name: labelled[name] for name in (*split.train, *validation, *split.test)}
+    return Source(used, split, validation, raw.prepared_folder, raw.grown_size)
 
 
 def prepare(config: Config, dataset: Dataset, source: Source) -> tuple[Source, Preparation]:
@@ -154,13 +158,16 @@ def _without(source: Source, names: Sequence[str]) -> Source:
     if not names:
         return source
     print(f"--skip-bad: {len(names)} of {len(source.subjects)} subjects left out: {', '.join(names)}", flush=True)
-    train, test = (
-        tuple(name for name in part if name not in names) for part in (source.split.train, source.split.test)
+    train, validation, test = (
+        tuple(name for name in part if name not in names)
+        for part in (source.split.train, source.validation, source.split.test)
     )
     if not train or not test:
         raise UserError(f"--skip-bad: leaves {len(train)} training and {len(test)} test subjects, need one of each")
     subjects = {name: subject for name, subject in source.subjects.items() if name not in names}
-    return dataclasses.replace(source, subjects=subjects, split=Split(train, source.split.validation, test))
+    return dataclasses.replace(
+        source, subjects=subjects, split=Split(train, source.split.validation, test), validation=validation
+    )
 
 
 def _print_found(subjects: Sequence[Subject], root: Path) -> None:
@@ -218,15 +225,16 @@ def _published_split(path: Path, subjects: Sequence[Subject]) -> Split:
 
 def _limit(config: Config, whole: Split) -> Split:
     """Leave out what `--max-training-subjects` and `--max-test-subjects` do not allow."""
-    options = config.data
+    options, validation = config.data, config.validation
     split = Split(
         whole.train[: options.max_training_subjects], whole.validation, whole.test[: options.max_test_subjects]
     )
     left_out = len(whole.train) - len(split.train) + len(whole.test) - len(split.test)
+    used = min(len(whole.validation), validation.validation_subjects) if validation.validate_every else 0
     print(
         f"{len(split.train)} training and {len(split.test)} test subjects; "
-        f"{len(whole.validation)} validation subjects are set aside"
-        + (f", {left_out} left out by --max-training-subjects and --max-test-subjects" if left_out else "")
+        f"{len(whole.validation)} validation subjects are set aside, {used} of them to validate on"
+        + (f"; {left_out} left out by --max-training-subjects and --max-test-subjects" if left_out else "")
     )
     return split
 

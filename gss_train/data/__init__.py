@@ -1,6 +1,5 @@
-"""From raw BraTS files to batches: layouts, preparation, splits, crops, augmentation, modality subsets."""
+"""From raw BraTS files to batches: layouts, preparation, splits, crops, modality subsets."""
 
-from gss_train.data.augmentation import PUBLISHED_AUGMENTATION, AugmentationSettings, augment
 from gss_train.data.conventions import DATASETS, MODALITIES, REGIONS, Dataset
 from gss_train.data.crops import Crop, TrainingCrops
 from gss_train.data.layouts import LayoutError, Subject, describe_layout, find_subjects, recognise_dataset
@@ -17,9 +16,7 @@ __all__ = [
     "DATASETS",
     "MODALITIES",
     "MODALITY_SUBSETS",
-    "PUBLISHED_AUGMENTATION",
     "REGIONS",
-    "AugmentationSettings",
     "Crop",
     "Dataset",
     "Fault",
@@ -35,7 +32,6 @@ __all__ = [
     "TrainingCrops",
     "Volume",
     "VolumeError",
-    "augment",
     "check_dataset",
     "describe_faults",
     "describe_layout",

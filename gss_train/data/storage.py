@@ -34,12 +34,24 @@ def open_replacing(path: Path) -> Iterator[BinaryIO]:
             # Else a power cut could leave the new name with none of the content.
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise OSError(_explain(path, error)) from error
     finally:
         # It is there after a failure only, and then perhaps not at all.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name itself has to reach the disk."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Callable
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from gss_train.data.storage import open_replacing
 from gss_train.errors import UserError
 from gss_train.models import CheckpointReport, load_public_checkpoint
 
-_FORMAT = "gss-checkpoint-1"
-# What PyTorch's reader raises on files that are cut, altered, or hold more than weights.
+_FORMAT = "gss-checkpoint-2"
+_FORMATS = {_FORMAT, "gss-checkpoint-1"}
+_CHUNK_BYTES = 1 << 20
+# What the readers of PyTorch and Python raise on files that are cut, altered, or hold more than weights.
 _DAMAGES = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -28,6 +34,11 @@ _DAMAGES = (
     TypeError,
     ValueError,
     LookupError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -35,29 +46,25 @@ class CheckpointError(UserError):
     """A checkpoint cannot be used; the message names the file."""
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Write weights, optimiser state and `progress` (plain values) to `path`, replacing it at once or not at all.
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values to `path`, replacing it at once or not at all.
+
+    Args:
+        path: in a folder that exists, or can be made.
+        content: of a run's state: "weights", and more; see `gss_train.engine.recorder`.
 
     Raises:
-        OSError: the file cannot be written; the old one is still there.
+        OSError: the file cannot be written, it is named; the old one is still there.
     """
-    partial = path.with_name(path.name + ".partial")
-    content = {
-        "format": _FORMAT,
-        "weights": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "progress": progress,
-    }
-    try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        # PyTorch's writer may hide the system's error behind one of its own, and neither names the file.
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path}: cannot be written, is the disk full? {error}") from error
-    partial.replace(path)
+    with open_replacing(path) as file:
+        try:
+            with _checksums():
+                torch.save({**content, "format": _FORMAT}, file)
+        except RuntimeError as error:
+            # PyTorch's writer hides the system's error behind one of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -70,6 +77,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds anything else.
     """
     try:
+        _refuse_damage(path)
         with torch.serialization.safe_globals(_numpy_scalar_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -79,6 +87,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint of weights: {reason}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, need a dictionary of weights")
+    return content
+
+
+def read_own_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds anything else, such as published weights.
+    """
+    content = read_checkpoint(path)
+    if content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: its format is {content.get('format')!r}, need {_FORMAT!r}")
     return content
 
 
@@ -103,7 +123,7 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
     """
     content = read_checkpoint(path)
     try:
-        if content.get("format") == _FORMAT:
+        if content.get("format") in _FORMATS:
             network.load_state_dict(content["weights"])
             return LoadedWeights(None, frozenset(content["progress"].get("training_subjects", ())))
         report = load_public_checkpoint(network, content)
@@ -114,6 +134,41 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
             f"{path}: lacks {len(report.missing)} weights of the network, such as {report.missing[0]}"
         )
     return LoadedWeights(report, frozenset())
+
+
+def _refuse_damage(path: Path) -> None:
+    """PyTorch's reader does not compare the checksums that its writer has put in.
+
+    Published files may have none that are right, in no part: see `torch.serialization.set_crc32_options`.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.namelist()
+        damaged = [part for part in parts if not _fits_checksum(archive, part)]
+    if damaged and len(damaged) < len(parts):
+        raise ValueError(f"its part {damaged[0]} does not fit its checksum")
+
+
+def _fits_checksum(archive: zipfile.ZipFile, part: str) -> bool:
+    try:
+        with archive.open(part) as file:
+            while file.read(_CHUNK_BYTES):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
+
+
+@contextmanager
+def _checksums() -> Iterator[None]:
+    """PyTorch's writer computes them, whatever it was told to do in other files."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -1,17 +1,19 @@
-"""Segment whole volumes from every subset of the modalities, and score them."""
+"""Segment whole volumes from subsets of the modalities, and score them."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject
+from gss_train.engine.processes import ALONE, Processes
 from gss_train.metrics import SCORES, region_dice
 from gss_train.models import SegmentationNetwork
 
@@ -20,22 +22,23 @@ Triple = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SubsetScores:
-    """Dice of every held-out subject from every subset of the modalities.
+    """Dice of every held-out subject from subsets of the modalities.
 
     Attributes:
         subjects: names.
         names: of the scores, the first of `gss_train.metrics.SCORES`.
-        dice: float64 `[subjects, 15, scores]`, subsets as in `MODALITY_SUBSETS`; NaN for a subset with a scan that the
-            subject lacks.
+        dice: float64 `[subjects, subsets, scores]`; NaN for a subset with a scan that the subject lacks.
+        subsets: one flag per modality for each of them.
     """
 
     subjects: tuple[str, ...]
     names: tuple[str, ...]
     dice: Tensor
+    subsets: tuple[tuple[bool, ...], ...] = MODALITY_SUBSETS
 
     @property
     def mean(self) -> Tensor:
-        """Mean over the subjects that have the subset's scans, `[15, scores]`; NaN where none has."""
+        """Mean over the subjects that have the subset's scans, `[subsets, scores]`; NaN where none has."""
         return self.dice.nanmean(dim=0)
 
     @property
@@ -51,34 +54,76 @@ def evaluate_subsets(
     crop_size: Triple,
     device: torch.device,
     progress: Callable[[int, int], None],
+    *,
+    subsets: Sequence[Sequence[bool]] = MODALITY_SUBSETS,
+    processes: Processes = ALONE,
 ) -> SubsetScores:
-    """Score the network on whole subjects, each with all of the 15 subsets that it has the scans for.
+    """Score the network on whole subjects, each with all of the subsets that it has the scans for.
 
     ET post-processed, which counts voxels, is left out unless all subjects have BraTS's voxels of 1 mm.
 
     Source: the evaluation protocol of RFNet (Ding et al., ICCV 2021).
 
     Args:
-        network: in evaluation mode, on `device`.
-        subjects: held out from training, each at least as large as the crop.
+        network: in evaluation mode, on `device`, with the same weights in all processes.
+        subjects: held out from training, each at least as large as the crop; the same in all processes.
         dataset: for the regions.
         crop_size: voxels of the sliding window.
         device: to compute on.
-        progress: called with the number of finished subjects and that of all.
+        progress: called with the number of subjects that this process has finished and that of all it is to do.
+        subsets: one flag per modality for each.
+        processes: that share the work: subject number n is that of process n modulo their number.
+
+    Returns:
+        The scores of all subjects, the same in every process.
     """
-    dice = []
-    progress(0, len(subjects))
-    for number, subject in enumerate(subjects):
-        image, label = read_subject(subject)
-        possible = torch.tensor([_has(subject, subset) for subset in MODALITY_SUBSETS])
-        subsets = list(itertools.compress(MODALITY_SUBSETS, possible.tolist()))
-        prediction = segment_subsets(network, image.to(device), crop_size, subsets)
-        scores = torch.full((len(MODALITY_SUBSETS), len(SCORES)), torch.nan, dtype=torch.float64)
-        scores[possible] = region_dice(prediction, label.to(device).expand_as(prediction), dataset).cpu()
-        dice.append(scores)
-        progress(number + 1, len(subjects))
+    dice = torch.zeros(len(subjects), len(subsets), len(SCORES), dtype=torch.float64)
+    own = range(processes.rank, len(subjects), processes.size)
+    progress(0, len(own))
+    for done, number in enumerate(own, start=1):
+        dice[number] = _score_subject(network, subjects[number], dataset, crop_size, device, subsets)
+        progress(done, len(own))
+    # Each row has one process that added anything but 0 to it, so that the sum is exact.
+    dice = processes.sum(dice)
     names = SCORES if all(_has_millimetre_voxels(subject) for subject in subjects) else REGIONS
-    return SubsetScores(tuple(subject.name for subject in subjects), names, torch.stack(dice)[..., : len(names)])
+    return SubsetScores(
+        tuple(subject.name for subject in subjects),
+        names,
+        dice[..., : len(names)],
+        tuple(tuple(subset) for subset in subsets),
+    )
+
+
+def _score_subject(
+    network: SegmentationNetwork,
+    subject: PreparedSubject,
+    dataset: Dataset,
+    crop_size: Triple,
+    device: torch.device,
+    subsets: Sequence[Sequence[bool]],
+) -> Tensor:
+    """Dice `[subsets, scores]` of one subject, NaN for the subsets that it lacks a scan of."""
+    scores = torch.full((len(subsets), len(SCORES)), torch.nan, dtype=torch.float64)
+    possible = [_has(subject, subset) for subset in subsets]
+    if any(possible):
+        image, label = read_subject(subject)
+        given = list(itertools.compress(subsets, possible))
+        prediction = segment_subsets(network, image.to(device), crop_size, given)
+        truth = label.to(device).expand_as(prediction)
+        scores[torch.tensor(possible)] = region_dice(prediction, truth, dataset).cpu()
+    return scores
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and afterwards each of its modules back into the mode that it had."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _has(subject: PreparedSubject, subset: Sequence[bool]) -> bool:

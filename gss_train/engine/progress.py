@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+"""Progress for people: a bar with the time left on a terminal; elsewhere, as in the log of a job, few plain lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_LINES = 600.0
 _SECONDS_REMEMBERED = 3600.0
 
 
@@ -25,13 +25,31 @@ class Meter(Protocol):
 
 
 @contextmanager
-def show_progress(title: str) -> Iterator[Meter]:
-    """A meter for one piece of work; `title` says which."""
-    if sys.stdout.isatty():
+def show_progress(title: str, quiet: bool = False) -> Iterator[Meter]:
+    """A meter for one piece of work.
+
+    On a terminal it is a bar. Elsewhere the first and the last report are a line each, and in between at most one in
+    ten minutes.
+
+    Args:
+        title: says which work.
+        quiet: whether to show nothing at all, as befits all but the first of several processes.
+    """
+    if quiet:
+        yield _show_nothing
+    elif sys.stdout.isatty():
         with _bar(title) as meter:
             yield meter
     else:
-        yield _Lines(title)
+        lines = _Lines(title)
+        try:
+            yield lines
+        finally:
+            lines.finish()
+
+
+def _show_nothing(done: int, total: int, note: str = "") -> None:
+    """A meter for processes that keep quiet."""
 
 
 @contextmanager
@@ -57,20 +75,30 @@ class _Lines:
     def __init__(self, title: str) -> None:
         self.title = title
         self.start = time.monotonic()
-        self.last_line = self.start - _SECONDS_BETWEEN_LINES
-        self.done_before: int | None = None
+        self.last_line: float | None = None
+        self.done_before = 0
+        self.unsaid: tuple[int, int, str] | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if self.done_before is None:
+        if self.last_line is None:
             self.done_before = done
-        if done < total and now - self.last_line < _SECONDS_BETWEEN_LINES:
+        elif now - self.last_line < _SECONDS_BETWEEN_LINES:
+            self.unsaid = (done, total, note)
             return
-        self.last_line = now
-        elapsed = now - self.start
+        self.say(done, total, note)
+
+    def say(self, done: int, total: int, note: str) -> None:
+        self.last_line = time.monotonic()
+        self.unsaid = None
+        elapsed = self.last_line - self.start
         new = done - self.done_before
-        left = f", about {_duration(elapsed / new * (total - done))} left" if new and done < total else ""
+        left = f", about {_duration(elapsed / new * (total - done))} left" if new > 0 and done < total else ""
         print(f"{self.title}: {done}/{total}{', ' + note if note else ''} ({_duration(elapsed)}{left})", flush=True)
+
+    def finish(self) -> None:
+        if self.unsaid is not None:
+            self.say(*self.unsaid)
 
 
 def _duration(seconds: float) -> str:

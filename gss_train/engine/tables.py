@@ -1,4 +1,4 @@
-"""The table of the 15 modality subsets, as Markdown and CSV; a dash, or nothing, where no subject has the scans."""
+"""The table of scores by modality subset, as Markdown and CSV; a dash, or nothing, where no subject has the scans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable
 
-from gss_train.data import MODALITIES, MODALITY_SUBSETS, subset_name
+from gss_train.data import MODALITIES, subset_name
 from gss_train.engine.evaluation import SubsetScores
 
 
@@ -15,7 +15,7 @@ def markdown_table(scores: SubsetScores) -> str:
     """Mean Dice in per cent; a filled circle marks a modality that the network was given."""
     header = (*MODALITIES, *scores.names)
     lines = [_row(header), _row(":---:" if name in MODALITIES else "---:" for name in header)]
-    for subset, values in zip(MODALITY_SUBSETS, scores.mean.tolist(), strict=True):
+    for subset, values in zip(scores.subsets, scores.mean.tolist(), strict=True):
         lines.append(_row([*("●" if flag else "○" for flag in subset), *_percent(values)]))
     lines.append(_row(["mean", *[""] * (len(MODALITIES) - 1), *_percent(scores.overall.tolist())]))
     return "\n".join(lines) + "\n"
@@ -27,7 +27,7 @@ def csv_table(scores: SubsetScores) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("subject", "modalities", *(f"{name} (0 to 1)" for name in scores.names)))
     for name, by_subset in (*zip(scores.subjects, scores.dice, strict=True), ("mean", scores.mean)):
-        for subset, values in zip(MODALITY_SUBSETS, by_subset.tolist(), strict=True):
+        for subset, values in zip(scores.subsets, by_subset.tolist(), strict=True):
             writer.writerow((name, subset_name(subset), *_fractions(values)))
         writer.writerow((name, "mean", *_fractions(by_subset.nanmean(dim=0).tolist())))
     return text.getvalue()

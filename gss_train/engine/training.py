@@ -1,242 +1,232 @@
-"""The training loop."""
+"""The training loop, from a batch to the log."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, distributed
 
-from gss_kernels import CategoryGroups, GSSStatistics
-from gss_train.config import TrainingOptions
-from gss_train.data import PUBLISHED_AUGMENTATION, AugmentationSettings, Crop, TrainingCrops, augment, draw_subsets
-from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, ObjectiveWeights
+from gss_kernels import CategoryGroups
+from gss_train.augmentation import PUBLISHED_AUGMENTATION, AugmentationSettings, augment
+from gss_train.config.options import TrainingOptions
+from gss_train.engine.gathering import StepResult
+from gss_train.engine.objective import Objective, ObjectiveTerms
+from gss_train.engine.parallel import ParallelNetwork
+from gss_train.engine.processes import ALONE, Processes
+from gss_train.engine.schedule import Stage
+from gss_train.engine.state import TrainingState
+from gss_train.engine.update import GuardedUpdate
 from gss_train.errors import UserError
-from gss_train.models import SegmentationNetwork
-
-_DECAY_POWER = 0.9
-_STEPS_BETWEEN_GATHERS = 10
 
 
 class TrainingError(UserError):
     """Training cannot go on."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of training with a fresh optimiser and a learning rate that decays to zero.
+class Pass(NamedTuple):
+    """The samples of one forward and backward pass, on the host, and what was drawn for them.
 
     Attributes:
-        name: for people.
-        weights: of the objective.
-        epochs: how many.
-        fusion_warmup_epochs: the first ones, in which the fused prediction does not count.
+        image: `[B, 4, D, H, W]` float16 or float32.
+        label: `[B, D, H, W]` uint8.
+        available: `[B, 4]` bool, the scans that exist.
+        fused_modalities: `[B, 4]` bool, those that the fusion sees.
+        subjects: `[B]` int64, which subjects they are.
+        generators: of each sample's augmentation.
+        mask_seed: of the GSS loss's voxel mask, for the whole batch.
+        network_seed: of what the network draws.
+        first_sample: number of the first one in the whole batch.
     """
 
-    name: str
-    weights: ObjectiveWeights
-    epochs: int
-    fusion_warmup_epochs: int = 0
+    image: Tensor
+    label: Tensor
+    available: Tensor
+    fused_modalities: Tensor
+    subjects: Tensor
+    generators: Sequence[torch.Generator]
+    mask_seed: int
+    network_seed: int
+    first_sample: int
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """Means over one epoch's steps.
+class StepSettings:
+    """How a step is computed.
 
     Attributes:
-        stage: name of the stage.
-        stage_epoch: 1 for the first of the stage.
-        epoch: 1 for the first of the run, counted through all stages.
-        step: optimiser steps so far.
-        learning_rate: of the epoch.
-        terms: the objective and its terms before weighting.
-        vote: with GSS the statistics of the vote, of every tenth step: "routes", for each category the shares of the
-            voxels by `gss_kernels.ROUTES`, and "agreement", for each modality. None without.
+        device: of the network.
+        autocast: bfloat16 or float16 for the network's forward pass; None: float32.
+        channels_last: keep the channels of a voxel together.
+        augmentation: how crops are varied.
     """
 
-    stage: str
-    stage_epoch: int
-    epoch: int
-    step: int
-    learning_rate: float
-    terms: dict[str, float]
-    vote: dict[str, list[Any]] | None = None
+    device: torch.device
+    autocast: torch.dtype | None = None
+    channels_last: bool = False
+    augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION
 
 
-def plan_stages(options: TrainingOptions, baseline: ObjectiveWeights = BASELINE) -> list[Stage]:
-    """The stages of a run: the baseline, and with GSS the rounds that start from it or from `init_from`.
+class Batches(Protocol):
+    """Where batches come from; see `gss_train.engine.batches`."""
 
-    Args:
-        options: the schedule.
-        baseline: the objective of the baseline.
-    """
-    if not options.gss:
-        return [Stage("baseline", baseline, options.epochs, options.fusion_warmup_epochs)]
-    stages = [Stage(f"GSS round {number + 1}", GROUP_SELF_SUPPORT, options.epochs) for number in range(options.rounds)]
-    if options.init_from is None and options.baseline_epochs > 0:
-        stages.insert(0, Stage("baseline", baseline, options.baseline_epochs, options.fusion_warmup_epochs))
-    return stages
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[list[Pass]]:
+        """The passes of each step of an epoch, from a step on."""
+        ...
+
+
+class Watcher(Protocol):
+    """Who follows the training: shows it, writes it down, and may end it; see `gss_train.engine.recorder`."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training shall end after this step."""
+        ...
+
+    def on_step(self, state: TrainingState, stage: Stage) -> None:
+        """Take note of a step, without waiting for the device."""
+        ...
+
+    def on_fetch(self, state: TrainingState, stage: Stage) -> None:
+        """Wait for the steps until now, and write them down; raises TrainingError if they cannot go on."""
+        ...
+
+    def on_epoch(self, state: TrainingState, stage: Stage) -> bool:
+        """Write an epoch down; whether the stage shall end here."""
+        ...
+
+    def on_stage(self, state: TrainingState, stage: Stage) -> None:
+        """Save a finished stage."""
+        ...
+
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint."""
+        ...
+
+    def save_if_due(self, state: TrainingState) -> None:
+        """Write a checkpoint at the end of an epoch."""
+        ...
+
+    def stop(self, state: TrainingState, stage: Stage) -> None:
+        """Save, and raise Interrupted."""
+        ...
 
 
 def train(
-    network: SegmentationNetwork,
-    crops: TrainingCrops,
+    state: TrainingState,
+    stages: Sequence[Stage],
+    batches: Batches,
     groups: CategoryGroups,
     options: TrainingOptions,
+    settings: StepSettings,
+    watcher: Watcher,
     *,
-    workers: int,
-    device: torch.device,
-    seed: int,
-    augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION,
-    baseline: ObjectiveWeights = BASELINE,
-    on_step: Callable[[Stage, int, float | None], None],
-    on_epoch: Callable[[Stage, EpochRecord, torch.optim.Optimizer], None],
+    gather_every: int = 10,
+    processes: Processes = ALONE,
 ) -> None:
-    """Train all stages.
+    """Train all stages, or what is left of them.
 
     Args:
-        network: on `device`; trained in place.
-        crops: as many per epoch as `options` takes.
+        state: what changes: at the start of a run, or as a checkpoint left it.
+        stages: all of the run.
+        batches: of the training subjects.
         groups: the category groups of the GSS loss.
         options: the schedule.
-        workers: loader processes.
-        device: to train on.
-        seed: of augmentation, modality subsets and voxel masks.
-        augmentation: how crops are varied.
-        baseline: the objective of the baseline.
-        on_step: called after each step with the stage, the steps done in all and, every tenth step, the mean objective
-            since the last time: reading it from the device more often would hold the device up.
-        on_epoch: called after each epoch.
+        settings: how a step is computed.
+        watcher: who is told.
+        gather_every: steps after which the device's scalars are read; each reading holds it up.
+        processes: that train together.
 
     Raises:
-        TrainingError: the objective is no longer finite.
+        TrainingError: too many steps in a row had bad numbers.
+        Interrupted: a signal came; the state is saved.
     """
-    epoch = step = 0
-    loader = _loader(crops, options.batch_size, workers, device)
-    for stage in plan_stages(options, baseline):
-        optimiser = torch.optim.Adam(
-            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, amsgrad=True
-        )
-        for stage_epoch in range(stage.epochs):
-            learning_rate = options.learning_rate * (1 - stage_epoch / stage.epochs) ** _DECAY_POWER
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate
-            objective = Objective(groups, _weights_in_epoch(stage, stage_epoch))
-            gathered = _Gathered()
-            crops.set_epoch(epoch)
-            for number, batch in enumerate(loader):
-                return_stats = number % _STEPS_BETWEEN_GATHERS == 0
-                generator = step_generator(seed, step)
-                gathered.add(
-                    _train_step(
-                        network,
-                        batch,
-                        objective,
-                        optimiser,
-                        device,
-                        generator,
-                        augmentation,
-                        bfloat16=options.precision == "bfloat16",
-                        return_stats=return_stats,
-                    )
+    network = ParallelNetwork(state.network, processes, compiled=options.compile)
+    while state.stage < len(stages):
+        stage = stages[state.stage]
+        update = state.begin_or_continue_stage(options, settings)
+        ended = False
+        while not ended:
+            update.learning_rate = options.learning_rate * stage.decay(state.stage_epoch)
+            for passes in batches.steps(state.epoch, state.step_of_epoch):
+                objective = Objective(
+                    groups,
+                    stage.weights_at(state.stage_epoch, state.stage_step),
+                    per_sample=options.dice == "per-sample",
+                    process_group=processes.group,
                 )
-                step += 1
-                on_step(stage, step, gathered.gather() if step % _STEPS_BETWEEN_GATHERS == 0 else None)
-            epoch += 1
-            means = gathered.means()
-            record = EpochRecord(stage.name, stage_epoch + 1, epoch, step, learning_rate, means, gathered.vote())
-            on_epoch(stage, record, optimiser)
+                return_stats = state.step % gather_every == 0
+                result = training_step(
+                    network, passes, objective, update, settings, processes, return_stats=return_stats
+                )
+                state.count_step(result)
+                watcher.on_step(state, stage)
+                if state.step % gather_every == 0:
+                    watcher.on_fetch(state, stage)
+                if processes.any(watcher.interrupted):
+                    watcher.stop(state, stage)
+            watcher.on_fetch(state, stage)
+            state.count_epoch()
+            ended = watcher.on_epoch(state, stage) or state.stage_epoch >= stage.epochs
+            if ended:
+                state.end_stage()
+                watcher.on_stage(state, stage)
+            watcher.save_if_due(state)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step, the same wherever and whenever the step is taken."""
-    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
-
-
-def _train_step(
-    network: SegmentationNetwork,
-    batch: Crop,
+def training_step(
+    network: ParallelNetwork,
+    passes: Sequence[Pass],
     objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    device: torch.device,
-    generator: torch.Generator,
-    augmentation: AugmentationSettings,
+    update: GuardedUpdate,
+    settings: StepSettings,
+    processes: Processes = ALONE,
     *,
-    bfloat16: bool = False,
     return_stats: bool = False,
-) -> ObjectiveTerms:
-    image, labels = batch["image"].to(device, non_blocking=True), batch["label"].to(device, non_blocking=True)
-    image, labels = augment(image, labels, generator, augmentation)
-    fused_modalities = draw_subsets(batch["available"], generator).to(device, non_blocking=True)
-    available = batch["available"].to(device, non_blocking=True)
-    mask_seed = int(torch.randint(2**63 - 1, (), generator=generator))
+) -> StepResult:
+    """Change the weights once; the host waits for nothing.
 
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        output = network(image, fused_modalities, available)
-    terms = objective(output, labels, available, mask_seed, return_stats=return_stats)
-    optimiser.zero_grad(set_to_none=True)
-    terms.total.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return terms._replace(total=terms.total.detach())
+    Args:
+        network: to train.
+        passes: of this process, each an equal part of the step's batch.
+        objective: to minimise, its mean over the passes.
+        update: the optimiser.
+        settings: how it is computed.
+        processes: that train together.
+        return_stats: with the statistics of the first pass's vote.
+    """
+    device = settings.device
+    update.forget_gradients()
+    terms: list[ObjectiveTerms] = []
+    for number, part in enumerate(passes):
+        torch.manual_seed(part.network_seed)
+        image, label = part.image.to(device, non_blocking=True), part.label.to(device, non_blocking=True)
+        image, label = augment(image, label, part.generators, settings.augmentation)
+        if settings.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        fused_modalities = part.fused_modalities.to(device, non_blocking=True)
+        available = part.available.to(device, non_blocking=True)
 
-
-def _weights_in_epoch(stage: Stage, stage_epoch: int) -> ObjectiveWeights:
-    if stage_epoch >= stage.fusion_warmup_epochs:
-        return stage.weights
-    return replace(stage.weights, fused=0.0)
-
-
-def _loader(crops: TrainingCrops, batch_size: int, workers: int, device: torch.device) -> Iterable[Crop]:
-    return DataLoader(
-        crops, batch_size, num_workers=workers, pin_memory=device.type == "cuda", persistent_workers=workers > 0
-    )
-
-
-class _Gathered:
-    """Terms of an epoch's steps, kept on the device and fetched together, so that no step waits for the host."""
-
-    def __init__(self) -> None:
-        self.pending: list[Tensor] = []
-        self.fetched: list[Sequence[float]] = []
-        self.statistics: list[GSSStatistics] = []
-
-    def add(self, terms: ObjectiveTerms) -> None:
-        self.pending.append(terms.scalars())
-        if terms.statistics is not None:
-            self.statistics.append(terms.statistics)
-
-    def gather(self) -> float:
-        """Fetch what is pending; the mean objective of it."""
-        if not self.pending:
-            return math.nan
-        values = torch.stack(self.pending).tolist()
-        self.pending.clear()
-        self.fetched.extend(values)
-        mean: float = sum(value[0] for value in values) / len(values)
-        if not math.isfinite(mean):
-            raise TrainingError(
-                f"the objective became {mean} within the last {len(values)} steps: lower --learning-rate, or check the "
-                "scans for NaN and infinite voxels"
+        with network.accumulating(more=number + 1 < len(passes)):
+            with torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None):
+                output = network(image, fused_modalities, available)
+            own = objective(
+                output,
+                label,
+                available,
+                part.mask_seed,
+                first_sample=part.first_sample,
+                return_stats=return_stats and number == 0,
             )
-        return mean
-
-    def means(self) -> dict[str, float]:
-        """Means over all steps, by term."""
-        self.gather()
-        columns = zip(*self.fetched, strict=True)
-        return {
-            name: sum(column) / len(self.fetched) for name, column in zip(ObjectiveTerms._fields, columns, strict=False)
-        }
-
-    def vote(self) -> dict[str, list[Any]] | None:
-        """The mean statistics of the vote, None if there was none."""
-        if not self.statistics:
-            return None
-        routes, agreement = (torch.stack(parts).mean(dim=0).tolist() for parts in zip(*self.statistics, strict=True))
-        return {"routes": routes, "agreement": agreement}
+            update.backward(own.total / len(passes))
+        terms.append(own._replace(total=own.total.detach()))
+    scalars = torch.stack([own.scalars() for own in terms]).mean(dim=0)
+    finite = scalars[0].isfinite()
+    if processes.group is not None:
+        worst = (~finite).float()
+        distributed.all_reduce(worst, group=processes.group)
+        finite = worst == 0
+    report = update.step(finite)
+    return StepResult(torch.cat([scalars, torch.stack(report)]), terms[0].statistics)

@@ -63,8 +63,9 @@ def test_failing_tests_show_in_the_exit_status_alone(tmp_path: Path, tests_statu
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["made-up-card-loss.json"]
 
 
-def test_networks_run_no_tests(tmp_path: Path) -> None:
-    assert run_script(tmp_path, "networks") == 0
+@pytest.mark.parametrize("what", ["networks", "step"])
+def test_networks_run_no_tests(tmp_path: Path, what: str) -> None:
+    assert run_script(tmp_path, what) == 0
     assert (tmp_path / "calls").read_text(encoding="utf-8").split() == ["benchmarks"]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.measuring import Work, memory_figures, time_figures
+from benchmarks.measuring import Work, memory_figures, part_figures, time_figures
 from benchmarks.results_table import Result, ratios, tables
 from benchmarks.steps import LossStep
 
 CPU = torch.device("cpu")
-NOTHING = Work(samples=None, voxels=None, share_of_copy=True)
+NOTHING = Work(samples=None, voxels=None, share_of_copy=True, steps=False)
 
 
 def test_step_goes_through_its_inputs_in_turn() -> None:
@@ -39,9 +39,30 @@ def test_passes_are_timed_by_themselves() -> None:
 
 
 def test_rates_per_sample_and_voxel() -> None:
-    figures = time_figures(lambda: None, Work(samples=8, voxels=2000, share_of_copy=True), CPU, wall=0.5)
+    figures = time_figures(lambda: None, NOTHING._replace(samples=8, voxels=2000), CPU, wall=0.5)
     assert figures["samples_per_s"] == pytest.approx(16)
     assert figures["ns_per_voxel"] == pytest.approx(250_000)
+
+
+def test_rates_of_steps() -> None:
+    figures = time_figures(lambda: None, NOTHING._replace(samples=8, steps=True), CPU, wall=0.5)
+    assert figures["steps_per_s"] == pytest.approx(2)
+    assert figures["samples_per_s"] == pytest.approx(16)
+
+
+def test_parts_are_shares_of_the_whole_by_the_same_clock() -> None:
+    calls: list[str] = []
+    parts = {"losses": lambda: calls.append("losses"), "augmentation": lambda: calls.append("augmentation")}
+    figures = part_figures(parts, CPU, {"wall_ms": 4.0})
+    assert figures.keys() == {
+        "losses_ms",
+        "losses_percent_of_step",
+        "augmentation_ms",
+        "augmentation_percent_of_step",
+    }
+    for part in parts:
+        assert figures[f"{part}_percent_of_step"] == pytest.approx(figures[f"{part}_ms"] * 25)
+        assert part in calls
 
 
 def test_memory_beyond_the_gradient() -> None:

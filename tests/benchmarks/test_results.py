@@ -106,3 +106,9 @@ def test_lean_is_compared_with_plain_of_its_own_group_in_time_and_memory() -> No
     lean = Result("step", "lean", {"wall_ms": 10.0, "peak_extra_mb": 50.0})
     assert ratios([plain, other, lean], lean) == {"times_faster_than_plain": 3.0, "percent_of_plain_peak_extra": 25.0}
     assert ratios([plain, other, lean], plain) == {}
+
+
+def test_presets_are_compared_with_paper() -> None:
+    paper = Result("step", "paper", {"wall_ms": 30.0, "peak_extra_mb": 200.0})
+    lean = Result("step", "lean", {"wall_ms": 60.0, "peak_extra_mb": 50.0})
+    assert ratios([paper, lean], lean) == {"times_faster_than_paper": 0.5, "percent_of_paper_peak_extra": 25.0}

@@ -6,8 +6,9 @@ from typing import get_args
 import pytest
 import torch
 
+from gss_train.augmentation import AugmentationSettings
 from gss_train.config import AugmentationOptions, DatasetName, NetworkName, parse_config
-from gss_train.data import DATASETS, AugmentationSettings
+from gss_train.data import DATASETS
 from gss_train.models.checks import check_crop_size
 from gss_train.models.registry import NETWORKS
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import gss_train.engine.training
 from gss_train.engine.checkpoint import read_checkpoint
 from gss_train.main import main
 from gss_train.phantom import generate_phantoms
@@ -83,9 +85,10 @@ def test_a_run_without_data_says_so_and_leaves_everything(
         ("epoch", "GSS round 1"),
         ("test", None),
     ]
-    assert {path.name for path in output.glob("*.pt")} == {"checkpoint.pt", "baseline.pt", "gss-round-1.pt"}
+    assert {path.name for path in output.glob("*.pt")} == {"baseline.pt", "gss-round-1.pt"}
     assert (output / "summary.png").read_bytes().startswith(b"\x89PNG")
-    assert read_checkpoint(output / "checkpoint.pt")["progress"]["step"] == 4
+    assert read_checkpoint(output / "gss-round-1.pt")["position"]["step"] == 4
+    assert (output / "checkpoints" / "step-00000004.pt").exists()
 
 
 def test_gss_is_in_the_objective_only_where_asked(cache: Path, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(cache: Path, tmp_path: Path) 
     for name, seed in (("first", "3"), ("again", "3"), ("other", "4")):
         assert train(cache, tmp_path / name, "--dataset", "brats2018", "--seed", seed) == 0
     first, again, other = (
-        read_checkpoint(tmp_path / n / "checkpoint.pt")["weights"] for n in ("first", "again", "other")
+        read_checkpoint(tmp_path / n / "gss-round-1.pt")["weights"] for n in ("first", "again", "other")
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
@@ -110,7 +113,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(cache: Path, tmp_path: Path) 
 
 def test_init_from_replaces_the_baseline_stage(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0
-    checkpoint = str(tmp_path / "baseline" / "checkpoint.pt")
+    checkpoint = str(tmp_path / "baseline" / "baseline.pt")
     assert train(cache, tmp_path / "gss", "--dataset", "brats2018", "--init-from", checkpoint) == 0
     assert [line["stage"] for line in metrics(tmp_path / "gss") if line["kind"] == "epoch"] == ["GSS round 1"]
     # Another split would test on subjects that the checkpoint was trained on.
@@ -126,7 +129,7 @@ def test_no_more_subjects_are_used_than_asked_for(cache: Path, tmp_path: Path) -
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     assert {part: len(names) for part, names in split.items()} == {"train": 1, "validation": 1, "test": 1}
     prepared = [path.stem for path in cache.glob("prepared/brats2018-6-*/*.npy")]
-    assert sorted(prepared) == sorted(split["train"] + split["test"])
+    assert sorted(prepared) == sorted(split["train"] + split["validation"] + split["test"])
 
 
 def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +162,7 @@ def test_bad_subjects_stop_the_run_or_are_left_out_and_recorded(
     assert damaged.name in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert train(tmp_path / "cache", tmp_path / "run", *arguments, "--skip-bad") == 0
-    assert "1 of 4 subjects left out: BraTS20_Training_002" in capsys.readouterr().out
+    assert "1 of 5 subjects left out: BraTS20_Training_002" in capsys.readouterr().out
     (fault,) = json.loads((tmp_path / "run" / "left_out.json").read_text())
     assert (fault["subject"], fault["file"]) == ("BraTS20_Training_002", str(damaged))
     assert json.loads((tmp_path / "run" / "split.json").read_text())["train"] == ["BraTS20_Training_001"]
@@ -209,3 +212,51 @@ def test_what_cannot_work_stops_before_any_data_is_touched(
     assert message in said.err
     assert "subjects found" not in said.out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_memory_says_which_settings_help(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("gss_train.engine.training.training_step", fill_memory)
+    assert train(cache, tmp_path / "run", "--dataset", "brats2018") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the memory is full")
+    assert "--activation-checkpointing" in said
+    assert said.count("x of the memory") == 3
+
+
+def test_rows_of_bad_numbers_end_the_run_and_leave_the_batches(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights are those of the last good checkpoint, and the batches those that the network was given."""
+    schedule = ["--no-gss", "--epochs", "4", "--max-bad-steps", "2", "--gather-every", "1"]
+    given: list[torch.Tensor] = []
+    augment = gss_train.engine.training.augment
+
+    def spoil(image: torch.Tensor, label: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        image, label = augment(image, label, *rest)
+        given.append(image.clone())
+        return (torch.full_like(image, math.nan) if len(given) in {2, *range(5, 9)} else image), label
+
+    monkeypatch.setattr("gss_train.engine.training.augment", spoil)
+    output = tmp_path / "run"
+    assert train(cache, output, "--dataset", "brats2018", *schedule) == 2
+    said = capsys.readouterr()
+    assert "--max-bad-steps: 3 steps in a row, until step 7" in said.err
+    assert "--learning-rate" in said.err
+    assert "Step 2: loss or gradient is not finite" in said.out
+    lines = [line for line in metrics(output) if line["kind"] == "bad_step"]
+    assert [line["step"] for line in lines] == [2, 5, 6, 7]
+    prepared = {path.stem for path in cache.glob("prepared/brats2018-4-*/*.npy")}
+    for line in lines:
+        dump = read_checkpoint(output / line["file"])
+        assert torch.equal(dump["image"], given[line["step"] - 1])
+        assert dump["subjects"] == line["subjects"]
+        assert set(dump["subjects"]) <= prepared
+    newest = max((output / "checkpoints").glob("step-*.pt"))
+    assert newest.name == "step-00000006.pt"
+    weights = read_checkpoint(newest)["weights"]
+    assert all(torch.isfinite(weight).all() for weight in weights.values())

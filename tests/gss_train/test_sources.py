@@ -58,7 +58,7 @@ def test_unlabelled_subjects_are_counted_and_left_out(tmp_path: Path, capsys: py
     assert "1 of them lack one to three of the scans" in printed
     split = source.split
     assert sorted(split.train + split.validation + split.test) == list(names(*range(6), 8))
-    assert sorted(source.subjects) == sorted(split.train + split.test)
+    assert sorted(source.subjects) == sorted(split.train + source.validation + split.test)
 
 
 def test_too_few_labelled_subjects_are_an_error(tmp_path: Path) -> None:
@@ -86,7 +86,8 @@ def test_a_published_split_is_taken_as_it_is(tmp_path: Path, capsys: pytest.Capt
     arguments = ("--dataset", "auto", "--data-root", tmp_path / "raw", "--split-file", tmp_path)
     source = find(*arguments)
     assert source.split == Split(names(1, 3), names(0), names(5))
-    assert list(source.subjects) == list(names(1, 3, 5))
+    assert list(source.subjects) == list(names(1, 3, 0, 5))
+    assert list(find(*arguments, "--validate-every", "0").subjects) == list(names(1, 3, 5))
     assert "does not name 2 subjects, left out" in capsys.readouterr().out
     (tmp_path / "test.txt").write_text("BraTS2021_00006")
     with pytest.raises(UserError, match=r"--split-file: .* names 1 subjects without label: BraTS2021_00006"):

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gss_train.data import MODALITY_SUBSETS
-from gss_train.engine.evaluation import SubsetScores, segment_subsets
-from gss_train.engine.tables import csv_table, markdown_table
+from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
+from gss_train.engine.evaluation import SubsetScores, evaluate_subsets, evaluation_mode, segment_subsets
+from gss_train.engine.processes import ALONE, Processes
 from gss_train.metrics import SCORES
+from tests.gss_train.engine.voxelwise import make_subject
 
 
 class BrightestModality:
@@ -61,34 +66,117 @@ def test_a_volume_smaller_than_the_window_is_refused() -> None:
         segment_subsets(BrightestModality(), torch.zeros(4, 3, 4, 4), (4, 4, 4), [(True,) * 4])
 
 
-def test_tables_hold_every_subset_and_the_means() -> None:
-    dice = torch.rand(2, 15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    scores = SubsetScores(("a", "b"), SCORES, dice)
-    lines = markdown_table(scores).splitlines()
-    assert len(lines) == 2 + 15 + 1
-    all_four = next(line for line in lines if line.startswith("| ● | ● | ● | ● |"))
-    assert [float(cell) for cell in all_four.split("|")[5:9]] == [
-        pytest.approx(100 * value, abs=0.006) for value in dice[:, -1].mean(dim=0).tolist()
+FLAIR_ALONE, ALL, T1CE_ALONE = (True, False, False, False), (True,) * 4, (False, True, False, False)
+
+
+def write_subjects(folder: Path, *available: tuple[bool, ...], spacing: float = 1.0) -> list[PreparedSubject]:
+    """One subject for each of the flags."""
+    subjects = [make_subject(folder, f"subject-{number}", number, size=6) for number in range(len(available))]
+    return [
+        dataclasses.replace(
+            subject, metadata=dataclasses.replace(subject.metadata, available=flags, spacing=(spacing,) * 3)
+        )
+        for subject, flags in zip(subjects, available, strict=True)
     ]
-    rows = csv_table(scores).splitlines()
-    assert rows[0].startswith("subject,modalities,WT (0 to 1),TC (0 to 1),")
-    assert len(rows) == 1 + 3 * 16
-    mean = rows[-1].split(",")
-    assert mean[:2] == ["mean", "mean"]
-    assert float(mean[2]) == pytest.approx(dice[..., 0].mean().item(), abs=1e-6)
-    assert rows[15].split(",")[:3] == ["a", "FLAIR+T1ce+T1+T2", f"{dice[0, -1, 0].item():.6f}"]
 
 
-def test_subsets_that_no_subject_has_the_scans_for_are_left_out_of_tables_and_means() -> None:
-    dice = torch.rand(2, 15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    without_t1 = torch.tensor([not subset[2] for subset in MODALITY_SUBSETS])
-    dice[:, ~without_t1] = torch.nan
-    dice[0, 1] = torch.nan
-    scores = SubsetScores(("a", "b"), SCORES, dice)
-    torch.testing.assert_close(scores.mean[1], dice[1, 1])
-    torch.testing.assert_close(scores.overall, scores.mean[without_t1].mean(dim=0))
-    cells = [line.split("|")[5:9] for line in markdown_table(scores).splitlines()[2:-1]]
-    assert [row == [" - "] * 4 for row in cells] == [not kept for kept in without_t1]
-    rows = [line.split(",") for line in csv_table(scores).splitlines()[1:]]
-    assert [row[2:] == [""] * 4 for row in rows[16:31]] == [not kept for kept in without_t1]
-    assert float(rows[-1][2]) == pytest.approx(scores.overall[0].item(), abs=1e-6)
+@dataclasses.dataclass(frozen=True)
+class Together(Processes):
+    """A process among others, whose summands are known beforehand; keeps its own."""
+
+    others: tuple[Tensor, ...] = ()
+    own: list[Tensor] = dataclasses.field(default_factory=list)
+
+    def sum(self, values: Tensor) -> Tensor:
+        self.own.append(values)
+        return sum(self.others, values)
+
+
+def evaluate(
+    subjects: list[PreparedSubject],
+    subsets: Sequence[Sequence[bool]] = MODALITY_SUBSETS,
+    processes: Processes = ALONE,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> SubsetScores:
+    return evaluate_subsets(
+        BrightestModality(),
+        subjects,
+        DATASETS["brats2018"],
+        (4, 4, 4),
+        torch.device("cpu"),
+        progress,
+        subsets=subsets,
+        processes=processes,
+    )
+
+
+def summand(subjects: list[PreparedSubject], rank: int, size: int) -> Tensor:
+    """What a process adds to the table."""
+    process = Together(rank, size)
+    evaluate(subjects, processes=process)
+    (values,) = process.own
+    return values
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_several_processes_come_to_exactly_the_same_table(tmp_path: Path, size: int) -> None:
+    lacking = (True, False, True, True)
+    subjects = write_subjects(tmp_path, ALL, lacking, ALL, lacking)
+    alone = evaluate(subjects)
+    assert alone.dice[1].isnan().any()
+    summands = [summand(subjects, rank, size) for rank in range(size)]
+    for rank in range(size):
+        assert (summands[rank][[number for number in range(4) if number % size != rank]] == 0).all()
+        others = tuple(values for other, values in enumerate(summands) if other != rank)
+        together = evaluate(subjects, processes=Together(rank, size, others=others))
+        assert together.subjects == alone.subjects
+        assert together.dice.dtype == torch.float64
+        assert torch.equal(together.dice.nan_to_num(-1), alone.dice.nan_to_num(-1))
+
+
+@pytest.mark.parametrize(("rank", "own"), [(0, 2), (1, 1), (3, 0)])
+def test_each_process_reports_its_own_subjects(tmp_path: Path, rank: int, own: int) -> None:
+    subjects = write_subjects(tmp_path, ALL, ALL, ALL)
+    reports: list[tuple[int, int]] = []
+    size = 4 if rank == 3 else 2
+    evaluate(subjects, processes=Together(rank, size), progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(done, own) for done in range(own + 1)]
+
+
+def test_the_subsets_asked_for_are_scored_in_their_order(tmp_path: Path) -> None:
+    subjects = write_subjects(tmp_path, ALL, ALL)
+    everything = evaluate(subjects)
+    chosen = (ALL, FLAIR_ALONE)
+    scores = evaluate(subjects, chosen)
+    assert scores.subsets == chosen
+    assert torch.equal(scores.dice, everything.dice[:, [MODALITY_SUBSETS.index(subset) for subset in chosen]])
+    assert torch.equal(scores.overall, scores.dice.mean(dim=(0, 1)))
+
+
+def test_a_subject_without_the_scans_of_any_subset_has_no_scores(tmp_path: Path) -> None:
+    scores = evaluate(write_subjects(tmp_path, FLAIR_ALONE, ALL), [T1CE_ALONE])
+    assert scores.dice.isnan().all(dim=(1, 2)).tolist() == [True, False]
+    assert torch.equal(scores.mean, scores.dice[1])
+
+
+def test_post_processed_scores_need_millimetre_voxels(tmp_path: Path) -> None:
+    subjects = write_subjects(tmp_path, ALL, spacing=2.0)
+    assert evaluate(subjects, [ALL]).names == SCORES[:3]
+    assert evaluate(subjects, [ALL]).dice.shape == (1, 1, 3)
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.BatchNorm1d(2).eval()
+        self.other = nn.Dropout()
+
+
+def test_evaluation_mode_gives_every_module_its_mode_back() -> None:
+    network = Branching()
+    with evaluation_mode(network):
+        assert not any(module.training for module in network.modules())
+    assert (network.training, network.frozen.training, network.other.training) == (True, False, True)
+    with pytest.raises(KeyboardInterrupt), evaluation_mode(network):
+        raise KeyboardInterrupt
+    assert network.training

@@ -1,90 +1,92 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from voxelwise import CROP, VoxelwiseNetwork, make_subject
 
 from gss_kernels import BRATS_2018
+from gss_train.augmentation import PUBLISHED_AUGMENTATION, AugmentationSettings
 from gss_train.config import TrainingOptions
-from gss_train.data import PUBLISHED_AUGMENTATION, AugmentationSettings, PreparedSubject, TrainingCrops
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings
-from gss_train.engine.training import EpochRecord, Stage, TrainingError, train
-from gss_train.models import SegmentationNetwork, SegmentationOutput, build_network
+from gss_train.data import PreparedSubject, TrainingCrops
+from gss_train.engine.averaging import WeightAverage
+from gss_train.engine.batches import BatchPlan, TrainingBatches
+from gss_train.engine.gathering import FetchedStep
+from gss_train.engine.schedule import Stage, plan_stages
+from gss_train.engine.state import TrainingState
+from gss_train.engine.training import StepSettings, train
+from gss_train.models import SegmentationNetwork, build_network
 
-CROP = (8, 8, 8)
+
+class StoppedError(Exception):
+    """The listener was told to stop."""
 
 
-class VoxelwiseNetwork(SegmentationNetwork):
-    """Classifies every voxel by itself, with one layer for each kind of prediction; remembers its inputs.
+class Listener:
+    """Remembers what it is told, and stops after a step if it shall.
 
-    Args:
-        poisoned_from: number of the call from which on the objective is NaN.
+    Attributes:
+        learning_rates: of the finished epochs.
+        terms: their mean terms.
+        positions: (stage, epochs of the stage, epochs, steps) of the finished epochs.
+        ends: the weights at the ends of the epochs.
+        fetched: all steps.
     """
 
-    def __init__(self, poisoned_from: int | None = None) -> None:
-        super().__init__()
-        self.fusion = nn.Conv3d(4, 4, 1)
-        self.deep = nn.Conv3d(4, 4, 1)
-        self.separate = nn.Conv3d(1, 4, 1)
-        self.poisoned_from = poisoned_from
-        self.inputs: list[tuple[Tensor, Tensor, Tensor]] = []
+    def __init__(self, stop_after: int | None = None, ended_stages: tuple[str, ...] = ()) -> None:
+        self.stop_after = stop_after
+        self.ended_stages = ended_stages
+        self.learning_rates: list[float] = []
+        self.terms: list[dict[str, Any]] = []
+        self.positions: list[tuple[str, int, int, int]] = []
+        self.ends: list[list[Tensor]] = []
+        self.fetched: list[FetchedStep] = []
+        self.fetches: list[int] = []
+        self.stages: list[tuple[str, int]] = []
+        self.saved: dict[str, Any] | None = None
+        self.steps = 0
+        self.on_each_step: Callable[[], None] = lambda: None
 
-    def forward(
-        self, x: Tensor, fused_modalities: Tensor, available: Tensor | None = None, per_modality: bool | None = None
-    ) -> SegmentationOutput:
-        assert available is not None
-        self.inputs.append((x.clone(), fused_modalities.clone(), available.clone()))
-        kept = x * fused_modalities[:, :, None, None, None]
-        poisoned = self.poisoned_from is not None and len(self.inputs) >= self.poisoned_from
-        return SegmentationOutput(
-            self.fusion(kept),
-            tuple(self.separate(scan) for scan in x.split(1, dim=1)),
-            (torch.softmax(self.deep(kept), dim=1),),
-            x.new_tensor(torch.nan if poisoned else 0.0),
-        )
+    @property
+    def interrupted(self) -> bool:
+        return self.steps == self.stop_after
 
-    def encode(self, x: Tensor, available: Tensor | None = None) -> tuple[Tensor, ...]:
-        return (x,)
+    def on_step(self, state: TrainingState, stage: Stage) -> None:
+        self.steps = state.step
+        self.on_each_step()
 
-    def fuse(self, features: tuple[Tensor, ...], fused_modalities: Tensor) -> Tensor:
-        return self.fusion(features[0] * fused_modalities[:, :, None, None, None])
+    def on_fetch(self, state: TrainingState, stage: Stage) -> None:
+        self.fetched += state.gathered.fetch()
+        self.fetches.append(state.step)
 
+    def on_epoch(self, state: TrainingState, stage: Stage) -> bool:
+        assert state.update is not None
+        self.learning_rates.append(state.update.learning_rate)
+        self.terms.append(state.gathered.epoch.terms())
+        state.gathered.begin_epoch()
+        self.positions.append((stage.name, state.stage_epoch, state.epoch, state.step))
+        self.ends.append([weight.detach().clone() for weight in state.network.parameters()])
+        return stage.name in self.ended_stages
 
-def make_subject(folder: Path, name: str, seed: int, size: int) -> PreparedSubject:
-    """A cube of four slabs, one per category, each bright in a modality of its own."""
-    generator = np.random.default_rng(seed)
-    voxels = np.zeros((size, size, size), VOXEL_DTYPE)
-    voxels["label"] = np.arange(size) * 4 // size
-    voxels["image"] = 2 * np.eye(4)[voxels["label"]] + 0.3 * generator.standard_normal((size, size, size, 4))
-    np.save(folder / f"{name}.npy", voxels)
-    metadata = Metadata(
-        name=name,
-        grade=None,
-        shape=voxels.shape,
-        original_shape=voxels.shape,
-        box=((0, size),) * 3,
-        padding=((0, 0),) * 3,
-        affine=tuple(tuple(row) for row in np.eye(4).tolist()),
-        spacing=(1.0, 1.0, 1.0),
-        orientation="LPS",
-        available=(True,) * 4,
-        has_label=True,
-        mean=(0.0,) * 4,
-        std=(1.0,) * 4,
-        background=(0.0,) * 4,
-        sources={},
-        digests={},
-        warnings=(),
-        settings=PreparationSettings(1, "brats2018", (0, 1, 2, 4), voxels.shape, voxels.shape),
-        tumour_voxels=(),
-    )
-    return PreparedSubject(name, folder / f"{name}.npy", metadata)
+    def on_stage(self, state: TrainingState, stage: Stage) -> None:
+        self.stages.append((stage.name, state.step))
+
+    def save(self, state: TrainingState) -> None:
+        self.saved = copy.deepcopy(state.state_dict())
+
+    def save_if_due(self, state: TrainingState) -> None:
+        self.save(state)
+
+    def stop(self, state: TrainingState, stage: Stage) -> None:
+        self.on_fetch(state, stage)
+        self.save(state)
+        raise StoppedError
 
 
 @pytest.fixture(scope="module")
@@ -96,40 +98,43 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedSubject]:
 def run(
     subjects: list[PreparedSubject],
     network: SegmentationNetwork,
-    on_step: Callable[[Stage, int, float | None], None] = lambda *_: None,
-    on_epoch: Callable[[Stage, EpochRecord, torch.optim.Optimizer], None] = lambda *_: None,
+    listener: Listener | None = None,
+    *,
     seed: int = 0,
     workers: int = 0,
     crop: tuple[int, int, int] = CROP,
     augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION,
+    autocast: torch.dtype | None = None,
+    channels_last: bool = False,
+    saved: dict[str, Any] | None = None,
     **changes: Any,
-) -> list[EpochRecord]:
-    """Train and return the records of the epochs."""
+) -> tuple[TrainingState, Listener]:
+    """Train, or go on with what was saved."""
     options = TrainingOptions(**{"steps_per_epoch": 2, "fusion_warmup_epochs": 0, "rounds": 1, **changes})
-    records: list[EpochRecord] = []
-
-    def collect(stage: Stage, record: EpochRecord, optimiser: torch.optim.Optimizer) -> None:
-        records.append(record)
-        on_epoch(stage, record, optimiser)
-
-    train(
-        network,
-        TrainingCrops(subjects, crop, options.batch_size * options.steps_per_epoch, seed),
-        BRATS_2018,
-        options,
-        workers=workers,
-        device=torch.device("cpu"),
-        seed=seed,
-        augmentation=augmentation,
-        on_step=on_step,
-        on_epoch=collect,
-    )
-    return records
+    crops = TrainingCrops(subjects, crop, options.batch_size * options.steps_per_epoch, seed)
+    plan = BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch)
+    batches = TrainingBatches(crops, plan, seed, workers=workers)
+    average = None if options.ema is None else WeightAverage(network, options.ema)
+    state = TrainingState(network, options.steps_per_epoch, average)
+    if saved is not None:
+        state.load_state_dict(saved)
+    settings = StepSettings(torch.device("cpu"), autocast, channels_last, augmentation)
+    listener = listener or Listener()
+    train(state, plan_stages(options), batches, BRATS_2018, options, settings, listener)
+    return state, listener
 
 
-def voxelwise(seed: int = 0, poisoned_from: int | None = None) -> VoxelwiseNetwork:
+def voxelwise(seed: int = 0, poisoned: tuple[int, ...] | range = ()) -> VoxelwiseNetwork:
     torch.manual_seed(seed)
-    return VoxelwiseNetwork(poisoned_from)
+    return VoxelwiseNetwork(poisoned)
+
+
+def weights(network: SegmentationNetwork) -> list[Tensor]:
+    return [weight.detach() for weight in network.parameters()]
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.fixture
@@ -152,7 +157,7 @@ def steps() -> Iterator[list[tuple[int, float, float]]]:
 def test_adam_is_the_published_one(subjects: list[PreparedSubject]) -> None:
     seen = []
 
-    def on_epoch(_stage: Stage, _record: EpochRecord, optimiser: torch.optim.Optimizer) -> None:
+    def look(optimiser: torch.optim.Optimizer, *_: object) -> None:
         assert type(optimiser) is torch.optim.Adam
         (group,) = optimiser.param_groups
         assert (group["amsgrad"], group["weight_decay"], group["betas"]) == (True, 3e-4, (0.9, 0.999))
@@ -160,16 +165,18 @@ def test_adam_is_the_published_one(subjects: list[PreparedSubject]) -> None:
         seen.append(len(group["params"]))
 
     network = voxelwise()
-    run(subjects, network, on_epoch=on_epoch, baseline_epochs=1, epochs=1, weight_decay=3e-4)
-    assert seen == [len(list(network.parameters()))] * 2
+    hook = register_optimizer_step_post_hook(look)
+    run(subjects, network, baseline_epochs=1, epochs=1, weight_decay=3e-4)
+    hook.remove()
+    assert seen == [len(list(network.parameters()))] * 4
 
 
 def test_every_stage_has_a_fresh_optimiser_and_its_own_decay(
     subjects: list[PreparedSubject], steps: list[tuple[int, float, float]]
 ) -> None:
-    records = run(subjects, voxelwise(), baseline_epochs=4, rounds=2, epochs=3, learning_rate=0.01)
+    _, listener = run(subjects, voxelwise(), baseline_epochs=4, rounds=2, epochs=3, learning_rate=0.01)
     decays = [0.01 * (1 - epoch / length) ** 0.9 for length in (4, 3, 3) for epoch in range(length)]
-    assert [record.learning_rate for record in records] == pytest.approx(decays)
+    assert listener.learning_rates == pytest.approx(decays)
     assert [rate for _, _, rate in steps] == pytest.approx(np.repeat(decays, 2).tolist())
     assert [count for _, count, _ in steps] == [*range(1, 9), *range(1, 7), *range(1, 7)]
     assert [len({identity for identity, _, _ in steps[a:b]}) for a, b in ((0, 8), (8, 14), (14, 20))] == [1, 1, 1]
@@ -177,27 +184,29 @@ def test_every_stage_has_a_fresh_optimiser_and_its_own_decay(
 
 
 def test_records_count_through_all_stages(subjects: list[PreparedSubject]) -> None:
-    records = run(subjects, voxelwise(), baseline_epochs=2, rounds=2, epochs=1)
-    assert [(record.stage, record.stage_epoch, record.epoch, record.step) for record in records] == [
+    _, listener = run(subjects, voxelwise(), baseline_epochs=2, rounds=2, epochs=1)
+    assert listener.positions == [
         ("baseline", 1, 1, 2),
         ("baseline", 2, 2, 4),
         ("GSS round 1", 1, 3, 6),
         ("GSS round 2", 1, 4, 8),
     ]
-    assert [record.terms["gss"] != 0 for record in records] == [False, False, True, True]
+    assert [terms["gss"] != 0 for terms in listener.terms] == [False, False, True, True]
+    assert listener.stages == [("baseline", 4), ("GSS round 1", 6), ("GSS round 2", 8)]
+
+
+def test_a_stage_ends_early_if_it_is_told_to(subjects: list[PreparedSubject]) -> None:
+    listener = Listener(ended_stages=("baseline",))
+    run(subjects, voxelwise(), listener, baseline_epochs=5, rounds=1, epochs=2)
+    assert listener.positions == [("baseline", 1, 1, 2), ("GSS round 1", 1, 2, 4), ("GSS round 1", 2, 3, 6)]
 
 
 def test_a_round_starts_from_the_last_ones_weights(subjects: list[PreparedSubject]) -> None:
-    network = voxelwise()
-    ends: list[dict[str, Tensor]] = []
-
-    def on_epoch(*_: object) -> None:
-        ends.append({name: weight.detach().clone() for name, weight in network.named_parameters()})
-
-    run(subjects, network, on_epoch=on_epoch, baseline_epochs=0, rounds=2, epochs=1, learning_rate=0.01)
+    _, listener = run(subjects, voxelwise(), baseline_epochs=0, rounds=2, epochs=1, learning_rate=0.01)
+    first, second = listener.ends
     # Adam's first two steps move no weight by more than the learning rate each.
-    assert all((ends[1][name] - ends[0][name]).abs().max() < 0.021 for name in ends[0])
-    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert all((b - a).abs().max() < 0.021 for a, b in zip(first, second, strict=True))
+    assert not equal(first, second)
 
 
 def test_the_fused_prediction_does_not_count_while_it_warms_up(subjects: list[PreparedSubject]) -> None:
@@ -205,22 +214,31 @@ def test_the_fused_prediction_does_not_count_while_it_warms_up(subjects: list[Pr
     initial = network.fusion.weight.detach().clone()
     gradients: list[float] = []
     moved: list[bool] = []
+    listener = Listener()
 
-    def on_step(*_: object) -> None:
+    def look() -> None:
         assert network.fusion.weight.grad is not None
         gradients.append(float(network.fusion.weight.grad.abs().max()))
         moved.append(not torch.equal(network.fusion.weight, initial))
 
-    schedule = {"gss": False, "epochs": 4, "fusion_warmup_epochs": 2, "weight_decay": 0.0}
-    records = run(subjects, network, on_step=on_step, **schedule)
+    listener.on_each_step = look
+    run(subjects, network, listener, gss=False, epochs=4, fusion_warmup_epochs=2, weight_decay=0.0)
     assert gradients[:4] == [0.0] * 4
     assert all(gradient > 0 for gradient in gradients[4:])
     assert moved == [False] * 4 + [True] * 4
-    for record in records:
-        terms = record.terms
-        counted = terms["separate"] + terms["auxiliary"] + (terms["fused"] if record.epoch > 2 else 0)
+    for epoch, terms in enumerate(listener.terms, start=1):
+        counted = terms["separate"] + terms["auxiliary"] + (terms["fused"] if epoch > 2 else 0)
         assert terms["total"] == pytest.approx(counted, rel=1e-6)
         assert terms["fused"] > 0
+
+
+def test_gss_waits_for_its_warm_up_and_grows(subjects: list[PreparedSubject]) -> None:
+    _, listener = run(subjects, voxelwise(), baseline_epochs=0, epochs=4, gss_warmup=2, gss_ramp=3)
+    steps = listener.fetched
+    weighted = [step.terms[0] - step.terms[1] - 0.7 * step.terms[2] - step.terms[3] for step in steps]
+    assert [step.terms[4] != 0 for step in steps] == [False] * 2 + [True] * 6
+    shares = [rest / step.terms[4] for rest, step in zip(weighted, steps, strict=True) if step.terms[4]]
+    assert shares == pytest.approx([1.92 * share for share in (0.25, 0.5, 0.75, 1, 1, 1)], rel=1e-3)
 
 
 def test_modalities_are_dropped_at_random_from_the_fusion_alone(subjects: list[PreparedSubject]) -> None:
@@ -248,50 +266,33 @@ def test_every_epoch_of_every_stage_sees_new_crops(
     assert all(not torch.equal(a, b) for index, a in enumerate(images) for b in images[:index])
 
 
-@pytest.mark.parametrize(("steps_per_epoch", "steps_reported"), [(4, 4), (15, 9)])
-def test_an_objective_that_is_not_finite_stops_and_says_what_to_do(
-    subjects: list[PreparedSubject], steps_per_epoch: int, steps_reported: int
-) -> None:
-    reported: list[int] = []
-    finished: list[EpochRecord] = []
-    with pytest.raises(TrainingError, match=r"objective became nan.*--learning-rate.*NaN and infinite voxels"):
-        run(
-            subjects,
-            voxelwise(poisoned_from=3),
-            on_step=lambda _stage, step, _loss: reported.append(step),
-            on_epoch=lambda _stage, record, _optimiser: finished.append(record),
-            gss=False,
-            epochs=1,
-            steps_per_epoch=steps_per_epoch,
-        )
-    assert reported == [*range(1, steps_reported + 1)]
-    # No checkpoint is written of such an epoch.
-    assert finished == []
+def test_a_step_with_bad_numbers_is_as_if_it_had_not_been(subjects: list[PreparedSubject]) -> None:
+    """The loss is NaN, its gradient is not: weights and moments stay as they are all the same."""
+    network = voxelwise(poisoned=(3,))
+    ends: list[list[Tensor]] = []
+    listener = Listener()
+    listener.on_each_step = lambda: ends.append([weight.clone() for weight in weights(network)])
+    run(subjects, network, listener, gss=False, epochs=3, learning_rate=0.01)
+    assert [step.bad for step in listener.fetched] == [False, False, True, False, False, False]
+    assert equal(ends[1], ends[2])
+    assert not equal(ends[2], ends[3])
+    assert np.isfinite([terms["total"] for terms in listener.terms]).all()
 
 
-def test_the_loss_is_read_every_tenth_step(subjects: list[PreparedSubject]) -> None:
-    losses: dict[int, float | None] = {}
-    (record,) = run(
-        subjects,
-        voxelwise(),
-        on_step=lambda _stage, step, loss: losses.update({step: loss}),
-        gss=False,
-        epochs=1,
-        steps_per_epoch=20,
-    )
-    assert sorted(losses) == [*range(1, 21)]
-    read = {step: loss for step, loss in losses.items() if loss is not None}
-    assert sorted(read) == [10, 20]
-    assert sum(read.values()) / 2 == pytest.approx(record.terms["total"])
+def test_scalars_are_read_every_tenth_step_and_at_the_end_of_an_epoch(subjects: list[PreparedSubject]) -> None:
+    _, listener = run(subjects, voxelwise(), gss=False, epochs=2, steps_per_epoch=15)
+    assert listener.fetches == [10, 15, 20, 30, 30]
+    assert [step.step for step in listener.fetched] == list(range(30))
 
 
 def test_the_loss_falls(subjects: list[PreparedSubject]) -> None:
     torch.manual_seed(0)
     network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4)
     schedule = {"baseline_epochs": 2, "epochs": 2, "steps_per_epoch": 6, "learning_rate": 0.01}
-    baseline, late_baseline, gss, late_gss = run(subjects, network, crop=(16, 16, 16), **schedule)
-    assert late_baseline.terms["total"] < 0.95 * baseline.terms["total"]
-    assert late_gss.terms["total"] < gss.terms["total"]
+    _, listener = run(subjects, network, crop=(16, 16, 16), **schedule)
+    baseline, late_baseline, gss, late_gss = (terms["total"] for terms in listener.terms)
+    assert late_baseline < 0.95 * baseline
+    assert late_gss < gss
 
 
 def final_weights(
@@ -301,43 +302,41 @@ def final_weights(
     network = voxelwise()
     torch.manual_seed(default_seed)
     run(subjects, network, baseline_epochs=1, epochs=1, steps_per_epoch=3, learning_rate=0.01, **changes)
-    return [weight.detach() for weight in network.parameters()], [image for image, _, _ in network.inputs]
-
-
-def equal(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    return weights(network), [image for image, _, _ in network.inputs]
 
 
 def test_a_seed_repeats_training_whatever_pytorchs_own_generator_holds(subjects: list[PreparedSubject]) -> None:
-    weights, images = final_weights(subjects, default_seed=5, seed=1)
+    first, images = final_weights(subjects, default_seed=5, seed=1)
     again, images_again = final_weights(subjects, default_seed=6, seed=1)
-    assert equal(weights, again)
+    assert equal(first, again)
     assert equal(images, images_again)
     other, other_images = final_weights(subjects, seed=2)
-    assert not equal(weights, other)
+    assert not equal(first, other)
     assert not equal(images, other_images)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_loader_processes_change_nothing(subjects: list[PreparedSubject]) -> None:
-    weights, images = final_weights(subjects, workers=0)
-    weights_with_workers, images_with_workers = final_weights(subjects, workers=2)
+    first, images = final_weights(subjects, workers=0)
+    with_workers, images_with_workers = final_weights(subjects, workers=2)
     assert equal(images, images_with_workers)
-    assert equal(weights, weights_with_workers)
+    assert equal(first, with_workers)
 
 
-def test_bfloat16_holds_in_the_network_alone(subjects: list[PreparedSubject]) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bits_hold_in_the_network_alone(subjects: list[PreparedSubject], dtype: torch.dtype) -> None:
     """The forward pass computes in 16 bits; weights stay in 32, and losses are what they are but for rounding."""
     seen: list[torch.dtype] = []
     network = voxelwise()
     network.fusion.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    rounded = run(subjects, network, baseline_epochs=1, epochs=1, precision="bfloat16")
-    exact = run(subjects, voxelwise(), baseline_epochs=1, epochs=1)
-    assert set(seen) == {torch.bfloat16}
+    _, rounded = run(subjects, network, baseline_epochs=1, epochs=1, autocast=dtype)
+    _, exact = run(subjects, voxelwise(), baseline_epochs=1, epochs=1)
+    assert set(seen) == {dtype}
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-    for one, other in zip(rounded, exact, strict=True):
-        assert one.terms != other.terms
-        assert one.terms == pytest.approx(other.terms, rel=0.02)
+    assert not any(step.bad for step in rounded.fetched)
+    for one, other in zip(rounded.terms, exact.terms, strict=True):
+        assert one != other
+        assert one == pytest.approx(other, rel=0.02)
 
 
 def test_augmentation_is_as_it_is_set(subjects: list[PreparedSubject]) -> None:
@@ -350,3 +349,64 @@ def test_augmentation_is_as_it_is_set(subjects: list[PreparedSubject]) -> None:
     stored = torch.stack([crops[index]["image"].float() for index in range(4)])
     assert torch.equal(torch.cat([image for image, _, _ in network.inputs]), stored)
     assert not torch.equal(torch.cat([image for image, _, _ in other.inputs]), stored)
+
+
+@pytest.mark.parametrize("gss", [False, True])
+def test_passes_that_add_up_are_the_big_batch_with_dice_per_sample(subjects: list[PreparedSubject], gss: bool) -> None:
+    schedule: dict[str, Any] = {"gss": gss, "baseline_epochs": 0, "epochs": 2, "batch_size": 4, "learning_rate": 1e-3}
+    ends = {}
+    for accumulate in (1, 2, 4):
+        network = voxelwise()
+        _, listener = run(subjects, network, dice="per-sample", accumulate=accumulate, **schedule)
+        ends[accumulate] = weights(network)
+        assert {len(image) for image, _, _ in network.inputs} == {4 // accumulate}
+        assert listener.terms[0]["gss"] == pytest.approx(0, abs=0) or gss
+    for accumulate in (2, 4):
+        for own, expected in zip(ends[accumulate], ends[1], strict=True):
+            torch.testing.assert_close(own, expected, rtol=1e-4, atol=2e-6)
+
+
+def test_with_the_published_dice_passes_differ_from_the_big_batch(subjects: list[PreparedSubject]) -> None:
+    schedule: dict[str, Any] = {"gss": False, "epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
+    first, _ = run(subjects, voxelwise(), **schedule)
+    second, _ = run(subjects, voxelwise(), accumulate=4, **schedule)
+    pairs = zip(weights(first.network), weights(second.network), strict=True)
+    assert max(float((a - b).abs().max()) for a, b in pairs) > 1e-5
+
+
+def test_the_average_follows_the_weights(subjects: list[PreparedSubject]) -> None:
+    state, _ = run(subjects, voxelwise(), gss=False, epochs=3, learning_rate=0.05, ema=0.5)
+    plain, _ = run(subjects, voxelwise(), gss=False, epochs=3, learning_rate=0.05)
+    assert state.average is not None
+    assert state.evaluated is state.average.network
+    assert plain.evaluated is plain.network
+    assert equal(weights(state.network), weights(plain.network))
+    assert not equal(weights(state.evaluated), weights(state.network))
+
+
+@pytest.mark.parametrize(
+    ("network_name", "stop_after"), [*(("voxelwise", step) for step in range(1, 12)), ("uhved", 2), ("uhved", 6)]
+)
+def test_it_goes_on_to_the_bit_from_any_step(
+    subjects: list[PreparedSubject], network_name: str, stop_after: int
+) -> None:
+    """Across epochs, stages and readings of the scalars; U-HVED draws from PyTorch's own generator."""
+
+    def fresh(seed: int) -> SegmentationNetwork:
+        torch.manual_seed(seed)
+        return voxelwise(seed) if network_name == "voxelwise" else build_network("uhved", 4, crop_size=crop, width=2)
+
+    crop = CROP if network_name == "voxelwise" else (16, 16, 16)
+    schedule: dict[str, Any] = {"baseline_epochs": 2, "rounds": 1, "epochs": 2, "steps_per_epoch": 3, "ema": 0.9}
+    schedule |= {"learning_rate": 0.01, "gss_warmup": 1, "gss_ramp": 2}
+    whole, heard = run(subjects, fresh(0), crop=crop, **schedule)
+    first = Listener(stop_after)
+    with pytest.raises(StoppedError):
+        run(subjects, fresh(0), first, crop=crop, **schedule)
+    torch.manual_seed(99)
+    resumed, second = run(subjects, fresh(1), crop=crop, saved=first.saved, **schedule)
+    assert equal(weights(resumed.network), weights(whole.network))
+    assert equal(weights(resumed.evaluated), weights(whole.evaluated))
+    assert [*first.fetched, *second.fetched] == heard.fetched
+    assert [*first.positions, *second.positions] == heard.positions
+    assert [*first.terms, *second.terms] == heard.terms

@@ -103,3 +103,59 @@ def test_robustseg_has_dice_with_squares_in_its_baseline() -> None:
 def test_squares_are_not_for_the_joint_objective() -> None:
     with pytest.raises(ValueError, match="squares"):
         ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.5, squares=True)
+
+
+def split(output: SegmentationOutput, part: slice) -> SegmentationOutput:
+    assert output.separate is not None
+    assert output.auxiliary is not None
+    return SegmentationOutput(
+        output.fused[part],
+        tuple(logits[part] for logits in output.separate),
+        tuple(probabilities[part] for probabilities in output.auxiliary),
+        output.regulariser,
+    )
+
+
+@pytest.mark.parametrize("weights", [BASELINE, GROUP_SELF_SUPPORT, published_baseline("robustseg")])
+def test_per_sample_objectives_average_to_the_batchs(weights: ObjectiveWeights) -> None:
+    """Also with scans missing; every sample keeps its part of the voxel mask."""
+    output, labels = random_output(3)
+    available = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    objective = Objective(BRATS_2018, weights, per_sample=True)
+    whole = objective(output, labels, available, seed=5)
+    parts = [
+        objective(split(output, slice(n, n + 1)), labels[n : n + 1], available[n : n + 1], seed=5, first_sample=n)
+        for n in range(2)
+    ]
+    for term, *of_parts in zip(whole.scalars(), *(part.scalars() for part in parts), strict=True):
+        torch.testing.assert_close(term, torch.stack(of_parts).mean())
+    batch = Objective(BRATS_2018, weights)(output, labels, available, seed=5)
+    torch.testing.assert_close(whole.gss, batch.gss)
+    assert abs(whole.fused - batch.fused) > 1e-4
+
+
+def test_a_sample_keeps_its_part_of_the_voxel_mask() -> None:
+    output, labels = random_output(4)
+    available = torch.ones(2, 4, dtype=torch.bool)
+    objective = Objective(BRATS_2018, GROUP_SELF_SUPPORT)
+    second = split(output, slice(1, 2)), labels[1:], available[1:]
+    in_place, at_the_start = objective(*second, seed=5, first_sample=1), objective(*second, seed=5)
+    first = objective(split(output, slice(0, 1)), labels[:1], available[:1], seed=5)
+    whole = objective(output, labels, available, seed=5)
+    torch.testing.assert_close((first.gss + in_place.gss) / 2, whole.gss)
+    assert in_place.gss != at_the_start.gss
+
+
+def test_statistics_of_per_sample_objectives_are_the_batchs() -> None:
+    output, labels = random_output(5)
+    available = torch.ones(2, 4, dtype=torch.bool)
+    whole, single = (
+        Objective(BRATS_2018, GROUP_SELF_SUPPORT, per_sample=per_sample)(
+            output, labels, available, seed=1, return_stats=True
+        ).statistics
+        for per_sample in (False, True)
+    )
+    assert whole is not None
+    assert single is not None
+    torch.testing.assert_close(whole.routes, single.routes)
+    torch.testing.assert_close(whole.agreement, single.agreement)

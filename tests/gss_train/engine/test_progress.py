@@ -47,23 +47,59 @@ def use_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def test_a_line_holds_the_count_the_note_and_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("training") as meter:
         meter(0, 100)
-        clock.now += 20
+        clock.now += 1200
         meter(25, 100, "baseline, loss 1.250")
-    first, second = capsys.readouterr().out.splitlines()
+        clock.now += 60
+        meter(26, 100)
+    first, second, _ = capsys.readouterr().out.splitlines()
     assert first == "training: 0/100 (0:00:00)"
-    assert second == "training: 25/100, baseline, loss 1.250 (0:00:20, about 0:01:00 left)"
+    assert second == "training: 25/100, baseline, loss 1.250 (0:20:00, about 1:00:00 left)"
 
 
-def test_lines_are_fifteen_seconds_apart_but_the_end_is_always_said(
+def test_lines_are_ten_minutes_apart_but_the_first_and_the_last_are_always_said(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with show_progress("training") as meter:
-        meter(0, 60)
-        for done in range(1, 61):
+        meter(0, 1830)
+        for done in range(1, 1831):
             clock.now += 1
-            meter(done, 60)
+            meter(done, 1830)
     counts = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-    assert counts == ["0/60", "15/60", "30/60", "45/60", "60/60"]
+    assert counts == ["0/1830", "600/1830", "1200/1830", "1800/1830", "1830/1830"]
+
+
+def test_work_that_ends_early_says_how_far_it_came(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress("training") as meter:
+        meter(0, 100)
+        clock.now += 5
+        meter(40, 100, "baseline, loss 1.250")
+        meter(50, 100, "baseline, loss 1.125")
+    _, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("training: 50/100, baseline, loss 1.125 (0:00:05")
+
+
+def test_nothing_is_said_twice(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress("training") as meter:
+        meter(0, 1)
+        clock.now += 600
+        meter(1, 1)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_quiet_progress_shows_nothing(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with show_progress("training", quiet=True) as meter:
+            meter(0, 2)
+            clock.now += 1000
+            meter(2, 2, "a note")
+
+    work()
+    assert capsys.readouterr() == ("", "")
+    terminal = use_terminal(monkeypatch)
+    work()
+    assert terminal.getvalue() == ""
 
 
 def test_the_last_line_names_no_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

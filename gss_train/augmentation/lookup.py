@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gss_train.data.motion import source_coordinates
+from gss_train.augmentation.motion import source_coordinates
 
 if TYPE_CHECKING:
-    from gss_train.data.motion import Motion
+    from gss_train.augmentation.motion import Motion
 
 
 class VoxelMover:
@@ -76,7 +76,9 @@ class VoxelMover:
 
     def _sum(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
         # Added on the device at last: without elastic deformation the parts are small, and only the sum is not.
-        return (first + second).to(self._image.device) + third.to(self._image.device)
+        return (first + second).to(self._image.device, non_blocking=True) + third.to(
+            self._image.device, non_blocking=True
+        )
 
     def _interpolate(
         self, coordinates: tuple[Tensor, ...], axes: tuple[int, ...], motion: Motion, moved: Tensor
@@ -92,5 +94,5 @@ class VoxelMover:
         moved.zero_()
         for (first, a), (second, b), (third, c) in itertools.product(*neighbours):
             values = self._image.index_select(1, self._sum(first, second, third).flatten())
-            weight = (a * b).float().to(moved.device) * c.float().to(moved.device)
+            weight = (a * b).float().to(moved.device, non_blocking=True) * c.float().to(moved.device, non_blocking=True)
             moved.addcmul_(values, weight.flatten())

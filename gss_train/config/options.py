@@ -1,34 +1,36 @@
-"""Every setting of a training run: one dataclass tree, from which the command line is generated."""
+"""Every setting of a training run: one dataclass tree, from which command line and `config.json` are made."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-import torch
-import tyro
-
-from gss_train.data.augmentation import AugmentationSettings
+from gss_train.augmentation.batch import AugmentationSettings
 from gss_train.phantom import PHANTOM_DATASETS
 
 DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
 NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
-PresetName = Literal["auto", "quick", "paper"]
-PrecisionName = Literal["float32", "bfloat16"]
+PresetName = Literal["auto", "quick", "paper", "lean"]
+PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The flag of an option, as messages name it."""
     return "--" + name.replace("_", "-")
 
 
-def _at_least(flag: str, value: float, least: float) -> None:
+def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least or math.isinf(value):
-        raise ValueError(f"{flag}: got {value}, need {least} or more")
+        raise ValueError(f"{flag_of(name)}: got {value}, need {least} or more")
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{flag_of(name)}: got {value}, need a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,11 @@ class DataOptions:
             raise ValueError(f"--crop-size: got {self.crop_size}, need one positive number or three")
         if not 0 <= self.tumour_share <= 1:
             raise ValueError(f"--tumour-share: got {self.tumour_share}, need a number from 0 to 1")
-        _at_least("--workers", self.workers, 0)
-        _at_least("--split-seed", self.split_seed, 0)
+        _at_least("workers", self.workers, 0)
+        _at_least("split_seed", self.split_seed, 0)
         for name in ("max_training_subjects", "max_test_subjects"):
             if getattr(self, name) is not None:
-                _at_least(_flag(name), getattr(self, name), 1)
+                _at_least(name, getattr(self, name), 1)
         self._check_source()
         self._check_split()
 
@@ -97,7 +99,7 @@ class DataOptions:
         if self.dataset in get_args(DatasetName):
             for name in ("manifest", "categories"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{_flag(name)}: needs --dataset custom, got --dataset {self.dataset}")
+                    raise ValueError(f"{flag_of(name)}: needs --dataset custom, got --dataset {self.dataset}")
             if self.data_root is None and self.dataset == "auto":
                 raise ValueError("--data-root: is missing, --dataset auto needs it to recognise the BraTS edition")
             if self.data_root is None and self.dataset not in PHANTOM_DATASETS:
@@ -111,7 +113,7 @@ class DataOptions:
             given, missing = ("--folds", "--fold") if self.fold is None else ("--fold", "--folds")
             raise ValueError(f"{given}: needs {missing}")
         if self.fold is not None and self.folds is not None:
-            _at_least("--folds", self.folds, 2)
+            _at_least("folds", self.folds, 2)
             if not 0 <= self.fold < self.folds:
                 raise ValueError(f"--fold: got {self.fold}, need a number from 0 to {self.folds - 1}")
         if self.split_file is not None and self.fold is not None:
@@ -146,9 +148,9 @@ class PhantomOptions:
     phantom_test_subjects: int = 4
 
     def __post_init__(self) -> None:
-        _at_least("--phantom-test-subjects", self.phantom_test_subjects, 1)
+        _at_least("phantom_test_subjects", self.phantom_test_subjects, 1)
         # One subject at least is left for training and one for validation.
-        _at_least("--phantom-subjects", self.phantom_subjects, self.phantom_test_subjects + 2)
+        _at_least("phantom_subjects", self.phantom_subjects, self.phantom_test_subjects + 2)
 
 
 @dataclass(frozen=True)
@@ -198,18 +200,18 @@ class AugmentationOptions:
         except ValueError as error:
             names, problem = str(error).split(": ", maxsplit=1)
             raise ValueError(
-                f"{', '.join(_flag(f'augment_{name}') for name in names.split(', '))}: {problem}"
+                f"{', '.join(flag_of(f'augment_{name}') for name in names.split(', '))}: {problem}"
             ) from None
 
     def settings(self) -> AugmentationSettings:
-        """What `gss_train.data.augment` takes."""
+        """What `gss_train.augmentation.augment` takes."""
         fields = dataclasses.asdict(self)
         return AugmentationSettings(**{name.removeprefix("augment_"): value for name, value in fields.items()})
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The schedule.
+    """The schedule, and how a step is computed.
 
     Attributes:
         gss: train with group self-support; without it the published baseline.
@@ -217,13 +219,32 @@ class TrainingOptions:
         baseline_epochs: epochs of the baseline that GSS starts from.
         rounds: rounds of GSS training, each starting from the last one's weights with a fresh optimiser.
         epochs: epochs of a round (with `--no-gss`: of the baseline).
-        steps_per_epoch: optimiser steps in an epoch.
-        batch_size: crops in a step.
+        steps_per_epoch: optimiser steps in an epoch. mmFormer's published epoch is a pass over the training subjects,
+            so its `paper` has 31 for BraTS2015, 25 for BraTS2018 and 28 for BraTS2020 and all others.
+        batch_size: crops in an optimiser step, of all processes and passes together.
         learning_rate: at the start of a stage; decays by (1 - epoch / epochs) ** 0.9.
         weight_decay: of Adam (amsgrad).
-        precision: bfloat16 computes and keeps activations in 16 bits where that is safe (autocast): less memory.
-            Weights, losses and the evaluation stay in float32.
         fusion_warmup_epochs: first epochs of a baseline in which the fused prediction does not count.
+        accumulate: passes that a process splits its crops of a step into: less memory, more time. Equal to one pass
+            with `--dice per-sample`, but for rounding and for what mmFormer and U-HVED draw inside the network; with
+            the published batch-wide Dice each pass has a Dice of its own, and what is learnt differs. 1 as published.
+        dice: the supervised losses over the whole batch, as published, or of each sample by itself, then averaged.
+        precision: the network computes and keeps activations in float32, as published, or in 16 bits where that is
+            safe (autocast), which rounds more and takes less memory; float16 with scaled losses, for GPUs without
+            bfloat16. `auto` is bfloat16 on a GPU that computes in it, else float32. Weights, losses and the evaluation
+            stay in float32.
+        channels_last: keep the channels of a voxel together in memory, with which some GPUs convolve faster; equal but
+            for rounding.
+        compile: translate the network with `torch.compile` before the first step, which can take minutes; equal but for
+            rounding.
+        ema: decay for each step of a moving average of the weights, such as 0.999, which is validated and evaluated in
+            their place; it takes one more copy of them. None, as published: without.
+        clip_gradient: largest norm of the gradient of all weights, which is scaled down to it. None, as published:
+            without.
+        gss_warmup: first steps of every GSS round in which the GSS loss does not count; 0 as published.
+        gss_ramp: steps after these over which the GSS loss's weight grows linearly to its full value; 0 as published.
+        max_bad_steps: steps in a row with a loss or gradient that is not finite, which leave the weights alone; one
+            more ends the run.
     """
 
     gss: bool = True
@@ -235,22 +256,109 @@ class TrainingOptions:
     batch_size: int = 2
     learning_rate: float = 2e-4
     weight_decay: float = 1e-4
-    precision: PrecisionName = "float32"
     fusion_warmup_epochs: int = 20
+    accumulate: int = 1
+    dice: Literal["batch", "per-sample"] = "batch"
+    precision: PrecisionName = "auto"
+    channels_last: bool = False
+    compile: bool = False
+    ema: float | None = None
+    clip_gradient: float | None = None
+    gss_warmup: int = 0
+    gss_ramp: int = 0
+    max_bad_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "epochs", "steps_per_epoch", "batch_size"):
-            _at_least(_flag(name), getattr(self, name), 1)
-        for name in ("baseline_epochs", "fusion_warmup_epochs", "weight_decay"):
-            _at_least(_flag(name), getattr(self, name), 0)
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"--learning-rate: got {self.learning_rate}, need a finite number above 0")
-        baseline_epochs = self.epochs if not self.gss else 0 if self.init_from else self.baseline_epochs
-        if 0 < baseline_epochs <= self.fusion_warmup_epochs:
+        for name in ("rounds", "epochs", "steps_per_epoch", "batch_size", "accumulate"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("baseline_epochs", "fusion_warmup_epochs", "weight_decay", "max_bad_steps"):
+            _at_least(name, getattr(self, name), 0)
+        _above_zero("learning_rate", self.learning_rate)
+        if self.clip_gradient is not None:
+            _above_zero("clip_gradient", self.clip_gradient)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"--ema: got {self.ema}, need a decay above 0 and below 1, such as 0.999")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"--accumulate: got {self.accumulate}, need a divisor of --batch-size {self.batch_size}")
+        self._check_warmups()
+
+    def _check_warmups(self) -> None:
+        if 0 < self.epochs_of_baseline <= self.fusion_warmup_epochs:
             raise ValueError(
-                f"--fusion-warmup-epochs: got {self.fusion_warmup_epochs} for a baseline of {baseline_epochs} epochs, "
-                "whose fused prediction would never be trained: need fewer"
+                f"--fusion-warmup-epochs: got {self.fusion_warmup_epochs} for a baseline of {self.epochs_of_baseline} "
+                "epochs, whose fused prediction would never be trained: need fewer"
             )
+        for name in ("gss_warmup", "gss_ramp"):
+            _at_least(name, getattr(self, name), 0)
+            if getattr(self, name) and not self.gss:
+                raise ValueError(f"{flag_of(name)}: cannot go with --no-gss, which has no GSS loss")
+        steps = self.epochs * self.steps_per_epoch
+        if self.gss_warmup + self.gss_ramp >= steps:
+            name = "gss_warmup" if self.gss_warmup >= steps else "gss_ramp"
+            raise ValueError(
+                f"{flag_of(name)}: got {getattr(self, name)}: --gss-warmup {self.gss_warmup} and --gss-ramp "
+                f"{self.gss_ramp} leave no step with the full GSS loss in a round of {steps} "
+                "(--epochs x --steps-per-epoch): need fewer"
+            )
+
+    @property
+    def epochs_of_baseline(self) -> int:
+        """Epochs of the baseline stage; 0 where there is none."""
+        if not self.gss:
+            return self.epochs
+        return 0 if self.init_from is not None else self.baseline_epochs
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """Validation during training, on subjects that are neither trained nor tested on.
+
+    Attributes:
+        validate_every: epochs from one validation to the next; 0 for none.
+        validation_subjects: use no more than so many.
+        validation_subsets: `few`: all four modalities, and each by itself; `all` 15 subsets take three times as long.
+        early_stopping: validations of a stage without a better mean Dice after which the stage ends. None, as
+            published: all stages have their full length.
+    """
+
+    validate_every: int = 10
+    validation_subjects: int = 8
+    validation_subsets: Literal["few", "all"] = "few"
+    early_stopping: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("validate_every", self.validate_every, 0)
+        _at_least("validation_subjects", self.validation_subjects, 1)
+        if self.early_stopping is not None:
+            _at_least("early_stopping", self.early_stopping, 1)
+            if self.validate_every == 0:
+                raise ValueError("--early-stopping: cannot go with --validate-every 0: it goes by validations")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What a run writes; nothing of this changes what is learnt.
+
+    Attributes:
+        resume: `auto` goes on with the run in `--output`, if there is one; `never` refuses a folder that has one.
+        keep_checkpoints: newest checkpoints that are kept, besides the best one and each finished stage's.
+        checkpoint_every: epochs from one checkpoint to the next.
+        gather_every: steps after which losses and the like are read from the device, which holds it up.
+        tensorboard: write scalars and figures for TensorBoard.
+        figure_every: epochs from one figure to the next; 0 for none.
+    """
+
+    resume: Literal["auto", "never"] = "auto"
+    keep_checkpoints: int = 2
+    checkpoint_every: int = 1
+    gather_every: int = 10
+    tensorboard: bool = True
+    figure_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("keep_checkpoints", "checkpoint_every", "gather_every"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("figure_every", self.figure_every, 0)
 
 
 @dataclass(frozen=True)
@@ -258,8 +366,9 @@ class RunOptions:
     """The run itself.
 
     Attributes:
-        preset: what the other settings default to: `paper` as published, `quick` for a first look in minutes; `auto`
-            is `quick` without scans of yours or without a GPU, else `paper`.
+        preset: what the other settings default to: `paper` as published; `lean` the same schedule with the least
+            memory, by computing activations again and in bfloat16 on GPUs that can; `quick` for a first look in
+            minutes. `auto` is `quick` without scans of yours or without a GPU, else `paper`.
         output: folder of the run; by default one under `runs/`, named by data set, network and time.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
         seed: of weights, crops, augmentation and masks.
@@ -271,7 +380,7 @@ class RunOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("--seed", self.seed, 0)
+        _at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -283,7 +392,21 @@ class Config:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    validation: ValidationOptions = field(default_factory=ValidationOptions)
+    record: RecordOptions = field(default_factory=RecordOptions)
     run: RunOptions = field(default_factory=RunOptions)
+
+    def __post_init__(self) -> None:
+        patience = self.validation.early_stopping
+        if patience is None:
+            return
+        longest = max(self.training.epochs, self.training.epochs_of_baseline)
+        # The stage's first validation is after its first epoch at the earliest, its last one of use before its last.
+        if patience * self.validation.validate_every >= longest - 1:
+            raise ValueError(
+                f"--early-stopping: got {patience} validations, one every {self.validation.validate_every} epochs "
+                f"(--validate-every), which end no stage early: the longest has {longest} epochs; need fewer"
+            )
 
     def with_dataset(self, name: str) -> Config:
         """The same settings for the data set that `--dataset auto` turned out to be."""
@@ -292,92 +415,6 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """The tree as JSON values."""
         return _json_value(dataclasses.asdict(self))  # type: ignore[no-any-return]
-
-
-def preset_config(preset: Literal["quick", "paper"], network: NetworkName = "rfnet") -> Config:
-    """The settings that a preset stands for; the data set is left for the command line to fill in."""
-    return _quick(network) if preset == "quick" else _paper(network)
-
-
-def _paper(network: NetworkName) -> Config:
-    """The networks' published schedules."""
-    crop, training = 80, TrainingOptions()
-    if network == "mmformer":
-        # Published are passes over the training subjects; this many steps are one of BraTS2020's 219.
-        crop = 128
-        training = TrainingOptions(
-            baseline_epochs=1000, epochs=1000, steps_per_epoch=28, batch_size=8, fusion_warmup_epochs=0
-        )
-    elif network == "robustseg":
-        training = TrainingOptions(batch_size=1, learning_rate=1e-4, fusion_warmup_epochs=0)
-    elif network == "uhved":
-        crop = 112
-        training = TrainingOptions(batch_size=1, learning_rate=1e-3, fusion_warmup_epochs=0)
-    return Config(
-        data=DataOptions(dataset=tyro.MISSING, crop_size=(crop,)),
-        network=NetworkOptions(network=network),
-        training=training,
-    )
-
-
-_QUICK_WIDTHS: dict[NetworkName, int] = {"rfnet": 8, "mmformer": 4, "robustseg": 4, "uhved": 4}
-
-
-def _quick(network: NetworkName) -> Config:
-    """A first look in minutes."""
-    return Config(
-        data=DataOptions(
-            dataset=tyro.MISSING,
-            crop_size=(32, 48, 32) if network == "mmformer" else (32, 40, 32),
-            tumour_share=0.5,
-            workers=0,
-            max_training_subjects=32,
-            max_test_subjects=4,
-        ),
-        phantom=PhantomOptions(phantom_subjects=32, phantom_size=(48, 56, 48), phantom_test_subjects=4),
-        network=NetworkOptions(network=network, width=_QUICK_WIDTHS[network]),
-        training=TrainingOptions(
-            baseline_epochs=11,
-            rounds=1,
-            epochs=5,
-            steps_per_epoch=20,
-            batch_size=2,
-            learning_rate=4e-3,
-            fusion_warmup_epochs=0,
-        ),
-    )
-
-
-def parse_config(arguments: list[str] | None = None) -> Config:
-    """Read the command line.
-
-    The preset is picked first, so that `--help` shows the values that hold.
-
-    Raises:
-        ValueError: a value out of range; the message names the flag.
-        SystemExit: an unknown or unreadable flag, or `--help`.
-    """
-    # Faults are left for tyro to find, which says them better.
-    selection = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    selection.add_argument("--preset", nargs="?", default="auto")
-    selection.add_argument("--data-root", "--data_root", nargs="?")
-    selection.add_argument("--manifest", nargs="?")
-    selection.add_argument("--device", nargs="?", default="auto")
-    selection.add_argument("--network", nargs="?", default="rfnet")
-    chosen, _ = selection.parse_known_args(arguments)
-    preset = chosen.preset
-    if preset == "auto":
-        has_gpu = torch.cuda.is_available() and chosen.device != "cpu"
-        has_scans = chosen.data_root is not None or chosen.manifest is not None
-        preset = "paper" if has_scans and has_gpu else "quick"
-    network = cast("NetworkName", chosen.network if chosen.network in get_args(NetworkName) else "rfnet")
-    config: Config = tyro.cli(
-        Annotated[Config, tyro.conf.OmitArgPrefixes],
-        default=preset_config("paper" if preset == "paper" else "quick", network),
-        args=arguments,
-        prog="python -m gss_train.main",
-    )
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, preset=preset))
 
 
 def _json_value(value: Any) -> Any:

@@ -80,7 +80,7 @@ def source_coordinates(shape: tuple[int, ...], motion: Motion, device: torch.dev
     """
     positions = [_positions(shape, motion, axis) for axis in range(3)]
     if motion.displacement is not None:
-        positions = _displaced(positions, shape, motion.displacement.to(device))
+        positions = _displaced(positions, shape, motion.displacement.to(device, non_blocking=True))
     first, second = motion.plane
     third = motion.third_axis
     cosine, sine = (turn(math.radians(motion.degrees)) / motion.factor for turn in (math.cos, math.sin))
@@ -105,12 +105,14 @@ def _positions(shape: tuple[int, ...], motion: Motion, axis: int) -> Tensor:
 def _displaced(positions: list[Tensor], shape: tuple[int, ...], nodes: Tensor) -> list[Tensor]:
     """Adds to the positions what a cubic B-spline with `nodes` as control points has there."""
     weights = [
-        _spline_weights(position.flatten(), nodes.shape[1 + axis]).to(nodes.device)
+        _spline_weights(position.flatten(), nodes.shape[1 + axis]).to(nodes.device, non_blocking=True)
         for axis, position in enumerate(positions)
     ]
     field = weights[1] @ (nodes @ weights[2].T)
     field = (weights[0] @ field.flatten(2)).view(3, *shape)
-    return [position.to(nodes.device) + along for position, along in zip(positions, field, strict=True)]
+    return [
+        position.to(nodes.device, non_blocking=True) + along for position, along in zip(positions, field, strict=True)
+    ]
 
 
 def _spline_weights(positions: Tensor, nodes: int) -> Tensor:

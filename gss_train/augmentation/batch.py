@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gss_train.data.lookup import VoxelMover
-from gss_train.data.motion import MAX_ELASTIC, PLANES, Motion, control_nodes, round_to_fixed_point
+from gss_train.augmentation.lookup import VoxelMover
+from gss_train.augmentation.motion import MAX_ELASTIC, PLANES, Motion, control_nodes, round_to_fixed_point
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ PUBLISHED_AUGMENTATION = AugmentationSettings()
 
 
 def augment(
-    image: Tensor, label: Tensor, generator: torch.Generator, settings: AugmentationSettings = PUBLISHED_AUGMENTATION
+    image: Tensor,
+    label: Tensor,
+    generator: torch.Generator | Sequence[torch.Generator],
+    settings: AugmentationSettings = PUBLISHED_AUGMENTATION,
 ) -> tuple[Tensor, Tensor]:
     """Varies every sample of a batch by itself, in the published order: rotation, intensity, flips.
 
@@ -68,20 +72,28 @@ def augment(
     Args:
         image: [B,4,D,H,W] floating point, on any device.
         label: [B,D,H,W] uint8, on the same device.
-        generator: on the CPU; neither the draws nor which voxels are taken depend on the device.
+        generator: on the CPU, one for the batch or one for each sample, whose draws then do not depend on the others;
+            neither the draws nor which voxels are taken depend on the device.
         settings: what is varied and how far.
 
     Returns:
         A new image [B,4,D,H,W] float32 and label [B,D,H,W] uint8, on the device of the arguments.
 
     Raises:
-        ValueError: shapes, dtypes or devices are not those above.
+        ValueError: shapes, dtypes or devices are not those above, or the generators are not as many as the samples.
     """
     _check_batch(image, label)
-    motions = draw_motions(len(image), generator, settings)
-    scale, shift = (values.to(image.device) for values in draw_intensities(image.shape, generator, settings))
-    # Last, so that everything else is drawn alike with and without them.
-    motions = _with_options(motions, image.shape, generator, settings)
+    if isinstance(generator, torch.Generator):
+        motions, scale, shift = _draw(image.shape, generator, settings)
+    else:
+        if len(generator) != len(image):
+            raise ValueError(f"generator: got {len(generator)}, need one or {len(image)}, one for each sample")
+        alone = torch.Size((1, *image.shape[1:]))
+        parts = [_draw(alone, own, settings) for own in generator]
+        motions = [motion for own, _, _ in parts for motion in own]
+        scale, shift = torch.cat([own for _, own, _ in parts]), torch.cat([own for _, _, own in parts])
+    # Here and wherever draws go to the device: a blocking copy would wait for all that the device has to do.
+    scale, shift = (values.to(image.device, non_blocking=True) for values in (scale, shift))
     moved_image = torch.empty(image.shape, dtype=torch.float32, device=image.device)
     moved_label = torch.empty(label.shape, dtype=torch.uint8, device=label.device)
     mover: VoxelMover | None = None
@@ -97,6 +109,16 @@ def augment(
         # the processor's cache; `addcmul` would be one call, but slower there, and round otherwise.
         moved_image[b].mul_(scale[b]).add_(shift[b])
     return moved_image, moved_label
+
+
+def _draw(
+    shape: torch.Size, generator: torch.Generator, settings: AugmentationSettings
+) -> tuple[list[Motion], Tensor, Tensor]:
+    """Motions, factors and summands of a batch."""
+    motions = draw_motions(shape[0], generator, settings)
+    scale, shift = draw_intensities(shape, generator, settings)
+    # Last, so that everything else is drawn alike with and without them.
+    return _with_options(motions, shape, generator, settings), scale, shift
 
 
 def _check_batch(image: Tensor, label: Tensor) -> None:

@@ -11,10 +11,10 @@ from scipy import ndimage
 from scipy.interpolate import BSpline
 from torch import Tensor
 
-from gss_train.data import augmentation
-from gss_train.data import motion as motion_module
-from gss_train.data.augmentation import AugmentationSettings, augment
-from gss_train.data.motion import MAX_ELASTIC, Motion, control_nodes, round_to_fixed_point, source_coordinates
+from gss_train.augmentation import batch as augmentation
+from gss_train.augmentation import motion as motion_module
+from gss_train.augmentation.batch import AugmentationSettings, augment
+from gss_train.augmentation.motion import MAX_ELASTIC, Motion, control_nodes, round_to_fixed_point, source_coordinates
 
 NOTHING = AugmentationSettings(rotation_degrees=0, scale=0.0, shift=0.0, flip=False)
 SHAPE = (14, 11, 12)

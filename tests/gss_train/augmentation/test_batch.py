@@ -8,9 +8,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from gss_train.data import augmentation
-from gss_train.data.augmentation import AugmentationSettings, augment, draw_intensities, draw_motions
-from gss_train.data.motion import Motion
+from gss_train.augmentation import batch as augmentation
+from gss_train.augmentation.batch import AugmentationSettings, augment, draw_intensities, draw_motions
+from gss_train.augmentation.motion import Motion
 
 NOTHING = AugmentationSettings(rotation_degrees=0, scale=0.0, shift=0.0, flip=False)
 ROTATION = AugmentationSettings(scale=0.0, shift=0.0, flip=False)

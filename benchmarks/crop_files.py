@@ -1,0 +1,47 @@
+"""Prepared volumes of noise on disk, to take crops from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from gss_train.data import TrainingCrops
+
+_SUBJECTS = 2
+
+
+def make_crops(folder: Path, edge: int, volume: tuple[int, int, int], length: int) -> TrainingCrops:
+    """Random crops of prepared volumes; without the training dependencies the benchmark is skipped.
+
+    Args:
+        folder: that the volumes are written to.
+        edge: voxels of a crop along each axis.
+        volume: voxels of a volume.
+        length: crops in an epoch.
+    """
+    pytest.importorskip("gss_train.data", reason="needs the training dependencies", exc_type=ImportError)
+    from gss_train.data import DATASETS, TrainingCrops, find_subjects, prepare_dataset  # noqa: PLC0415  (as above)
+
+    dataset = DATASETS["brats2020"]
+    for number in range(_SUBJECTS):
+        _write_raw_subject(folder / "raw" / f"BraTS20_Training_{number + 1:03}", volume, seed=number)
+    preparation = prepare_dataset(
+        find_subjects(folder / "raw", dataset), dataset, folder / "prepared", minimum_size=(edge,) * 3, workers=1
+    )
+    return TrainingCrops(preparation.subjects, (edge, edge, edge), length=length, seed=0, tumour_share=0.5)
+
+
+def _write_raw_subject(folder: Path, shape: tuple[int, int, int], seed: int) -> None:
+    """A raw BraTS2020 subject of noise, as large as a brain is once it is cut out."""
+    import nibabel  # noqa: PLC0415  (a training dependency)
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    volumes = {role: generator.integers(1, 1000, shape, np.int16) for role in ("flair", "t1ce", "t1", "t2")}
+    volumes["seg"] = generator.choice(np.array([0, 1, 2, 4], np.uint8), shape)
+    for role, voxels in volumes.items():
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, -1, 1, 1])), folder / f"{folder.name}_{role}.nii")

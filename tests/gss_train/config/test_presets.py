@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import get_args
+
+import pytest
+
+from gss_train.config import DatasetName, NetworkName, parse_config
+from gss_train.data import DATASETS
+
+NETWORKS = get_args(NetworkName)
+
+
+@pytest.mark.parametrize("dataset", [name for name in get_args(DatasetName) if name != "custom"])
+def test_an_epoch_of_mmformer_is_a_pass_over_the_published_training_subjects(dataset: str) -> None:
+    known = DATASETS.get(dataset, DATASETS["brats2020"])
+    arguments = ["--dataset", dataset, "--data-root", "raw", "--network", "mmformer"]
+    for preset in ("paper", "lean"):
+        config = parse_config([*arguments, "--preset", preset])
+        assert config.training.steps_per_epoch == math.ceil(known.published_split[0] / config.training.batch_size)
+        assert config.data.dataset == dataset
+
+
+def test_ones_own_data_takes_the_schedule_of_2020() -> None:
+    shared = ["--preset", "paper", "--network", "mmformer"]
+    own = parse_config(["--dataset", "custom", "--manifest", "mine.csv", *shared])
+    assert own.training == parse_config(["--dataset", "brats2020", *shared]).training
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_paper_is_in_float32_with_nothing_that_was_not_published(network: str) -> None:
+    config = parse_config(["--dataset", "brats2020", "--preset", "paper", "--network", network])
+    training = config.training
+    assert training.precision == "float32"
+    assert (training.accumulate, training.dice) == (1, "batch")
+    assert (training.ema, training.clip_gradient, training.gss_warmup, training.gss_ramp) == (None, None, 0, 0)
+    assert not config.network.activation_checkpointing
+    validation = config.validation
+    assert (validation.validate_every, validation.validation_subjects) == (10, 8)
+    assert validation.early_stopping is None
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_lean_is_paper_but_for_what_saves_memory(network: str) -> None:
+    paper, lean = (
+        parse_config(["--dataset", "brats2018", "--preset", preset, "--network", network])
+        for preset in ("paper", "lean")
+    )
+    assert lean.network.activation_checkpointing
+    assert lean.training.precision == "auto"
+    assert lean.run.preset == "lean"
+    same = dataclasses.replace(
+        lean,
+        network=dataclasses.replace(lean.network, activation_checkpointing=False),
+        training=dataclasses.replace(lean.training, precision="float32"),
+        run=dataclasses.replace(lean.run, preset="paper"),
+    )
+    assert same == paper
+
+
+def test_quick_looks_seldom_and_briefly() -> None:
+    config = parse_config(["--dataset", "brats2015"])
+    assert config.training.precision == "auto"
+    assert (config.validation.validate_every, config.validation.validation_subjects) == (5, 2)
+    assert config.record.figure_every == 5
