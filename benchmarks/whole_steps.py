@@ -20,7 +20,7 @@ from gss_train.engine.draws import mask_seed, network_seed, sample_generator
 from gss_train.engine.gathering import StepResult
 from gss_train.engine.objective import GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, published_baseline
 from gss_train.engine.parallel import ParallelNetwork
-from gss_train.engine.training import Pass, StepSettings, training_step
+from gss_train.engine.training import Pass, StepSettings, pick_autocast, training_step
 from gss_train.engine.update import GuardedUpdate
 from gss_train.models import SegmentationOutput
 
@@ -89,7 +89,10 @@ class WholeStep:
     def __init__(self, settings: WholeStepSettings, device: torch.device) -> None:
         config = preset_config(settings.preset, settings.network)
         self.settings = StepSettings(
-            device, _autocast(config, device), config.training.channels_last, config.augmentation.settings()
+            device,
+            pick_autocast(config.training.precision, device),
+            config.training.channels_last,
+            config.augmentation.settings(),
         )
         self.network = network_steps.build(_network_settings(settings, config)).to(device).train()
         if config.training.channels_last:
@@ -156,14 +159,6 @@ def _network_settings(settings: WholeStepSettings, config: Config) -> network_st
     return network_steps.StepSettings(
         settings.network, variant, settings.edge, settings.width, BRATS_2018.num_categories, settings.batch
     )
-
-
-def _autocast(config: Config, device: torch.device) -> torch.dtype | None:
-    """As a run picks it for the presets' precisions."""
-    if config.training.precision == "float32":
-        return None
-    assert config.training.precision == "auto"
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
 
 
 def _made_up_crops(batch: int, edge: int, *, pinned: bool) -> Pass:

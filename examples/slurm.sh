@@ -17,12 +17,13 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 
-set -u -o pipefail
+set -u
 
 mkdir -p runs
 
 # The first process listens there for the others. A machine may hold two jobs; ports from 32768 on are lent at random.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) || exit 2
+machines=$(scontrol show hostnames "$SLURM_JOB_NODELIST") || exit 2
+MASTER_ADDR=${machines%%$'\n'*}
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK

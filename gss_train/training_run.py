@@ -25,7 +25,7 @@ from gss_train.engine.recorder import Recorder, Setting
 from gss_train.engine.run_folder import RunFolder
 from gss_train.engine.schedule import plan_stages
 from gss_train.engine.state import TrainingState
-from gss_train.engine.training import StepSettings, train
+from gss_train.engine.training import StepSettings, pick_autocast, train
 from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork, build_network
 
@@ -49,14 +49,6 @@ def build(config: Config, dataset: Dataset, device: torch.device) -> Segmentatio
     except ValueError as error:
         raise UserError(f"--network, --crop-size, --width: {error}") from error
     return network.to(device)
-
-
-def pick_precision(config: Config, device: torch.device) -> torch.dtype | None:
-    """What the network's forward pass computes in under autocast; None: float32."""
-    name = config.training.precision
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 @dataclass
@@ -98,7 +90,7 @@ class TrainingRun:
         """How a step is computed."""
         return StepSettings(
             self.device,
-            pick_precision(self.config, self.device),
+            pick_autocast(self.config.training.precision, self.device),
             self.config.training.channels_last,
             self.config.augmentation.settings(),
         )

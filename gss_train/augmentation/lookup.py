@@ -32,8 +32,9 @@ class VoxelMover:
         # One voxel more holds what is outside: a single look-up then does for all voxels.
         self._image = image.new_empty((image.shape[1], self._outside + 1), dtype=torch.float32)
         self._label = image.new_empty(self._outside + 1, dtype=torch.uint8)
-        self._image[:, self._outside] = fill
-        self._label[self._outside] = 0
+        self._image[:, self._outside :] = fill
+        # Slices: a number put into a single place is copied there, and the host waits for the device.
+        self._label[self._outside :] = 0
 
     def move(self, image: Tensor, label: Tensor, motion: Motion, out_image: Tensor, out_label: Tensor) -> None:
         """Moves one sample.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -34,7 +35,7 @@ def open_replacing(path: Path) -> Iterator[BinaryIO]:
             # Else a power cut could leave the new name with none of the content.
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise OSError(_explain(path, error)) from error
     finally:
@@ -43,13 +44,21 @@ def open_replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """The new name itself has to reach the disk."""
+def sync_folder(folder: Path) -> None:
+    """Bring names to the disk that were made, changed or removed in a folder, where the system can do that.
+
+    Raises:
+        OSError: it could, but failed.
+    """
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no such thing.
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(descriptor)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gss_train.data.storage import _sync_folder, open_replacing, remove
+from gss_train.data.storage import open_replacing, remove, sync_folder
 from gss_train.engine.checkpoint import CheckpointError, read_own_checkpoint, save_checkpoint
 
 _NAME = re.compile(r"step-([0-9]{8,})\.pt")
@@ -41,9 +41,7 @@ class CheckpointStore:
         return bool(self._steps())
 
     def save(self, step: int, content: Mapping[str, Any]) -> Path:
-        """Write a checkpoint; only then those that are no longer among the last are removed.
-
-        Checkpoints of later steps go too: they were damaged, or the run would have gone on from them.
+        """Write a checkpoint; only then those that are no longer among the last are removed, see `tidy`.
 
         Args:
             step: steps that the run has taken.
@@ -54,17 +52,30 @@ class CheckpointStore:
         """
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
-            _sync_folder(self.folder.parent)
+            sync_folder(self.folder.parent)
         path = self._path(step)
         save_checkpoint(path, content)
-        steps = self._steps()
-        last = [other for other in steps if other <= step][-self.keep :]
-        for other in steps:
-            if other not in last:
-                remove(self._path(other))
+        # They were damaged, or the run would have gone on from them.
+        for later in [other for other in self._steps() if other > step]:
+            remove(self._path(later))
+        self.tidy(step)
+        return path
+
+    def tidy(self, step: int) -> None:
+        """Remove those that are no longer among the last, and the temporary files of killed processes.
+
+        A run that goes on from a checkpoint does it too: it may have been killed before it could.
+
+        Args:
+            step: of the checkpoint that the run is at.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        for old in [other for other in self._steps() if other <= step][: -self.keep]:
+            remove(self._path(old))
         for stray in [entry for entry in self.folder.iterdir() if _STRAY.fullmatch(entry.name)]:
             remove(stray)
-        return path
 
     def mark_best(self, step: int) -> None:
         """`best.pt` becomes the checkpoint of that step, and stays when it is no longer among the last.
@@ -83,7 +94,7 @@ class CheckpointStore:
             return
         try:
             link.replace(best)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         finally:
             # Where both names are of one file already, replacing is doing nothing.
             remove(link)

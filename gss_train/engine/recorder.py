@@ -96,8 +96,10 @@ class Recorder:
             self.validation = ValidationState.from_plain(progress["validation"])
             self._best_step = progress["best_step"]
             self._seconds_before = progress["seconds"]
-            # Killed between the checkpoint and its mark, the run would be left with the best one before.
+            # A run that was killed between a checkpoint and what follows it would be left without the latter.
             self._mark_if_best(state)
+            if self.store is not None:
+                self.store.tidy(state.step)
         self.journal.begin(state.step, 0 if progress is None else progress["metrics_length"])
         self._started = self._last_record = time.monotonic()
         self.meter(state.step, self.total_steps)

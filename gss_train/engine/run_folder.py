@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from gss_train.data.storage import _sync_folder, open_replacing, remove
+from gss_train.data.storage import open_replacing, remove, sync_folder
 from gss_train.errors import UserError
 
 _PACKAGES = (
@@ -246,7 +246,7 @@ class RunFolder:
             # Unbuffered: a line is in the file, or not, and nothing is left over for forked processes to write.
             self._metrics = self.metrics.open("a+b", buffering=0)
             if is_new:
-                _sync_folder(self.path)
+                sync_folder(self.path)
         return self._metrics
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 
 from gss_kernels import CategoryGroups
 from gss_train.augmentation import PUBLISHED_AUGMENTATION, AugmentationSettings, augment
-from gss_train.config.options import TrainingOptions
+from gss_train.config.options import PrecisionName, TrainingOptions
 from gss_train.engine.gathering import StepResult
 from gss_train.engine.objective import Objective, ObjectiveTerms
 from gss_train.engine.parallel import ParallelNetwork
@@ -67,6 +67,13 @@ class StepSettings:
     autocast: torch.dtype | None = None
     channels_last: bool = False
     augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION
+
+
+def pick_autocast(precision: PrecisionName, device: torch.device) -> torch.dtype | None:
+    """What the network's forward pass computes in under autocast; None: float32."""
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
 class Batches(Protocol):
@@ -174,6 +181,8 @@ def train(
                 state.end_stage()
                 watcher.on_stage(state, stage)
             watcher.save_if_due(state)
+            if processes.any(watcher.interrupted):
+                watcher.stop(state, stage)
 
 
 def training_step(

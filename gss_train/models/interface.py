@@ -104,5 +104,5 @@ class SegmentationNetwork(nn.Module, ABC):
             modalities = zip(*(level.chunk(NUM_MODALITIES, dim=1) for level in levels), strict=True)
             return tuple(self.run(decoder, *own) for own in modalities)
         batch = len(levels[0])
-        logits: Tensor = decoder(*(level.view(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in levels))
-        return logits.view(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)
+        logits: Tensor = decoder(*(level.reshape(batch * NUM_MODALITIES, -1, *level.shape[2:]) for level in levels))
+        return logits.reshape(batch, NUM_MODALITIES, *logits.shape[1:]).unbind(1)

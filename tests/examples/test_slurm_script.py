@@ -123,8 +123,8 @@ def test_stopped_by_hand_it_stays_out_of_the_queue(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_passed_on(tmp_path: Path) -> None:
-    job = submit(tmp_path, "2")
-    assert job.end() == 2
+    job = submit(tmp_path, "3")
+    assert job.end() == 3
     assert not job.is_requeued
 
 

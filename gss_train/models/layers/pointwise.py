@@ -23,7 +23,7 @@ def multiply_channels(matrix: Tensor, x: Tensor, bias: Tensor | None = None) -> 
     matrices = matrix.expand(batch, -1, -1)
     columns = x.flatten(2)
     product = torch.bmm(matrices, columns) if bias is None else torch.baddbmm(bias[:, None], matrices, columns)
-    return product.view(batch, -1, *x.shape[2:])
+    return product.reshape(batch, -1, *x.shape[2:])
 
 
 def keep_modalities(matrix: Tensor, kept_modalities: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class PointwiseConvolution(nn.Conv3d):
 
     def _convolve_groups(self, matrix: Tensor, x: Tensor) -> Tensor:
         batch, per_group = len(x), self.out_channels // self.groups
-        as_samples = x.view(batch * self.groups, -1, *x.shape[2:])
+        as_samples = x.reshape(batch * self.groups, -1, *x.shape[2:])
         matrices = matrix.view(self.groups, per_group, -1).repeat(batch, 1, 1)
         biases = self.bias.view(self.groups, per_group, 1).repeat(batch, 1, 1)
         product = torch.baddbmm(biases, matrices, as_samples.flatten(2))
-        return product.view(batch, self.out_channels, *x.shape[2:])
+        return product.reshape(batch, self.out_channels, *x.shape[2:])

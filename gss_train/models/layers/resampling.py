@@ -36,9 +36,9 @@ def _upsample_by_products(x: Tensor, factor: int) -> Tensor:
         _interpolation_matrix(length, factor, x.dtype) for length in (depth, height, width)
     )
     x = along_depth @ x.reshape(batch * channels, depth, height * width)
-    x = along_height @ x.view(batch * channels * factor * depth, height, width)
-    x = x.view(-1, width) @ along_width.T
-    return x.view(batch, channels, factor * depth, factor * height, factor * width)
+    x = along_height @ x.reshape(batch * channels * factor * depth, height, width)
+    x = x.reshape(-1, width) @ along_width.T
+    return x.reshape(batch, channels, factor * depth, factor * height, factor * width)
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ def convolve_from_single_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Ten
     padded = functional.pad(x, (taps // 2,) * 6, mode="reflect")[:, 0]
     planes = padded.unfold(1, taps, 1).permute(0, 1, 4, 2, 3).flatten(0, 1)
     convolved = functional.conv2d(planes.contiguous(memory_format=torch.channels_last), weight[:, 0], bias)
-    return convolved.view(len(x), -1, *convolved.shape[1:]).transpose(1, 2)
+    return convolved.reshape(len(x), -1, *convolved.shape[1:]).transpose(1, 2)
 
 
 def convolve_to_single_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ class MMFormer(SegmentationNetwork):
         """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned."""
         # One modality after the other: what the backward pass of each needs for a moment never exists for all at once.
         batch = len(features[0])
-        levels = (level.view(batch, NUM_MODALITIES, -1, *level.shape[2:]) for level in features[:NUM_LEVELS])
+        levels = (level.reshape(batch, NUM_MODALITIES, -1, *level.shape[2:]) for level in features[:NUM_LEVELS])
         modalities = zip(*(level.unbind(1) for level in levels), strict=True)
         return tuple(self.run(self.separate_decoder, *own) for own in modalities)
 

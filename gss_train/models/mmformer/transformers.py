@@ -111,5 +111,5 @@ class InterModalTransformer(nn.Module):
         kept = torch.where(fused_modalities[:, :, None, None], tokens, tokens.new_zeros(()))
         attended = self.layer(kept.flatten(1, 2), positions.flatten(0, 1))
         # As published, M neighbouring tokens of one modality, not the M modalities' tokens of one place, make a voxel.
-        result: Tensor = self.decode(attended.view(*tokens.shape[::2], -1)).transpose(1, 2)
+        result: Tensor = self.decode(attended.reshape(*tokens.shape[::2], -1)).transpose(1, 2)
         return result

@@ -133,6 +133,6 @@ class RegionFusion(nn.Module):
         matrices = torch.einsum("oic,bik->biokc", per_region, attention).reshape(batch, -1, features.shape[1])
         products = multiply_channels(keep_modalities(matrices, fused_modalities), features)
         result = bias[:, None, None, None]
-        for region, product in enumerate(products.view(batch, regions, -1, *maps.shape[2:]).unbind(1)):
+        for region, product in enumerate(products.reshape(batch, regions, -1, *maps.shape[2:]).unbind(1)):
             result = torch.addcmul(result, maps[:, region, None].to(product.dtype), product)
         return result

@@ -36,7 +36,7 @@ class GatedFusion(nn.Module):
         Returns:
             `[B, channels, D, H, W]`.
         """
-        per_modality = features.view(len(features), NUM_MODALITIES, -1, *features.shape[2:])
+        per_modality = features.reshape(len(features), NUM_MODALITIES, -1, *features.shape[2:])
         kept = per_modality * fused_modalities[:, :, None, None, None, None].to(features.dtype)
         attention = self.attention(kept.flatten(1, 2))
         scale, shift = self.scale.to(attention.dtype), self.shift.to(attention.dtype)

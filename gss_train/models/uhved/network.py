@@ -44,7 +44,7 @@ class Expansion(nn.Module):
         """Map scans `[B, M, D, H, W]` to `[B, M * width, D, H, W]`."""
         per_modality = self.weight.view(NUM_MODALITIES, -1, 1)
         expanded = multiply_channels(per_modality.repeat(len(x), 1, 1), x.reshape(-1, 1, *x.shape[2:]))
-        return functional.leaky_relu_(expanded, NEGATIVE_SLOPE).view(len(x), -1, *x.shape[2:])
+        return functional.leaky_relu_(expanded, NEGATIVE_SLOPE).reshape(len(x), -1, *x.shape[2:])
 
 
 class EncoderLevel(nn.Module):
@@ -270,7 +270,7 @@ def upsample_from_start(x: Tensor) -> Tensor:
 
 def _gaussian_parameters(level: Tensor) -> tuple[Tensor, Tensor]:
     """Means and log-variances, each `[B, M, channels of one modality / 2, D, H, W]`, of one level of the features."""
-    means, log_variances = level.view(len(level), NUM_MODALITIES, 2, -1, *level.shape[2:]).unbind(2)
+    means, log_variances = level.reshape(len(level), NUM_MODALITIES, 2, -1, *level.shape[2:]).unbind(2)
     return means, log_variances
 
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import random
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,26 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize(
+    "write", [partial(pickle.dump, protocol=2), partial(torch.save, _use_new_zipfile_serialization=False)]
+)
+def test_nothing_in_a_file_of_an_old_format_is_executed(write: Any, tmp_path: Path) -> None:
+    with (tmp_path / "bad.pth").open("wb") as file:
+        write({"state_dict": Attack(tmp_path / "executed")}, file)
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        read_checkpoint(tmp_path / "bad.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_a_gpu_is_read_onto_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda _storage: "cuda:0")
+        save_checkpoint(tmp_path / "checkpoint.pt", content(2.0))
+    weight = read_checkpoint(tmp_path / "checkpoint.pt")["weights"]["layer"]
+    assert weight.device == torch.device("cpu")
+    assert torch.equal(weight, torch.full((40,), 2.0))
+
+
 def test_a_flipped_bit_in_a_tensor_is_found_where_pytorch_finds_none(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, content(weights={"layer": torch.arange(1000.0)}))
@@ -115,6 +137,32 @@ def test_a_flipped_bit_in_a_tensor_is_found_where_pytorch_finds_none(tmp_path: P
     path.write_bytes(altered)
     assert torch.load(path, weights_only=True)["weights"]["layer"][500] != 500
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read.*data/0 does not fit its checksum"):
+        read_checkpoint(path)
+
+
+def test_a_tensor_that_seems_to_be_a_folder_is_found(tmp_path: Path) -> None:
+    """PyTorch's reader takes whatever the memory held for its numbers."""
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, content())
+    altered = bytearray(path.read_bytes())
+    # In the list at the file's end, the attributes stand eight bytes before the name.
+    altered[altered.rindex(b"archive/data/0") - 8] ^= 0x10
+    path.write_bytes(altered)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read.*data/0"):
+        read_checkpoint(path)
+
+
+def test_a_tensor_that_seems_to_be_compressed_is_found(tmp_path: Path) -> None:
+    """Its numbers are no LZMA data, of which Python's reader complains in a way of its own."""
+    path = tmp_path / "checkpoint.pt"
+    numbers = torch.tensor([9, 4, 5, 0, *[255] * 60], dtype=torch.uint8)
+    save_checkpoint(path, content(weights={"layer": numbers}))
+    altered = bytearray(path.read_bytes())
+    name = b"archive/data/0"
+    # Before the name stand 30 bytes where the part begins, and 46 in the list at the file's end.
+    altered[altered.index(name) - 30 + 8] = altered[altered.rindex(name) - 46 + 10] = zipfile.ZIP_LZMA
+    path.write_bytes(altered)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read.*data/0"):
         read_checkpoint(path)
 
 
@@ -149,8 +197,8 @@ def test_a_cut_file_is_found_wherever_it_is_cut(tmp_path: Path) -> None:
 def test_faults_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"missing\.pt: no such file"):
         read_checkpoint(tmp_path / "missing.pt")
+    (tmp_path / "run").mkdir()
     with pytest.raises(CheckpointError, match=r"run: cannot be read"):
-        (tmp_path / "run").mkdir()
         read_checkpoint(tmp_path / "run")
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match=r"list\.pt: holds a list"):
@@ -203,9 +251,10 @@ def test_an_interruption_while_saving_leaves_the_old_checkpoint_alone(
     def interrupted(_descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("os.fsync", interrupted)
-        save_checkpoint(path, content(2.0))
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, content(2.0))
     assert read_checkpoint(path)["weights"]["layer"][0] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
 
@@ -230,6 +279,21 @@ def test_everything_is_on_the_disk_before_the_name_changes_and_the_name_after(
     save_checkpoint(tmp_path / "checkpoint.pt", content())
     os.close(folder)
     assert events == ["file", "rename", "folder"]
+
+
+def test_nothing_is_left_in_memory_when_the_file_goes_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[int, int] = {}
+
+    def noted(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        sizes[status.st_ino] = status.st_size
+
+    monkeypatch.setattr("os.fsync", noted)
+    save_checkpoint(tmp_path / "checkpoint.pt", content())
+    written = (tmp_path / "checkpoint.pt").stat()
+    assert sizes[written.st_ino] == written.st_size
 
 
 class FullDisk:

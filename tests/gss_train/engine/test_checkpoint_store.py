@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_nothing_is_removed_before_the_new_one_has_its_name(
     assert seen == [("step-00000005.pt", (15, []))]
 
 
+def test_what_a_killed_process_could_not_remove_goes_when_the_run_goes_on(store: CheckpointStore) -> None:
+    store.folder.mkdir()
+    for step in (5, 10, 15):
+        save_checkpoint(store.folder / f"step-{step:08d}.pt", state(step))
+    (store.folder / ".step-00000020.pt.1@here.partial").write_text("x")
+    store.tidy(15)
+    assert names(store) == ["step-00000010.pt", "step-00000015.pt"]
+
+
 def test_temporary_files_of_killed_processes_go(store: CheckpointStore) -> None:
     store.folder.mkdir()
     stray = [f".step-00000005.pt.{os.getpid()}@here.partial", ".best.pt.77@there.partial", ".best.pt.link"]
@@ -137,6 +147,8 @@ def test_a_run_that_went_on_before_a_damaged_one_is_ahead_of_it(store: Checkpoin
     for step in (5, 10):
         store.save(step, state(step))
     damage(store.folder / "step-00000010.pt")
+    store.tidy(5)  # nothing newer is safe yet
+    assert names(store) == ["step-00000005.pt", "step-00000010.pt"]
     store.save(7, state(7))
     assert names(store) == ["step-00000005.pt", "step-00000007.pt"]
     assert newest(store) == (7, [])
@@ -192,6 +204,41 @@ def test_a_best_one_that_cannot_be_marked_leaves_the_one_before(
         store.mark_best(15)
     assert step_of(store.folder / "best.pt") == 5
     assert names(store) == before
+
+
+def test_marking_goes_on_where_it_was_killed(store: CheckpointStore) -> None:
+    for step in (5, 10):
+        store.save(step, state(step))
+    os.link(store.folder / "step-00000005.pt", store.folder / ".best.pt.link")
+    store.mark_best(10)
+    assert step_of(store.folder / "best.pt") == 10
+    assert names(store) == ["best.pt", "step-00000005.pt", "step-00000010.pt"]
+
+
+def test_the_best_is_not_changed_by_a_later_save_of_its_step(store: CheckpointStore) -> None:
+    store.save(5, state(5))
+    store.mark_best(5)
+    store.save(5, state(6))
+    assert step_of(store.folder / "best.pt") == 5
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_new_names_reach_the_disk(links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the folder itself, of the checkpoint and of the best one."""
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    synced: list[list[str]] = []
+
+    def noted(descriptor: int) -> None:
+        target = os.fstat(descriptor)
+        if stat.S_ISDIR(target.st_mode):
+            folder = store.folder if os.path.samestat(target, store.folder.stat()) else store.folder.parent
+            synced.append(sorted(entry.name for entry in folder.glob("[!.]*")))
+
+    monkeypatch.setattr("os.fsync", noted)
+    store.save(5, state(5))
+    store.mark_best(5)
+    assert synced == [["checkpoints"], ["step-00000005.pt"], ["best.pt", "step-00000005.pt"]]
 
 
 def test_a_damaged_best_one_does_not_matter(store: CheckpointStore) -> None:

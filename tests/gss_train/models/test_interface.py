@@ -153,3 +153,19 @@ def test_bad_inputs_are_named(name: str) -> None:
         network(x, SUBSETS.float())
     with pytest.raises(ValueError, match="available"):
         network(x, SUBSETS, AVAILABLE[:, :3])
+
+
+@every_network
+def test_the_channels_last_layout_changes_nothing_but_the_layout(name: str) -> None:
+    network = small_network(name).double()
+    other = copy.deepcopy(network).to(memory_format=torch.channels_last_3d)
+    x = scans(name).double()
+    results = []
+    for one, image in ((network, x), (other, x.contiguous(memory_format=torch.channels_last_3d))):
+        torch.manual_seed(2)
+        output = one(image, SUBSETS, AVAILABLE)
+        total(output).backward()
+        gradients = [parameter.grad for parameter in one.parameters() if parameter.grad is not None]
+        results.append([*tensors(output), *gradients])
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-9)
