@@ -93,6 +93,21 @@ def test_gradients(case: Case, activation_checkpointing: bool) -> None:
         assert_near(parameter.grad, joined, 1e-8, name)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_float32(name: str) -> None:
+    """All of them together, relative to their norm."""
+    case = CASES[name]
+    lean, plain = build(case, torch.float32, activation_checkpointing=False)
+    for network in (lean, plain):
+        output = run(network, case, torch.float32)
+        logits = logits_of_available(output, case)
+        sum((tensor.log_softmax(1).square().mean() for tensor in logits), output.regulariser).backward()
+    expected = {key: parameter.grad for key, parameter in plain.named_parameters()}
+    own = torch.cat([parameter.grad.flatten() for parameter in lean.parameters()])
+    joined = torch.cat([expected[key].flatten() for name, _ in lean.named_parameters() for key in plain_keys(name)])
+    assert float((own - joined).norm() / joined.norm()) < 1e-5
+
+
 def test_every_plain_parameter_has_a_lean_one() -> None:
     lean, plain = build(CASES["everything"], torch.float32, activation_checkpointing=False)
     keys = [key for name, _ in lean.named_parameters() for key in plain_keys(name)]

@@ -63,6 +63,7 @@ def begin_training(
     noise: bool = True,
     clip_gradient: float | None = None,
     edge: int = 32,
+    compiled: bool = False,
 ) -> Training:
     """A small network with weights of seed 0, and its optimiser."""
     torch.manual_seed(0)
@@ -77,7 +78,8 @@ def begin_training(
         clip_gradient=clip_gradient,
         scale_loss=autocast == torch.float16,
     )
-    return Training(built, ParallelNetwork(built) if noise else WithoutNoise(built), update, settings, edge)
+    call = ParallelNetwork(built, compiled=compiled) if noise else WithoutNoise(built)
+    return Training(built, call, update, settings, edge)
 
 
 def draw_pass(step: int, edge: int, image: Tensor | None = None, *, pinned: bool = False) -> Pass:

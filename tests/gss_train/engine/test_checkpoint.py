@@ -281,21 +281,6 @@ def test_everything_is_on_the_disk_before_the_name_changes_and_the_name_after(
     assert events == ["file", "rename", "folder"]
 
 
-def test_nothing_is_left_in_memory_when_the_file_goes_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: dict[int, int] = {}
-
-    def noted(descriptor: int) -> None:
-        status = os.fstat(descriptor)
-        sizes[status.st_ino] = status.st_size
-
-    monkeypatch.setattr("os.fsync", noted)
-    save_checkpoint(tmp_path / "checkpoint.pt", content())
-    written = (tmp_path / "checkpoint.pt").stat()
-    assert sizes[written.st_ino] == written.st_size
-
-
 class FullDisk:
     """A file on a disk that has room for a little."""
 

@@ -359,6 +359,21 @@ def test_files_are_written_whole_or_not_at_all(folder: RunFolder, monkeypatch: p
     assert files(folder.path) == ["run.lock", "split.json"]
 
 
+def test_nothing_is_left_in_memory_when_a_file_goes_to_the_disk(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[int, int] = {}
+
+    def noted(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        sizes[status.st_ino] = status.st_size
+
+    monkeypatch.setattr("os.fsync", noted)
+    folder.write_text("subsets.md", "| ● |\n")
+    written = (folder.path / "subsets.md").stat()
+    assert sizes[written.st_ino] == written.st_size > 0
+
+
 def test_files_have_their_names(folder: RunFolder) -> None:
     folder.write_text("subsets.md", "| ● |\n")
     assert (folder.path / "subsets.md").read_text(encoding="utf-8") == "| ● |\n"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
+from gss_train.engine.training import pick_autocast
 from gss_train.models.registry import NETWORKS
 from tests.gpu.steps import Training, begin_training, check_that_a_bad_image_changes_nothing
 
@@ -39,3 +42,22 @@ def test_bfloat16_is_close_to_float32() -> None:
     losses = [begin("rfnet", autocast=autocast).step().scalars[0].item() for autocast in (None, torch.bfloat16)]
     assert losses[1] != losses[0]
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+def test_a_compiled_network_takes_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `torch.compile` with a backend that does not translate; the networks' own tests compile further."""
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="eager"))
+    results = [begin("uhved", compiled=compiled).step().scalars for compiled in (False, True)]
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_16_bits_are_for_devices_that_have_them(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: has_bfloat16)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert pick_autocast("auto", cpu) is None
+    assert pick_autocast("auto", gpu) == (torch.bfloat16 if has_bfloat16 else None)
+    for device in (cpu, gpu):
+        names = ("float32", "bfloat16", "float16")
+        assert [pick_autocast(name, device) for name in names] == [None, torch.bfloat16, torch.float16]
