@@ -45,6 +45,7 @@ def test_bfloat16_is_close_to_float32() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # likewise, between graphs
 def test_a_compiled_network_takes_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """By `torch.compile` with a backend that does not translate; the networks' own tests compile further."""
     monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="eager"))
