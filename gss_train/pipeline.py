@@ -21,7 +21,7 @@ from gss_train.engine.journal import read_journal
 from gss_train.engine.memory import full_memory_explained
 from gss_train.engine.processes import Processes, join_processes
 from gss_train.engine.progress import show_progress
-from gss_train.engine.run_folder import RunFolder, check_output, describe_environment
+from gss_train.engine.run_folder import RunFolder, check_output, describe_environment, old_config
 from gss_train.engine.tables import csv_table, markdown_table
 from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork
@@ -48,12 +48,13 @@ def run(config: Config) -> None:
         output = config.run.output or _default_output(config)
         resume = config.record.resume == "auto"
         check_output(output, resume=resume)
+        _refuse_other_settings(config, output)
         training = TrainingRun(config, dataset, device, processes, build(config, dataset, device), output)
         training.announce()
         source, preparation = _prepare_in_turn(training)
         with _open_folder(output, training, source, preparation) as folder:
-            if folder is not None and folder.is_finished:
-                print(f"This run is finished already:\n\n{(folder.path / 'subsets.md').read_text(encoding='utf-8')}")
+            if processes.any(folder is not None and folder.is_finished):
+                print(f"This run is finished already:\n\n{(output / 'subsets.md').read_text(encoding='utf-8')}")
                 return
             subjects = {subject.name: subject for subject in preparation.subjects}
             train, validation, test = (
@@ -72,12 +73,10 @@ def _device_type(name: str) -> str:
 
 
 def _pick_device(name: str, device_type: str, processes: Processes) -> torch.device:
-    if processes.size > 1 and ":" in name:
-        raise UserError(
-            f"--device: got {name!r} for {processes.size} processes, need {device_type!r}: each takes its own"
-        )
+    if processes.group is not None and ":" in name:
+        raise UserError(f"--device: got {name!r} below torchrun, need {device_type!r}: each process takes its own")
     try:
-        own = f":{processes.local_rank}" if processes.size > 1 and device_type == "cuda" else ""
+        own = f":{processes.local_rank}" if processes.group is not None and device_type == "cuda" else ""
         device = torch.device((device_type if name == "auto" else name) + own)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -122,18 +121,23 @@ def _open_folder(
         yield None
         return
     with RunFolder.open(output, resume=training.config.record.resume == "auto") as folder:
-        settings = training.config.to_json()
+        _refuse_other_settings(training.config, output)
         if folder.old_config is not None:
-            refuse_changes(folder.old_config, settings, folder.path / "config.json")
             _refuse_other_split(folder, source.split)
         folder.write_json("environment.json", describe_environment(training.device))
         folder.write_json("split.json", vars(source.split))
         if preparation.left_out:
             folder.write_json("left_out.json", [fault.to_json() for fault in preparation.left_out])
         # Last: a folder that has it can be gone on with.
-        folder.write_json("config.json", settings)
+        folder.write_json("config.json", training.config.to_json())
         training.processes.barrier()
         yield folder
+
+
+def _refuse_other_settings(config: Config, output: Path) -> None:
+    before = old_config(output)
+    if before is not None:
+        refuse_changes(before, config.to_json(), output / "config.json")
 
 
 def _refuse_other_split(folder: RunFolder, split: Split) -> None:

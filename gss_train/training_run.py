@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,11 @@ class TrainingRun:
         )
 
     @property
+    def precision(self) -> str:
+        """That the network computes in, such as "float32"."""
+        return str(self.settings.autocast or torch.float32).removeprefix("torch.")
+
+    @property
     def size(self) -> StepSize:
         """What decides over the memory."""
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
@@ -110,13 +116,12 @@ class TrainingRun:
             print(f"Starting from {options.init_from}: {which}")
         stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in self.stages)
         crop = "x".join(str(length) for length in config.data.crop)
-        dtype = self.settings.autocast or torch.float32
         categories = self.dataset.categories
         print(f"{self.dataset.title}: {self.dataset.num_categories} categories ({', '.join(categories)})")
         if config.run.preset == "quick" and not config.data.uses_phantom:
             print("Preset quick: a first look at your data, not the published training, which is --preset paper")
         others = f" and {self.processes.size - 1} more" if self.processes.size > 1 else ""
-        where = f"{self.device}{others}, {str(dtype).removeprefix('torch.')}"
+        where = f"{self.device}{others}, {self.precision}"
         print(
             f"Preset {config.run.preset}: {config.network.network} with {self.size.parameters:,} parameters on {where}"
         )
@@ -165,7 +170,9 @@ class TrainingRun:
         state, progress = self._state()
         before = progress["training_subjects"] if progress else self.loaded.training_subjects if self.loaded else ()
         seen = frozenset({*(subject.name for subject in subjects), *before})
-        setting = Setting(self.config, self.dataset, batches, validation, self.device, self.processes, seen)
+        setting = Setting(
+            self.config, self.dataset, batches, validation, self.device, self.processes, seen, self.precision
+        )
         total_steps = options.steps_per_epoch * sum(stage.epochs for stage in self.stages)
         with Interruption() as interruption, show_progress("training", quiet=folder is None) as meter:
             recorder = Recorder(setting, folder, interruption, meter, total_steps)
@@ -174,8 +181,9 @@ class TrainingRun:
                 self._train(state, batches, recorder)
             finally:
                 recorder.close()
-        if interruption.signal is not None:
-            raise Interrupted(interruption.signal)
+        # One that came after the last step; the others have to know, or they would wait for this process.
+        if self.processes.any(interruption.signal is not None):
+            raise Interrupted(interruption.signal or signal.SIGTERM)
         return state.evaluated
 
     def _train(self, state: TrainingState, batches: TrainingBatches, recorder: Recorder) -> None:
@@ -200,14 +208,24 @@ class TrainingRun:
         average = None if options.ema is None else WeightAverage(self.network, options.ema)
         state = TrainingState(self.network, options.steps_per_epoch, average, gathered=Gathered(self.processes))
         content = self.checkpoints.newest(lambda message: print(message, flush=True))
-        # Nobody may write a checkpoint before all have read this one.
-        self.processes.barrier()
-        if content is None:
-            return state, None
-        try:
-            state.load_state_dict(content)
-            progress: dict[str, Any] = content["progress"]
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.checkpoints.folder}: does not fit the run: {error}") from error
-        print(f"Going on after step {state.step} of the run in {self.output}", flush=True)
+        progress: dict[str, Any] | None = None
+        if content is not None:
+            try:
+                state.load_state_dict(content)
+                progress = content["progress"]
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{self.checkpoints.folder}: does not fit the run: {error}") from error
+            print(f"Going on after step {state.step} of the run in {self.output}", flush=True)
+            if progress["precision"] != self.precision:
+                print(f"Until now it computed in {progress['precision']}: the --device is another", flush=True)
+        # Nobody writes a checkpoint before all have read this one.
+        self._refuse_different_steps(state.step)
         return state, progress
+
+    def _refuse_different_steps(self, step: int) -> None:
+        steps = self.processes.gather(step)
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"--output: the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
+                f"{self.output} has to lie on a file system that all of them share"
+            )

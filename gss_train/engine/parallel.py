@@ -30,6 +30,7 @@ class ParallelNetwork:
                 network,
                 device_ids=[processes.local_rank] if on_gpu else None,
                 process_group=processes.group,
+                broadcast_buffers=False,  # they are constants
                 gradient_as_bucket_view=True,
             )
             self._call = self._exchanging

@@ -48,6 +48,13 @@ class Processes:
         distributed.all_reduce(total, group=self.host_group)
         return total
 
+    def gather(self, number: int) -> list[int]:
+        """Every process's number, by rank."""
+        numbers = torch.zeros(self.size, dtype=torch.int64)
+        numbers[self.rank] = number
+        gathered: list[int] = self.sum(numbers).tolist()
+        return gathered
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return bool(self.sum(torch.tensor(int(flag))))

@@ -46,6 +46,7 @@ class Setting:
         device: that it is trained on.
         processes: that train together.
         seen: names of the subjects that the weights have been trained on.
+        precision: that the network computes in, such as "float32".
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Setting:
     device: torch.device
     processes: Processes
     seen: frozenset[str]
+    precision: str
 
 
 class Recorder:
@@ -82,7 +84,8 @@ class Recorder:
         self.validation = ValidationState()
         self._best_step: int | None = None
         self._seconds_before = 0.0
-        self._started = self._last_record = time.monotonic()
+        self._started = time.monotonic()
+        self._rate = _Rate()
         self._note = ""
 
     def begin(self, state: TrainingState, progress: dict[str, Any] | None) -> None:
@@ -101,7 +104,8 @@ class Recorder:
             if self.store is not None:
                 self.store.tidy(state.step)
         self.journal.begin(state.step, 0 if progress is None else progress["metrics_length"])
-        self._started = self._last_record = time.monotonic()
+        self._started = time.monotonic()
+        self._rate = _Rate()
         self.meter(state.step, self.total_steps)
 
     @property
@@ -116,6 +120,7 @@ class Recorder:
 
     def on_step(self, state: TrainingState, stage: Stage) -> None:  # noqa: ARG002  (what every watcher is told)
         """Show it."""
+        self._rate.steps += 1
         self.meter(state.step, self.total_steps, self._note)
 
     def on_fetch(self, state: TrainingState, stage: Stage) -> None:
@@ -131,9 +136,11 @@ class Recorder:
                 self._report_bad_step(step, state, stage)
         longest, state.bad_row = longest_bad_row(state.bad_row, fetched)
         if longest > self.setting.config.training.max_bad_steps:
+            # The first process that ends may take the others with it.
+            self.setting.processes.barrier()
             raise TrainingError(_too_many_bad_steps(longest, fetched[-1], self.folder))
         if fetched and state.step % self.setting.config.record.gather_every == 0:
-            self._write_steps(state, stage)
+            self._write_steps(state, stage, state.epoch + 1)
 
     def _report_bad_step(self, step: FetchedStep, state: TrainingState, stage: Stage) -> None:
         if self.folder is None:
@@ -150,14 +157,12 @@ class Recorder:
         said = "loss or gradient is not finite, weights left alone"
         print(f"Step {step.step + 1}: {said}; its batch: {where}", flush=True)
 
-    def _write_steps(self, state: TrainingState, stage: Stage) -> None:
-        now = time.monotonic()
+    def _write_steps(self, state: TrainingState, stage: Stage, epoch: int) -> None:
         recent = state.gathered.recent
-        samples = recent.steps * self.setting.batches.plan.batch_size
         assert state.update is not None
         record = StepRecord(
             stage=stage.name,
-            epoch=state.epoch + 1,
+            epoch=epoch,
             step=state.step,
             steps=recent.steps,
             learning_rate=state.update.learning_rate,
@@ -165,17 +170,18 @@ class Recorder:
             gss_weight=stage.weights_at(state.stage_epoch, state.stage_step - 1).gss,
             gradient_norm=recent.gradient_norm,
             skipped_steps=recent.skipped,
-            samples_per_second=samples / max(now - self._last_record, 1e-9),
+            samples_per_second=self._rate.steps_per_second() * self.setting.batches.plan.batch_size,
             peak_memory_mb=peak_memory_bytes(self.setting.device) / 1e6,
         )
         state.gathered.begin_record()
-        self._last_record = now
+        self._rate = _Rate()
         total = record.terms["total"]
         self._note = stage.name if total is None else f"{stage.name}, loss {total:.3f}"
         self.journal.write_steps(record)
 
     def on_epoch(self, state: TrainingState, stage: Stage) -> bool:
         """Write an epoch down, validate and draw where it is due; whether the stage shall end for want of progress."""
+        began = time.monotonic()
         if state.stage_epoch == 1:
             self.validation = self.validation.begin_stage()
         assert state.update is not None
@@ -197,7 +203,10 @@ class Recorder:
             ends = self.validation.should_stop(config.validation.early_stopping)
         if self.folder is not None and _is_due(state.epoch, config.record.figure_every):
             self._draw(state)
-        self._last_record = time.monotonic()
+        if (ends or state.stage_epoch >= stage.epochs) and state.gathered.recent.steps:
+            # A record is about one stage.
+            self._write_steps(state, stage, state.epoch)
+        self._rate.pause(time.monotonic() - began)
         return ends
 
     def _validate(self, state: TrainingState, stage: Stage) -> None:
@@ -253,6 +262,7 @@ class Recorder:
         assert self.folder is not None
         progress = {
             "training_subjects": sorted(self.setting.seen),
+            "precision": self.setting.precision,
             "validation": self.validation.to_plain(),
             "best_step": self._best_step,
             "seconds": self.seconds,
@@ -277,6 +287,22 @@ class Recorder:
         self.journal.close()
 
 
+class _Rate:
+    """Steps in a second since it was made, pauses left out."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._began = time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Time that went into something else."""
+        self._began += seconds
+
+    def steps_per_second(self) -> float:
+        """Until now."""
+        return self.steps / max(time.monotonic() - self._began, 1e-9)
+
+
 def _is_due(epoch: int, every: int) -> bool:
     return every > 0 and epoch % every == 0
 
@@ -285,5 +311,6 @@ def _too_many_bad_steps(row: int, last: FetchedStep, folder: RunFolder | None) -
     kept = "" if folder is None else f"; {folder.bad_steps} has the batches, the checkpoints before are intact"
     return (
         f"--max-bad-steps: {row} steps in a row, until step {last.step + 1}, had a loss or gradient that is not "
-        f"finite: lower --learning-rate, set --clip-gradient, or check the scans{kept}"
+        f"finite: check the scans, or begin a run in another --output, from a checkpoint before by --init-from, with a "
+        f"lower --learning-rate, --clip-gradient or --precision float32{kept}"
     )

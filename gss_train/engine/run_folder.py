@@ -61,6 +61,25 @@ def check_output(path: Path, *, resume: bool) -> None:
     raise UserError(f"--output: {path} {what}; name another one")
 
 
+def old_config(path: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder, as JSON values; None if there is none.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    return _read_json(path / _CONFIG) if (path / _CONFIG).exists() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, need a JSON object")
+    return content
+
+
 def _is_hardly_begun(names: set[str]) -> bool:
     return {_PARTIAL.sub(r"\g<name>", name) for name in names} <= _FIRST_FILES
 
@@ -127,7 +146,7 @@ class RunFolder:
     @property
     def old_config(self) -> dict[str, Any] | None:
         """The settings of the run that is there, as JSON values; None for a new one."""
-        return self.read_json(_CONFIG) if (self.path / _CONFIG).exists() else None
+        return old_config(self.path)
 
     @property
     def is_finished(self) -> bool:
@@ -187,14 +206,7 @@ class RunFolder:
         Raises:
             UserError: it cannot be read.
         """
-        path = self.path / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: holds a {type(content).__name__}, need a JSON object")
-        return content
+        return _read_json(self.path / name)
 
     def log_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; a number that is not finite becomes null, as JSON has none.

@@ -164,7 +164,7 @@ def train(
                     per_sample=options.dice == "per-sample",
                     process_group=processes.group,
                 )
-                return_stats = state.step % gather_every == 0
+                return_stats = state.step % gather_every == 0 or state.step_of_epoch == 0
                 result = training_step(
                     network, passes, objective, update, settings, processes, return_stats=return_stats
                 )

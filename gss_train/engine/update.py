@@ -111,3 +111,8 @@ class GuardedUpdate:
         """Go on from what `state_dict` returned."""
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        for parameter, moments in self.optimiser.state.items():
+            for name, value in moments.items():
+                # The fused optimiser goes through the memory of both: they have to be laid out alike.
+                if value.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter).copy_(value)

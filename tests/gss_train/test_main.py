@@ -17,6 +17,7 @@ SMALL = [
     *("--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"),
     *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--device", "cpu"),
     *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
+    *("--no-tensorboard", "--figure-every", "0"),
 ]
 
 
@@ -67,7 +68,7 @@ def test_a_run_without_data_says_so_and_leaves_everything(
     dataset: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
-    assert train(cache, output, "--dataset", dataset) == 0
+    assert train(cache, output, "--dataset", dataset, "--tensorboard", "--figure-every", "2") == 0
     printed = capsys.readouterr().out
     assert "PHANTOM" in printed
     assert "Preset quick" in printed
@@ -82,18 +83,22 @@ def test_a_run_without_data_says_so_and_leaves_everything(
     assert {part: len(names) for part, names in split.items()} == {"train": 2, "validation": 1, "test": 1}
     assert [(line["kind"], line.get("stage")) for line in metrics(output)] == [
         ("epoch", "baseline"),
+        ("steps", "baseline"),
         ("epoch", "GSS round 1"),
+        ("steps", "GSS round 1"),
         ("test", None),
     ]
     assert {path.name for path in output.glob("*.pt")} == {"baseline.pt", "gss-round-1.pt"}
-    assert (output / "summary.png").read_bytes().startswith(b"\x89PNG")
+    for picture in (output / "summary.png", output / "figures" / "epoch-0002.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert list((output / "tensorboard").glob("events*"))
     assert read_checkpoint(output / "gss-round-1.pt")["position"]["step"] == 4
     assert (output / "checkpoints" / "step-00000004.pt").exists()
 
 
 def test_gss_is_in_the_objective_only_where_asked(cache: Path, tmp_path: Path) -> None:
     assert train(cache, tmp_path / "gss", "--dataset", "brats2018") == 0
-    baseline_epoch, gss_epoch = metrics(tmp_path / "gss")[:2]
+    baseline_epoch, gss_epoch = (line for line in metrics(tmp_path / "gss") if line["kind"] == "epoch")
     assert baseline_epoch["terms"]["gss"] == 0
     assert gss_epoch["terms"]["gss"] != 0
     assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0

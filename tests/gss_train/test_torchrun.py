@@ -103,6 +103,14 @@ def test_the_first_process_alone_speaks_and_writes(together: tuple[Path, str], a
     assert {path.name for path in output.iterdir()} == {path.name for path in alone.iterdir()}
 
 
+def test_a_finished_run_is_shown_by_the_first_process(cache: Path, together: tuple[Path, str]) -> None:
+    process = torchrun(["-m", "gss_train.main", *arguments(cache, together[0])])
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert said.count("finished already") == 1
+    assert (together[0] / "subsets.md").read_text() in said
+
+
 def test_one_process_goes_on_with_what_two_began(cache: Path, alone: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = torchrun(["-m", "gss_train.main", *arguments(cache, output)])

@@ -146,3 +146,29 @@ def test_it_goes_on_to_the_bit_from_its_state(scale_loss: bool) -> None:
         take(other, again, step)
     assert all(map(torch.equal, weights(module), weights(other)))
     assert again.learning_rate == 0.003
+
+
+def test_it_goes_on_in_another_memory_layout() -> None:
+    """The optimiser goes through the memory of weights and moments as it lies."""
+    torch.manual_seed(0)
+    layouts = (torch.contiguous_format, torch.channels_last_3d)
+    x = torch.randn(2, 3, 4, 4, 4)
+    ends = []
+    for first in layouts:
+        for then in layouts:
+            torch.manual_seed(1)
+            convolution = nn.Conv3d(3, 5, 3).to(memory_format=first)
+            update = guarded(convolution)
+            for step in range(4):
+                if step == 2:
+                    state = copy.deepcopy(update.state_dict())
+                    convolution = convolution.to(memory_format=then)
+                    update = guarded(convolution)
+                    update.load_state_dict(state)
+                update.forget_gradients()
+                loss = convolution(x).square().mean()
+                update.backward(loss)
+                update.step(loss.isfinite())
+            ends.append(convolution.weight.detach().contiguous())
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-4, atol=1e-5)
