@@ -15,16 +15,17 @@ from torch import Tensor
 from gss_train.config import Config
 from gss_train.config.resuming import refuse_changes
 from gss_train.data import Preparation, PreparedSubject, Split
-from gss_train.engine.evaluation import evaluate_subsets, read_subject, segment_subsets
 from gss_train.engine.figures import save_summary
 from gss_train.engine.journal import read_journal
 from gss_train.engine.memory import full_memory_explained
-from gss_train.engine.processes import Processes, join_processes
 from gss_train.engine.progress import show_progress
 from gss_train.engine.run_folder import RunFolder, check_output, describe_environment, old_config
-from gss_train.engine.tables import csv_table, markdown_table
 from gss_train.errors import UserError
+from gss_train.evaluation.scoring import evaluate_subsets, read_subject
+from gss_train.evaluation.tables import csv_table, markdown_table
+from gss_train.inference.segmentation import segment_subsets
 from gss_train.models import SegmentationNetwork
+from gss_train.processes import Processes, join_processes
 from gss_train.sources import Source, find_source, prepare, resolve_dataset
 from gss_train.training_run import TrainingRun, build
 

@@ -20,7 +20,6 @@ from gss_train.engine.gathering import Gathered
 from gss_train.engine.interruption import Interrupted, Interruption
 from gss_train.engine.memory import StepSize, describe_need
 from gss_train.engine.objective import published_baseline
-from gss_train.engine.processes import Processes
 from gss_train.engine.progress import show_progress
 from gss_train.engine.recorder import Recorder, Setting
 from gss_train.engine.run_folder import RunFolder
@@ -29,6 +28,7 @@ from gss_train.engine.state import TrainingState
 from gss_train.engine.training import StepSettings, pick_autocast, train
 from gss_train.errors import UserError
 from gss_train.models import SegmentationNetwork, build_network
+from gss_train.processes import Processes
 
 
 def build(config: Config, dataset: Dataset, device: torch.device) -> SegmentationNetwork:

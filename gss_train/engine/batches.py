@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Sampler
 from gss_train.data import Crop, TrainingCrops, draw_subsets
 from gss_train.engine.draws import mask_seed, network_seed, sample_generator
 from gss_train.engine.interruption import ignore_interrupts
-from gss_train.engine.processes import ALONE, Processes
 from gss_train.engine.training import Pass
+from gss_train.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gss_kernels import GSSStatistics
 from gss_train.engine.objective import ObjectiveTerms
-from gss_train.engine.processes import ALONE, Processes
+from gss_train.processes import ALONE, Processes
 
 TERMS = ObjectiveTerms._fields[:-1]
 """Names of the objective's scalars."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from gss_train.engine.processes import ALONE, Processes
 from gss_train.models import SegmentationNetwork, SegmentationOutput
+from gss_train.processes import ALONE, Processes
 
 
 class ParallelNetwork:

@@ -16,13 +16,11 @@ from gss_train.engine.bad_steps import dump_bad_step
 from gss_train.engine.batches import TrainingBatches
 from gss_train.engine.checkpoint import save_checkpoint
 from gss_train.engine.checkpoint_store import CheckpointStore
-from gss_train.engine.evaluation import evaluation_mode
 from gss_train.engine.figures import segment_tumour_crop
 from gss_train.engine.gathering import TERMS, FetchedStep, longest_bad_row
 from gss_train.engine.interruption import Interrupted, Interruption
 from gss_train.engine.journal import Journal
 from gss_train.engine.memory import peak_memory_bytes
-from gss_train.engine.processes import Processes
 from gss_train.engine.progress import Meter
 from gss_train.engine.records import EpochRecord, StepRecord
 from gss_train.engine.run_folder import RunFolder
@@ -30,6 +28,8 @@ from gss_train.engine.schedule import Stage
 from gss_train.engine.state import TrainingState
 from gss_train.engine.training import TrainingError
 from gss_train.engine.validation import ValidationState, validate, validation_subsets
+from gss_train.inference.segmentation import evaluation_mode
+from gss_train.processes import Processes
 
 _MAX_DUMPS = 16  # each holds a batch of whole crops
 

@@ -15,11 +15,11 @@ from gss_train.config.options import PrecisionName, TrainingOptions
 from gss_train.engine.gathering import StepResult
 from gss_train.engine.objective import Objective, ObjectiveTerms
 from gss_train.engine.parallel import ParallelNetwork
-from gss_train.engine.processes import ALONE, Processes
 from gss_train.engine.schedule import Stage
 from gss_train.engine.state import TrainingState
 from gss_train.engine.update import GuardedUpdate
 from gss_train.errors import UserError
+from gss_train.processes import ALONE, Processes
 
 
 class TrainingError(UserError):

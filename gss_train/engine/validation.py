@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject, subset_name
-from gss_train.engine.evaluation import SubsetScores, Triple, evaluate_subsets, evaluation_mode
-from gss_train.engine.processes import ALONE, Processes
 from gss_train.engine.records import ValidationRecord
+from gss_train.evaluation.scoring import evaluate_subsets
+from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.inference.segmentation import evaluation_mode
+from gss_train.inference.windows import Triple
 from gss_train.models import SegmentationNetwork
+from gss_train.processes import ALONE, Processes
 
 FEW_SUBSETS = tuple(subset for subset in MODALITY_SUBSETS if sum(subset) in {1, len(subset)})
 """Each modality alone, and all four, in the order of `MODALITY_SUBSETS`."""

@@ -14,8 +14,9 @@ import torch
 
 from gss_train.data import DATASETS, MODALITIES, MODALITY_SUBSETS, PreparedSubject, load_prepared
 from gss_train.engine.checkpoint import load_weights, read_checkpoint
-from gss_train.engine.evaluation import evaluate_subsets, segment_subsets
 from gss_train.errors import UserError
+from gss_train.evaluation.scoring import evaluate_subsets
+from gss_train.inference.segmentation import segment_subsets
 from gss_train.main import main
 from gss_train.models import build_network, load_public_checkpoint
 

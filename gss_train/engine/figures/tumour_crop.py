@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gss_train.data import PreparedSubject
-from gss_train.engine.evaluation import Triple
+from gss_train.inference.windows import Triple
 from gss_train.models import SegmentationNetwork
 
 

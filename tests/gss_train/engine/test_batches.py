@@ -8,8 +8,8 @@ from voxelwise import CROP, make_subject
 
 from gss_train.data import PreparedSubject, TrainingCrops
 from gss_train.engine.batches import BatchPlan, TrainingBatches
-from gss_train.engine.processes import Processes
 from gss_train.engine.training import Pass
+from gss_train.processes import Processes
 
 BATCH, STEPS = 8, 3
 

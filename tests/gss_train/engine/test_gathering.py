@@ -8,7 +8,7 @@ import torch
 
 from gss_kernels import GSSStatistics
 from gss_train.engine.gathering import TERMS, FetchedStep, Gathered, StepResult, longest_bad_row
-from gss_train.engine.processes import Processes
+from gss_train.processes import Processes
 
 
 def result(

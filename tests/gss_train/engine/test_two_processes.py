@@ -13,7 +13,7 @@ import pytest
 import torch
 from together import CASES, VALIDATED, make_subjects, train_and_validate
 
-from gss_train.engine.processes import ALONE
+from gss_train.processes import ALONE
 
 PROGRAM = Path(__file__).parent / "together.py"
 

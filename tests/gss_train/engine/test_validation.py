@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject, subset_name
-from gss_train.engine.evaluation import SubsetScores, evaluate_subsets
-from gss_train.engine.processes import ALONE, Processes
 from gss_train.engine.records import ValidationRecord
 from gss_train.engine.validation import FEW_SUBSETS, ValidationState, validate, validation_subsets
+from gss_train.evaluation.scoring import evaluate_subsets
+from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.processes import ALONE, Processes
 from tests.gss_train.engine.voxelwise import VoxelwiseNetwork, make_subject
 
 CPU = torch.device("cpu")

@@ -21,12 +21,12 @@ from gss_train.engine.batches import BatchPlan, TrainingBatches
 from gss_train.engine.gathering import Gathered
 from gss_train.engine.objective import Objective, published_baseline
 from gss_train.engine.parallel import ParallelNetwork
-from gss_train.engine.processes import Processes, join_processes
 from gss_train.engine.schedule import plan_stages
 from gss_train.engine.state import TrainingState
 from gss_train.engine.training import StepSettings, training_step
 from gss_train.engine.validation import validate
 from gss_train.models import build_network
+from gss_train.processes import Processes, join_processes
 
 CROP = (16, 16, 16)
 CASES: dict[str, dict[str, Any]] = {

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
-from gss_train.engine.evaluation import SubsetScores, evaluate_subsets, evaluation_mode, segment_subsets
-from gss_train.engine.processes import ALONE, Processes
+from gss_train.evaluation.scoring import evaluate_subsets
+from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.inference.segmentation import evaluation_mode, segment_subsets
 from gss_train.metrics import SCORES
+from gss_train.processes import ALONE, Processes
 from tests.gss_train.engine.voxelwise import make_subject
 
 

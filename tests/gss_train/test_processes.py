@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gss_train.engine.processes import ALONE, join_processes
+from gss_train.processes import ALONE, join_processes
 
 
 def test_alone_there_is_nothing_to_exchange(monkeypatch: pytest.MonkeyPatch) -> None:

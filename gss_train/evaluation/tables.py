@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 
 from gss_train.data import MODALITIES, subset_name
-from gss_train.engine.evaluation import SubsetScores
+from gss_train.evaluation.subset_scores import SubsetScores
 
 
 def markdown_table(scores: SubsetScores) -> str:

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from gss_train.data import MODALITY_SUBSETS
-from gss_train.engine.evaluation import SubsetScores
-from gss_train.engine.tables import csv_table, markdown_table
+from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.evaluation.tables import csv_table, markdown_table
 from gss_train.metrics import SCORES
 
 
 def test_tables_hold_every_subset_and_the_means() -> None:
     dice = torch.rand(2, 15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    scores = SubsetScores(("a", "b"), SCORES, dice)
+    scores = SubsetScores(("a", "b"), SCORES, {"dice": dice})
     lines = markdown_table(scores).splitlines()
     assert len(lines) == 2 + 15 + 1
     all_four = next(line for line in lines if line.startswith("| ● | ● | ● | ● |"))
@@ -32,7 +32,7 @@ def test_subsets_that_no_subject_has_the_scans_for_are_left_out_of_tables_and_me
     without_t1 = torch.tensor([not subset[2] for subset in MODALITY_SUBSETS])
     dice[:, ~without_t1] = torch.nan
     dice[0, 1] = torch.nan
-    scores = SubsetScores(("a", "b"), SCORES, dice)
+    scores = SubsetScores(("a", "b"), SCORES, {"dice": dice})
     torch.testing.assert_close(scores.mean[1], dice[1, 1])
     torch.testing.assert_close(scores.overall, scores.mean[without_t1].mean(dim=0))
     cells = [line.split("|")[5:9] for line in markdown_table(scores).splitlines()[2:-1]]
@@ -44,7 +44,7 @@ def test_subsets_that_no_subject_has_the_scans_for_are_left_out_of_tables_and_me
 
 def test_tables_hold_just_the_subsets_that_were_scored() -> None:
     dice = torch.rand(2, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    scores = SubsetScores(("a", "b"), SCORES[:3], dice, ((True,) * 4, (False, True, False, False)))
+    scores = SubsetScores(("a", "b"), SCORES[:3], {"dice": dice}, ((True,) * 4, (False, True, False, False)))
     _, _, all_four, t1ce, mean = markdown_table(scores).splitlines()
     assert all_four.startswith("| ● | ● | ● | ● | ")
     assert t1ce.startswith("| ○ | ● | ○ | ○ | ")

@@ -1,0 +1,1 @@
+"""How good a trained network is: scores by subset of the modalities, tables, intervals."""
