@@ -126,6 +126,7 @@ def _open_folder(
         if folder.old_config is not None:
             _refuse_other_split(folder, source.split)
         folder.write_json("environment.json", describe_environment(training.device))
+        folder.write_json("dataset.json", training.dataset.to_json())
         folder.write_json("split.json", vars(source.split))
         if preparation.left_out:
             folder.write_json("left_out.json", [fault.to_json() for fault in preparation.left_out])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from gss_kernels.groups import BRATS_2015, BRATS_2018, BRATS_2020, BRATS_MODALITIES, CategoryGroups
 
@@ -43,6 +45,49 @@ class Dataset:
         """Category names in training order."""
         assert self.groups.categories is not None
         return self.groups.categories
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values, so that weights can be used without the files that the data set was read from."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "categories": list(self.categories),
+            "leaders": [list(leaders) for leaders in self.groups.leaders],
+            "label_values": list(self.label_values),
+            "regions": {region: list(categories) for region, categories in self.regions.items()},
+            "published_split": list(self.published_split),
+            "spacing": None if self.spacing is None else list(self.spacing),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: values that do not make a data set; the message names the first.
+        """
+        try:
+            groups = CategoryGroups(
+                tuple(tuple(map(int, leaders)) for leaders in values["leaders"]),
+                tuple(map(str, values["categories"])),
+                MODALITIES,
+            )
+            training, validation, test = map(int, values["published_split"])
+            spacing = values["spacing"]
+            if spacing is not None:
+                x, y, z = map(float, spacing)
+                spacing = (x, y, z)
+            label_values = tuple(map(int, values["label_values"]))
+            regions = {region: tuple(map(int, values["regions"][region])) for region in REGIONS}
+            name, title = str(values["name"]), str(values["title"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"data set: got {values!r}, need what `Dataset.to_json` gives: {error!r}") from error
+        count = groups.num_categories
+        if len(label_values) != count or not all(0 < c < count for indices in regions.values() for c in indices):
+            raise ValueError(
+                f"data set: label_values {label_values} or regions {regions} do not fit {count} categories"
+            )
+        return cls(name, title, groups, label_values, regions, (training, validation, test), spacing)
 
 
 _REGIONS_OF_FIVE = {"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (4,)}

@@ -36,7 +36,7 @@ _PACKAGES = (
 )
 _CONFIG, _LOCK, _METRICS, _TABLE = "config.json", "run.lock", "metrics.jsonl", "subsets.md"
 # Killed before its settings were written, a run has left none but these.
-_FIRST_FILES = {"environment.json", "split.json", "left_out.json", _CONFIG}
+_FIRST_FILES = {"environment.json", "dataset.json", "split.json", "left_out.json", _CONFIG}
 # Of `open_replacing`, whose writer was killed.
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9]+@.+\.partial")
 
