@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,19 @@ from gss_train.engine.memory import full_memory_explained
 from gss_train.engine.progress import show_progress
 from gss_train.engine.run_folder import RunFolder, check_output, describe_environment, old_config
 from gss_train.errors import UserError
+from gss_train.evaluation.files import Evaluation, write_evaluation, write_segmented
 from gss_train.evaluation.scoring import evaluate_subsets, read_subject
 from gss_train.evaluation.tables import csv_table, markdown_table
 from gss_train.inference.segmentation import segment_subsets
+from gss_train.inference.windows import SlidingWindow
+from gss_train.metrics import MEASURES
 from gss_train.models import SegmentationNetwork
 from gss_train.processes import Processes, join_processes
 from gss_train.sources import Source, find_source, prepare, resolve_dataset
 from gss_train.training_run import TrainingRun, build
+
+# Enough to look at, without a copy of the data set.
+_VIEWED_SUBJECTS = 4
 
 
 def run(config: Config) -> None:
@@ -157,14 +164,31 @@ def _evaluate(
     training: TrainingRun, network: SegmentationNetwork, subjects: Sequence[PreparedSubject], folder: RunFolder | None
 ) -> None:
     network.eval()
-    crop, dataset = training.config.data.crop, training.dataset
+    window, dataset = SlidingWindow(training.config.data.crop), training.dataset
+    viewed = {subject.name for subject in subjects[:_VIEWED_SUBJECTS]}
+
+    def keep(subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
+        if folder is not None and subject.name in viewed:
+            write_segmented(folder.evaluation, subject, image, truth, predictions)
+
     with show_progress("evaluating", quiet=folder is None) as meter:
         scores = evaluate_subsets(
-            network, subjects, dataset, crop, training.device, meter, processes=training.processes
+            network,
+            subjects,
+            dataset,
+            window,
+            training.device,
+            meter,
+            processes=training.processes,
+            measures=MEASURES,
+            keep=keep,
         )
     if folder is None:
         return
     table = markdown_table(scores)
+    write_evaluation(
+        folder.evaluation, Evaluation(folder.path.name, dataset, scores, _evaluation_settings(training, window))
+    )
     folder.write_text("subsets.csv", csv_table(scores))
     folder.log_metrics(
         {
@@ -175,12 +199,24 @@ def _evaluate(
     )
     epochs, validations = read_journal(folder)
     image, truth = read_subject(subjects[0])
-    prediction = segment_subsets(network, image.to(training.device), crop, [subjects[0].available])[0].cpu()
+    prediction = segment_subsets(network, image.to(training.device), window, [subjects[0].available])[0].cpu()
     save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, epochs, validations)
     # Last: it marks the run as finished.
     folder.write_text("subsets.md", table)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}")
     print(f"Run folder: {folder.path}", flush=True)
+
+
+def _evaluation_settings(training: TrainingRun, window: SlidingWindow) -> dict[str, Any]:
+    """Without clocks, so that a run that was interrupted leaves what one leaves that was not."""
+    return {
+        "network": training.config.network.network,
+        "weights": "last",
+        "part": "test",
+        "crop_size": list(window.crop_size),
+        "weighting": window.weighting,
+        "flips": window.flips,
+    }
 
 
 def _by_name(names: Sequence[str], values: Tensor) -> dict[str, float | None]:

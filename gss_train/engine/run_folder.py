@@ -70,6 +70,11 @@ def old_config(path: Path) -> dict[str, Any] | None:
     return _read_json(path / _CONFIG) if (path / _CONFIG).exists() else None
 
 
+def is_finished(path: Path) -> bool:
+    """Whether the run in a folder has come to its end."""
+    return (path / _TABLE).exists()
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +126,8 @@ class RunFolder:
 
     def _remove_partials(self) -> None:
         """Whoever wrote them is dead, on this machine or another one: the lock is held here."""
-        for folder in (self.path, self.checkpoints, self.figures, self.bad_steps):
+        own = (self.path, self.checkpoints, self.figures, self.bad_steps, self.evaluation, self.evaluation / "subjects")
+        for folder in own:
             for path in folder.glob(".*.partial"):
                 if _PARTIAL.fullmatch(path.name):
                     remove(path)
@@ -151,7 +157,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether the run that is there has come to its end."""
-        return (self.path / _TABLE).exists()
+        return is_finished(self.path)
 
     @property
     def metrics(self) -> Path:
@@ -180,6 +186,11 @@ class RunFolder:
     def summary(self) -> Path:
         """The picture of the run."""
         return self.path / "summary.png"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of the scores on the test subjects."""
+        return self.path / "evaluation"
 
     @property
     def tensorboard(self) -> Path:

@@ -15,7 +15,7 @@ from gss_train.engine.records import ValidationRecord
 from gss_train.evaluation.scoring import evaluate_subsets
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.inference.segmentation import evaluation_mode
-from gss_train.inference.windows import Triple
+from gss_train.inference.windows import SlidingWindow, Triple
 from gss_train.models import SegmentationNetwork
 from gss_train.processes import ALONE, Processes
 
@@ -108,7 +108,14 @@ def validate(
     """
     with evaluation_mode(network):
         scores = evaluate_subsets(
-            network, subjects, dataset, crop_size, device, _keep_quiet, subsets=subsets, processes=processes
+            network,
+            subjects,
+            dataset,
+            SlidingWindow(crop_size),
+            device,
+            _keep_quiet,
+            subsets=subsets,
+            processes=processes,
         )
     mean = _number(scores.dice[..., : len(REGIONS)].nanmean())
     record = ValidationRecord(

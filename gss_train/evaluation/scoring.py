@@ -13,22 +13,26 @@ from torch import Tensor
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.inference.segmentation import segment_subsets
-from gss_train.inference.windows import Triple
-from gss_train.metrics import SCORES, region_dice
+from gss_train.inference.windows import SlidingWindow
+from gss_train.metrics import SCORES, region_measures
 from gss_train.models import SegmentationNetwork
 from gss_train.processes import ALONE, Processes
+
+Keep = Callable[[PreparedSubject, Tensor, Tensor, Tensor], None]
 
 
 def evaluate_subsets(
     network: SegmentationNetwork,
     subjects: Sequence[PreparedSubject],
     dataset: Dataset,
-    crop_size: Triple,
+    window: SlidingWindow,
     device: torch.device,
     progress: Callable[[int, int], None],
     *,
     subsets: Sequence[Sequence[bool]] = MODALITY_SUBSETS,
     processes: Processes = ALONE,
+    measures: Sequence[str] = ("dice",),
+    keep: Keep | None = None,
 ) -> SubsetScores:
     """Score the network on whole subjects, each with all of the subsets that it has the scans for.
 
@@ -38,51 +42,71 @@ def evaluate_subsets(
 
     Args:
         network: in evaluation mode, on `device`, with the same weights in all processes.
-        subjects: held out from training, each at least as large as the crop; the same in all processes.
+        subjects: held out from training, each at least as large as the window; the same in all processes.
         dataset: for the regions.
-        crop_size: voxels of the sliding window.
+        window: that slides over each of them.
         device: to compute on.
         progress: called with the number of subjects that this process has finished and that of all it is to do.
         subsets: one flag per modality for each.
         processes: that share the work: subject number n is that of process n modulo their number.
+        measures: of `gss_train.metrics.MEASURES`, "dice" at least.
+        keep: called with each of this process's subjects, its image `[4, D, H, W]`, truth `[D, H, W]` and predictions
+            `[S, D, H, W]`, on the CPU; predictions of subsets that the subject lacks a scan of are background.
 
     Returns:
         The scores of all subjects, the same in every process.
     """
-    dice = torch.zeros(len(subjects), len(subsets), len(SCORES), dtype=torch.float64)
+    scores = torch.zeros(len(subjects), len(measures), len(subsets), len(SCORES), dtype=torch.float64)
     own = range(processes.rank, len(subjects), processes.size)
     progress(0, len(own))
     for done, number in enumerate(own, start=1):
-        dice[number] = _score_subject(network, subjects[number], dataset, crop_size, device, subsets)
+        image, truth = read_subject(subjects[number])
+        predictions = _segment(network, subjects[number], image.to(device), window, subsets)
+        scores[number] = _score(predictions, subjects[number], truth.to(device), dataset, subsets, measures)
+        if keep is not None:
+            keep(subjects[number], image, truth, predictions.cpu())
         progress(done, len(own))
     # Each row has one process that added anything but 0 to it, so that the sum is exact.
-    dice = processes.sum(dice)
+    scores = processes.sum(scores)
     names = SCORES if all(_has_millimetre_voxels(subject) for subject in subjects) else REGIONS
     return SubsetScores(
         tuple(subject.name for subject in subjects),
         names,
-        {"dice": dice[..., : len(names)]},
+        {measure: scores[:, place, :, : len(names)] for place, measure in enumerate(measures)},
         tuple(tuple(subset) for subset in subsets),
     )
 
 
-def _score_subject(
+def _segment(
     network: SegmentationNetwork,
     subject: PreparedSubject,
-    dataset: Dataset,
-    crop_size: Triple,
-    device: torch.device,
+    image: Tensor,
+    window: SlidingWindow,
     subsets: Sequence[Sequence[bool]],
 ) -> Tensor:
-    """Dice `[subsets, scores]` of one subject, NaN for the subsets that it lacks a scan of."""
-    scores = torch.full((len(subsets), len(SCORES)), torch.nan, dtype=torch.float64)
+    """Category indices `[subsets, D, H, W]`; background for the subsets that the subject lacks a scan of."""
     possible = [_has(subject, subset) for subset in subsets]
+    predictions = torch.zeros((len(subsets), *image.shape[1:]), dtype=torch.uint8, device=image.device)
     if any(possible):
-        image, label = read_subject(subject)
         given = list(itertools.compress(subsets, possible))
-        prediction = segment_subsets(network, image.to(device), crop_size, given)
-        truth = label.to(device).expand_as(prediction)
-        scores[torch.tensor(possible)] = region_dice(prediction, truth, dataset).cpu()
+        predictions[torch.tensor(possible)] = segment_subsets(network, image, window, given)
+    return predictions
+
+
+def _score(
+    predictions: Tensor,
+    subject: PreparedSubject,
+    truth: Tensor,
+    dataset: Dataset,
+    subsets: Sequence[Sequence[bool]],
+    measures: Sequence[str],
+) -> Tensor:
+    """Scores `[measures, subsets, names]` of one subject, NaN for the subsets that it lacks a scan of."""
+    scores = torch.full((len(measures), len(subsets), len(SCORES)), torch.nan, dtype=torch.float64)
+    for number, subset in enumerate(subsets):
+        if _has(subject, subset):
+            by_measure = region_measures(predictions[number], truth, dataset, subject.metadata.spacing, measures)
+            scores[:, number] = torch.stack([by_measure[measure].cpu() for measure in measures])
     return scores
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from gss_train.inference.windows import Triple, windows
+from gss_train.inference.windows import Box, SlidingWindow
 from gss_train.models import SegmentationNetwork
+
+Progress = Callable[[int, int], None]
 
 
 @contextmanager
@@ -26,33 +28,120 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def segment_subsets(
-    network: SegmentationNetwork, image: Tensor, crop_size: Triple, subsets: Sequence[Sequence[bool]]
+    network: SegmentationNetwork,
+    image: Tensor,
+    window: SlidingWindow,
+    subsets: Sequence[Sequence[bool]],
+    progress: Progress | None = None,
 ) -> Tensor:
     """Segment one volume from several subsets of its modalities.
 
-    Windows of the crop size overlap by half, and their probabilities are averaged uniformly. The encoders run once
-    per window, only the fusion once per subset.
+    The encoders run once per window, only the fusion once per subset. Sums of probabilities are kept for as many planes
+    of the first axis as a window has, however long that axis is.
 
     Args:
         network: in evaluation mode.
-        image: `[4, D, H, W]`, each axis at least the crop's.
-        crop_size: voxels of the window.
+        image: `[4, D, H, W]`, each axis at least the window's.
+        window: that slides over it.
         subsets: one flag per modality for each of S subsets.
+        progress: called with the number of windows done and that of all.
 
     Returns:
         Category indices, `[S, D, H, W]` uint8.
     """
-    flags = torch.tensor(subsets, dtype=torch.bool, device=image.device)
+    labels = torch.empty((len(subsets), *image.shape[1:]), dtype=torch.uint8, device=image.device)
+    # The sums will do: dividing a voxel's by its windows' weights does not change which is largest.
+    for planes, sums in _sums_by_plane(network, image, window, subsets, progress):
+        for subset, probabilities in enumerate(sums):
+            labels[subset, planes] = probabilities.argmax(dim=0).to(torch.uint8)
+    return labels
+
+
+@torch.inference_mode()
+def mean_probabilities(
+    members: Sequence[tuple[SegmentationNetwork, SlidingWindow]],
+    image: Tensor,
+    subset: Sequence[bool],
+    progress: Progress | None = None,
+) -> Tensor:
+    """The probabilities of one volume's categories, averaged over the networks of an ensemble.
+
+    Args:
+        members: networks in evaluation mode, each with its window; one at least, all of the same C categories.
+        image: `[4, D, H, W]`, each axis at least the largest window's.
+        subset: one flag per modality.
+        progress: called with the number of windows done and that of all.
+
+    Returns:
+        Float32 `[C, D, H, W]`; they sum to 1 in each voxel.
+    """
     total: Tensor | None = None
-    for window in windows(image.shape[1:], crop_size):
-        features = network.encode(image[:, *window][None])
+    counts = [number_of_windows(image.shape[1:], window) for _, window in members]
+    for number, (network, window) in enumerate(members):
+        report = None if progress is None else _after(progress, sum(counts[:number]), sum(counts))
+        for planes, (sums,) in _sums_by_plane(network, image, window, [subset], report):
+            if total is None:
+                total = torch.zeros((len(sums), *image.shape[1:]), dtype=torch.float32, device=image.device)
+            # A voxel's probabilities sum to the weights of its windows.
+            total[:, planes] += sums / (sums.sum(dim=0) * len(members))
+    if total is None:
+        raise ValueError("members: got none, need one network or more")
+    return total
+
+
+def number_of_windows(shape: Sequence[int], window: SlidingWindow) -> int:
+    """How many windows cover a volume of three lengths."""
+    return sum(len(boxes) for _, boxes in window.rows(shape))
+
+
+def _after(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
+
+
+def _sums_by_plane(
+    network: SegmentationNetwork,
+    image: Tensor,
+    window: SlidingWindow,
+    subsets: Sequence[Sequence[bool]],
+    progress: Progress | None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Weighted sums of probabilities `[S, C, planes, H, W]`, of some planes of the first axis after the other.
+
+    A sum is valid until the next one is asked for.
+    """
+    length, depth = image.shape[1], window.crop_size[0]
+    flags = torch.tensor(subsets, dtype=torch.bool, device=image.device)
+    weights = window.weights().to(image.device)
+    rows = list(window.rows(image.shape[1:]))
+    total, done = sum(len(boxes) for _, boxes in rows), 0
+    sums: Tensor | None = None
+    for number, (start, boxes) in enumerate(rows):
+        for box in boxes:
+            for subset, probabilities in _probabilities(network, image, box, window, flags):
+                if sums is None:
+                    shape = (len(flags), len(probabilities), depth, *image.shape[2:])
+                    sums = torch.zeros(shape, dtype=torch.float32, device=image.device)
+                sums[subset][:, :, *box[1:]] += weights * probabilities
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        assert sums is not None
+        following = rows[number + 1][0] if number + 1 < len(rows) else length
+        finished = following - start
+        yield slice(start, following), sums[:, :, :finished]
+        for subset_sums in sums:
+            # What later windows add to moves to the front.
+            subset_sums[:, : depth - finished] = subset_sums[:, finished:].clone()
+            subset_sums[:, depth - finished :] = 0
+
+
+def _probabilities(
+    network: SegmentationNetwork, image: Tensor, box: Box, window: SlidingWindow, flags: Tensor
+) -> Iterator[tuple[int, Tensor]]:
+    """Numbers of subsets with probabilities `[C, d, h, w]` of one window from each, once for every flip."""
+    crop = image[:, *box][None]
+    for axes in window.flipped_axes:
+        features = network.encode(crop.flip(axes))
         for number, subset in enumerate(flags):
             probabilities = torch.softmax(network.fuse(features, subset[None])[0].float(), dim=0)
-            if total is None:
-                total = torch.zeros(
-                    (len(flags), len(probabilities), *image.shape[1:]), dtype=torch.float32, device=image.device
-                )
-            # The sum will do: dividing a voxel's sums by its number of windows does not change which is largest.
-            total[number][:, *window] += probabilities
-    assert total is not None
-    return torch.stack([probabilities.argmax(dim=0).to(torch.uint8) for probabilities in total])
+            yield number, probabilities.flip(axes)

@@ -17,6 +17,7 @@ from gss_train.engine.checkpoint import load_weights, read_checkpoint
 from gss_train.errors import UserError
 from gss_train.evaluation.scoring import evaluate_subsets
 from gss_train.inference.segmentation import segment_subsets
+from gss_train.inference.windows import SlidingWindow
 from gss_train.main import main
 from gss_train.models import build_network, load_public_checkpoint
 
@@ -70,7 +71,7 @@ def expected_dice(cache: Path, output: Path) -> np.ndarray:
     for subject in held_out(cache, output):
         voxels = subject.open()
         image = torch.from_numpy(np.moveaxis(voxels["image"], -1, 0).astype(np.float32))
-        predictions = segment_subsets(network, image, (16, 16, 16), MODALITY_SUBSETS).numpy()
+        predictions = segment_subsets(network, image, SlidingWindow((16, 16, 16)), MODALITY_SUBSETS).numpy()
         scores.append([dice(prediction, voxels["label"]) for prediction in predictions])
     return np.array(scores)
 
@@ -112,7 +113,7 @@ def test_evaluation_reports_its_start_so_that_the_time_left_is_right(cache: Path
         network,
         held_out(cache, finished),
         DATASETS["brats2018"],
-        (16, 16, 16),
+        SlidingWindow((16, 16, 16)),
         torch.device("cpu"),
         lambda done, total: reports.append((done, total)),
     )
@@ -126,7 +127,12 @@ def test_a_subject_is_scored_from_the_subsets_that_it_has_the_scans_for(cache: P
         first, metadata=dataclasses.replace(first.metadata, available=(True, False, True, True))
     )
     scores = evaluate_subsets(
-        network, [lacking, second], DATASETS["brats2018"], (16, 16, 16), torch.device("cpu"), lambda *_: None
+        network,
+        [lacking, second],
+        DATASETS["brats2018"],
+        SlidingWindow((16, 16, 16)),
+        torch.device("cpu"),
+        lambda *_: None,
     )
     with_t1ce = torch.tensor([subset[MODALITIES.index("T1ce")] for subset in MODALITY_SUBSETS])
     assert torch.equal(scores.dice[0].isnan().all(dim=1), with_t1ce)

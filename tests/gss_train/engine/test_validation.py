@@ -15,6 +15,7 @@ from gss_train.engine.records import ValidationRecord
 from gss_train.engine.validation import FEW_SUBSETS, ValidationState, validate, validation_subsets
 from gss_train.evaluation.scoring import evaluate_subsets
 from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.inference.windows import SlidingWindow
 from gss_train.processes import ALONE, Processes
 from tests.gss_train.engine.voxelwise import VoxelwiseNetwork, make_subject
 
@@ -86,7 +87,7 @@ def test_dice_is_that_of_the_evaluation_by_subset_and_region(
     network: VoxelwiseNetwork, subjects: list[PreparedSubject]
 ) -> None:
     _, record = run_validation(network, subjects, subsets=MODALITY_SUBSETS)
-    scores = evaluate_subsets(network.eval(), subjects, DATASET, (4, 4, 4), CPU, lambda *_: None)
+    scores = evaluate_subsets(network.eval(), subjects, DATASET, SlidingWindow((4, 4, 4)), CPU, lambda *_: None)
     assert list(record.dice) == [subset_name(subset) for subset in MODALITY_SUBSETS]
     for values, expected in zip(record.dice.values(), scores.mean.tolist(), strict=True):
         assert values == dict(zip(scores.names, expected, strict=True))
@@ -143,7 +144,7 @@ def test_every_process_gets_the_record_of_one_alone(network: VoxelwiseNetwork, s
         def sum(self, values: Tensor) -> Tensor:
             assert (values[1] == 0).all()
             other = torch.zeros_like(values)
-            other[1, :, : alone.dice.shape[2]] = alone.dice[1]
+            other[1, 0, :, : alone.dice.shape[2]] = alone.dice[1]
             return values + other
 
     alone, record = run_validation(network, subjects)

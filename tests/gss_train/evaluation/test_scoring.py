@@ -6,67 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
 from gss_train.evaluation.scoring import evaluate_subsets
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.inference.segmentation import evaluation_mode, segment_subsets
+from gss_train.inference.windows import SlidingWindow
 from gss_train.metrics import SCORES
 from gss_train.processes import ALONE, Processes
 from tests.gss_train.engine.voxelwise import make_subject
-
-
-class BrightestModality:
-    """Predicts, voxel by voxel, which of the fused modalities is largest; counts its calls."""
-
-    def __init__(self) -> None:
-        self.encoded = 0
-
-    def encode(self, x: Tensor, available: Tensor | None = None) -> tuple[Tensor, ...]:
-        assert x.shape[2:] == (4, 4, 4)
-        self.encoded += 1
-        return (x,)
-
-    def fuse(self, features: tuple[Tensor, ...], fused_modalities: Tensor) -> Tensor:
-        (x,) = features
-        return torch.where(fused_modalities[:, :, None, None, None], x, -50.0)
-
-
-class PositionInWindow(BrightestModality):
-    """Gives category 1 a probability that grows along the last axis of the window, in a way easy to average by hand."""
-
-    def fuse(self, features: tuple[Tensor, ...], fused_modalities: Tensor) -> Tensor:
-        one = torch.tensor([0.1, 0.3, 0.6, 0.95]).expand(1, 4, 4, 4)
-        return torch.stack([1 - one, one], dim=1).log()
-
-
-def test_every_voxel_is_segmented_from_every_subset() -> None:
-    image = torch.randn(4, 9, 4, 7, generator=torch.Generator().manual_seed(0))
-    network = BrightestModality()
-    prediction = segment_subsets(network, image, (4, 4, 4), MODALITY_SUBSETS)
-    for subset, labels in zip(MODALITY_SUBSETS, prediction, strict=True):
-        masked = torch.where(torch.tensor(subset)[:, None, None, None], image, -50.0)
-        assert torch.equal(labels.long(), masked.argmax(dim=0))
-
-
-def test_encoders_run_once_per_window_and_windows_overlap_by_half() -> None:
-    network = BrightestModality()
-    segment_subsets(network, torch.zeros(4, 9, 4, 7), (4, 4, 4), MODALITY_SUBSETS)
-    # Starts 0, 2, 4, 5 on an axis of 9; 0 on one of 4; 0, 2, 3 on one of 7.
-    assert network.encoded == 4 * 1 * 3
-
-
-def test_probabilities_are_averaged_uniformly() -> None:
-    prediction = segment_subsets(PositionInWindow(), torch.zeros(4, 4, 4, 6), (4, 4, 4), [(True,) * 4])[0]
-    # Windows at 0 and 2: voxels 2 and 3 average (0.6 + 0.1) / 2 and (0.95 + 0.3) / 2.
-    assert prediction[0, 0].tolist() == [0, 0, 0, 1, 1, 1]
-
-
-def test_a_volume_smaller_than_the_window_is_refused() -> None:
-    with pytest.raises(ValueError, match="axis of 3 voxels"):
-        segment_subsets(BrightestModality(), torch.zeros(4, 3, 4, 4), (4, 4, 4), [(True,) * 4])
-
+from tests.gss_train.inference.networks import BrightestModality
 
 FLAIR_ALONE, ALL, T1CE_ALONE = (True, False, False, False), (True,) * 4, (False, True, False, False)
 
@@ -104,7 +53,7 @@ def evaluate(
         BrightestModality(),
         subjects,
         DATASETS["brats2018"],
-        (4, 4, 4),
+        SlidingWindow((4, 4, 4)),
         torch.device("cpu"),
         progress,
         subsets=subsets,
@@ -165,20 +114,3 @@ def test_post_processed_scores_need_millimetre_voxels(tmp_path: Path) -> None:
     subjects = write_subjects(tmp_path, ALL, spacing=2.0)
     assert evaluate(subjects, [ALL]).names == SCORES[:3]
     assert evaluate(subjects, [ALL]).dice.shape == (1, 1, 3)
-
-
-class Branching(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.frozen = nn.BatchNorm1d(2).eval()
-        self.other = nn.Dropout()
-
-
-def test_evaluation_mode_gives_every_module_its_mode_back() -> None:
-    network = Branching()
-    with evaluation_mode(network):
-        assert not any(module.training for module in network.modules())
-    assert (network.training, network.frozen.training, network.other.training) == (True, False, True)
-    with pytest.raises(KeyboardInterrupt), evaluation_mode(network):
-        raise KeyboardInterrupt
-    assert network.training
