@@ -17,7 +17,7 @@ from gss_train.config import Config
 from gss_train.config.resuming import refuse_changes
 from gss_train.data import Preparation, PreparedSubject, Split
 from gss_train.engine.figures import save_summary
-from gss_train.engine.journal import read_journal
+from gss_train.engine.journal import read_records
 from gss_train.engine.memory import full_memory_explained
 from gss_train.engine.progress import show_progress
 from gss_train.engine.run_folder import RunFolder, check_output, describe_environment, old_config
@@ -165,7 +165,8 @@ def _evaluate(
 ) -> None:
     network.eval()
     window, dataset = SlidingWindow(training.config.data.crop), training.dataset
-    viewed = {subject.name for subject in subjects[:_VIEWED_SUBJECTS]}
+    # Of those that the first process segments.
+    viewed = {subject.name for subject in subjects[:: training.processes.size][:_VIEWED_SUBJECTS]}
 
     def keep(subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
         if folder is not None and subject.name in viewed:
@@ -197,10 +198,10 @@ def _evaluate(
             "dice_mean_over_subsets": _by_name(scores.names, scores.overall),
         }
     )
-    epochs, validations = read_journal(folder)
+    records = read_records(folder.metrics)
     image, truth = read_subject(subjects[0])
     prediction = segment_subsets(network, image.to(training.device), window, [subjects[0].available])[0].cpu()
-    save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, epochs, validations)
+    save_summary(folder.summary, subjects[0], image, truth, prediction, dataset, records.epochs, records.validations)
     # Last: it marks the run as finished.
     folder.write_text("subsets.md", table)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:\n\n{table}")

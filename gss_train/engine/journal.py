@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from gss_train.engine.figures import save_epoch_figure
 from gss_train.engine.records import EpochRecord, StepRecord, ValidationRecord
 from gss_train.engine.run_folder import RunFolder
 from gss_train.engine.tensorboard import ScalarWriter
+from gss_train.errors import UserError
 
 
 class Journal:
@@ -47,7 +49,8 @@ class Journal:
         if self.folder is None:
             return
         self.folder.cut_metrics(metrics_length)
-        self.epochs, self.validations = read_journal(self.folder)
+        records = read_records(self.folder.metrics)
+        self.epochs, self.validations = records.epochs, records.validations
         if self._options.tensorboard:
             self._scalars = ScalarWriter(self.folder.tensorboard, step)
 
@@ -100,15 +103,48 @@ class Journal:
             self._scalars.close()
 
 
-def read_journal(folder: RunFolder) -> tuple[list[EpochRecord], list[ValidationRecord]]:
-    """The epochs and validations that a run has noted in its `metrics.jsonl`."""
-    epochs, validations = [], []
-    for text in folder.metrics.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        kind = line.pop("kind")
-        line.pop("seconds", None)
-        if kind == "epoch":
-            epochs.append(EpochRecord(**line))
-        elif kind == "validation":
-            validations.append(ValidationRecord(**line))
-    return epochs, validations
+@dataclass(frozen=True)
+class Records:
+    """What a run has noted of its training.
+
+    Attributes:
+        steps: records of some steps each.
+        epochs: a record each.
+        validations: likewise.
+        seconds: that it had trained for after the last epoch; None before the first.
+    """
+
+    steps: list[StepRecord]
+    epochs: list[EpochRecord]
+    validations: list[ValidationRecord]
+    seconds: float | None
+
+
+def read_records(path: Path) -> Records:
+    """Read a run's `metrics.jsonl`.
+
+    Raises:
+        UserError: it cannot be understood; the message names it and the line.
+    """
+    records = Records([], [], [], None)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, need the metrics that the run has written: {error}") from error
+    for number, text in enumerate(lines, start=1):
+        try:
+            records = _add(records, json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}, line {number}: is not what a run writes: {error}") from error
+    return records
+
+
+def _add(records: Records, line: dict[str, Any]) -> Records:
+    kind, seconds = line.pop("kind"), line.pop("seconds", records.seconds)
+    if kind == "steps":
+        records.steps.append(StepRecord(**line))
+    elif kind == "epoch":
+        records.epochs.append(EpochRecord(**line))
+    elif kind == "validation":
+        records.validations.append(ValidationRecord(**line))
+    return replace(records, seconds=seconds)

@@ -1,0 +1,41 @@
+"""Command line: `python -m gss_train.report RUN [RUN ...]` writes the page that compares runs."""
+
+from __future__ import annotations
+
+import sys
+
+from gss_train.errors import UserError
+
+_USER_ERROR = 2
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0; 2 after an error that the user can mend, said in one message on standard error; 130 if interrupted.
+    """
+    try:
+        # Here, so that a missing package is said as plainly as any other error.
+        from gss_train.report.command_line import parse_arguments, run  # noqa: PLC0415
+
+        run(parse_arguments(arguments))
+    except ModuleNotFoundError as error:
+        return _fail(
+            f'{error}; pip install -c constraints.txt -e ".[train]" in a clone of this repository', _USER_ERROR
+        )
+    except (UserError, OSError) as error:
+        return _fail(str(error), _USER_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted", _INTERRUPTED)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Which runs belong together, and how they differ in Dice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gss_train.evaluation.intervals import bootstrap_interval, with_mean_over_subsets
+from gss_train.report.runs import ReportedRun
+
+Floats = npt.NDArray[np.float64]
+
+_EVALUATED = ("weights", "part", "crop_size", "weighting", "flips")
+# Where a run computes and what it writes; and what differs with the seed.
+_INDIFFERENT = ("data.workers", "data.cache", "run.", "record.", "training.compile", "training.init_from")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        label: for people; in a report no other group has it.
+        runs: one at least, by seed.
+    """
+
+    label: str
+    runs: tuple[ReportedRun, ...]
+
+    @property
+    def first(self) -> ReportedRun:
+        """Which stands for all where they are alike."""
+        return self.runs[0]
+
+    def mean_of(self, measure: str) -> Floats | None:
+        """Means over subjects and runs `[subsets + 1, regions]`, the last over the subsets; None if not measured."""
+        tables = [_means(run, measure) for run in self.runs if measure in run.evaluation.scores.measures]
+        return np.mean(tables, axis=0) if tables else None
+
+    def spread_of(self, measure: str) -> Floats | None:
+        """Standard deviation of the runs' means, like `mean_of`; None with fewer than two."""
+        tables = [_means(run, measure) for run in self.runs if measure in run.evaluation.scores.measures]
+        return np.std(tables, axis=0, ddof=1) if len(tables) > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher the Dice of one group is than that of another, on the same subjects with the same seeds.
+
+    Attributes:
+        reference: what it is compared with.
+        other: what is compared.
+        pairs: how many pairs of runs.
+        subjects: that both have scores of, how many.
+        mean: over subjects and pairs, `[subsets + 1, regions]`, the last row over the subsets.
+        low: lower ends of 95 % intervals over subjects, of the mean over the pairs.
+        high: upper ends.
+        spread: standard deviation of the mean difference over the pairs; None with fewer than two.
+    """
+
+    reference: Group
+    other: Group
+    pairs: int
+    subjects: int
+    mean: Floats
+    low: Floats
+    high: Floats
+    spread: Floats | None
+
+    @property
+    def is_clear(self) -> npt.NDArray[np.bool_]:
+        """Whether an interval excludes 0."""
+        clear: npt.NDArray[np.bool_] = (self.low > 0) | (self.high < 0)
+        return clear
+
+
+def group_runs(runs: Sequence[ReportedRun]) -> list[Group]:
+    """Put runs together that differ in nothing but the seed, in the order in which they come first."""
+    together: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        together.setdefault(_kind(run), []).append(run)
+    groups = [sorted(members, key=lambda run: run.seed or 0) for members in together.values()]
+    several = len({run.network for run in runs}) > 1
+    labels = [_label(members[0], with_network=several) for members in groups]
+    return [
+        Group(label if labels.count(label) == 1 else f"{label} ({members[0].name})", tuple(members))
+        for label, members in zip(labels, groups, strict=True)
+    ]
+
+
+def compare(groups: Sequence[Group]) -> tuple[list[Difference], list[str]]:
+    """Compare the groups of each network with its baseline, GSS also with a longer one; others with the first group.
+
+    Returns:
+        Differences, and for each pair of groups that cannot be compared the reason.
+    """
+    differences, reasons = [], []
+    for reference, other in _pairs(groups):
+        found = _difference(reference, other)
+        if isinstance(found, Difference):
+            differences.append(found)
+        else:
+            reasons.append(f"{other.label} cannot be compared with {reference.label}: {found}.")
+    return differences, reasons
+
+
+def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
+    pairs = []
+    for network in dict.fromkeys(group.first.network for group in groups):
+        own = [group for group in groups if group.first.network == network]
+        baselines = [group for group in own if group.first.is_baseline][:1]
+        longer = [group for group in own if group.first.arm == "longer baseline"]
+        pairs += [(baseline, other) for baseline in baselines for other in own if other is not baseline]
+        pairs += [(group, other) for group in longer for other in own if other.first.arm == "GSS"]
+    return pairs or [(groups[0], other) for other in groups[1:]]
+
+
+def _kind(run: ReportedRun) -> str:
+    if not run.settings:
+        return run.name
+    settings = {key: value for key, value in run.settings.items() if not key.startswith(_INDIFFERENT)}
+    evaluated = {name: run.evaluation.settings.get(name) for name in _EVALUATED}
+    return f"{sorted(settings.items())} {run.arm} {evaluated}"
+
+
+def _label(run: ReportedRun, *, with_network: bool) -> str:
+    return f"{run.network}, {run.arm}" if run.settings and with_network else run.arm
+
+
+def _means(run: ReportedRun, measure: str) -> Floats:
+    scores = run.evaluation.scores
+    means: Floats = np.vstack([scores.mean_of(measure).numpy(), scores.overall_of(measure).numpy()])
+    return means
+
+
+def _difference(reference: Group, other: Group) -> Difference | str:
+    first, second = reference.first.evaluation, other.first.evaluation
+    if first.dataset.regions != second.dataset.regions or first.scores.names != second.scores.names:
+        return "their regions are not the same"
+    if first.scores.subsets != second.scores.subsets:
+        return "their subsets of the modalities are not the same"
+    pairs = _pair_runs(reference, other)
+    if not pairs:
+        return "no two runs have the same seed"
+    every = [set(run.evaluation.scores.subjects) for pair in pairs for run in pair]
+    common = sorted(set.intersection(*every))
+    if not common:
+        return "they have no subject in common"
+    by_pair = np.stack([_dice(later, common) - _dice(earlier, common) for earlier, later in pairs])
+    low, high = bootstrap_interval(by_pair.mean(axis=0))
+    means = np.stack([_mean(values) for values in by_pair])
+    spread = means.std(axis=0, ddof=1) if len(pairs) > 1 else None
+    return Difference(reference, other, len(pairs), len(common), means.mean(axis=0), low, high, spread)
+
+
+def _pair_runs(reference: Group, other: Group) -> list[tuple[ReportedRun, ReportedRun]]:
+    """Of the same seed; single runs are a pair whatever their seeds are."""
+    pairs = [
+        (earlier, later)
+        for earlier, later in itertools.product(reference.runs, other.runs)
+        if earlier.seed is not None and earlier.seed == later.seed
+    ]
+    if not pairs and len(reference.runs) == len(other.runs) == 1:
+        return [(reference.first, other.first)]
+    return pairs
+
+
+def _dice(run: ReportedRun, subjects: Sequence[str]) -> Floats:
+    """Dice `[subjects, subsets + 1, regions]`, the last row over the subsets."""
+    scores = run.evaluation.scores
+    chosen = [scores.subjects.index(name) for name in subjects]
+    return with_mean_over_subsets(scores.dice.numpy()[chosen])
+
+
+def _mean(values: Floats) -> Floats:
+    """Over the subjects that have a value; NaN where none has."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0).sum(axis=0)
+    mean: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean

@@ -1,0 +1,128 @@
+"""Reads what a report shows of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gss_train.engine.journal import read_records
+from gss_train.engine.records import EpochRecord, StepRecord, ValidationRecord
+from gss_train.errors import UserError
+from gss_train.evaluation.files import Evaluation, SegmentedSubject, read_evaluation, read_segmented
+
+_SCORES = "scores.json"
+_BASELINE, _GSS = "baseline", "GSS"
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run, or an evaluation without one.
+
+    Attributes:
+        name: of its folder; in a report no other has it.
+        folder: of the run or the evaluation.
+        evaluation: its scores.
+        segmented: subjects to look at.
+        settings: all of them, by "section.name"; empty without a run.
+        environment: what it ran on; empty without a run.
+        epochs: of its training; empty without a run.
+        validations: likewise.
+        steps: likewise.
+        seconds: that it trained for; None without a run.
+    """
+
+    name: str
+    folder: Path
+    evaluation: Evaluation
+    segmented: tuple[SegmentedSubject, ...]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    epochs: tuple[EpochRecord, ...] = ()
+    validations: tuple[ValidationRecord, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    seconds: float | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """Of the run, if it is one."""
+        return self.settings.get("run.seed")
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return str(self.settings.get("network.network", self.evaluation.settings.get("network", "network")))
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether its subjects are known to be simulated."""
+        return (
+            bool(self.settings) and self.settings["data.data_root"] is None and self.settings["data.manifest"] is None
+        )
+
+    @property
+    def arm(self) -> str:
+        """What it trained, for people."""
+        if not self.settings:
+            return self.name
+        if self.settings["training.gss"]:
+            return _GSS
+        return _BASELINE if self.settings["training.init_from"] is None else "longer baseline"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it trained without GSS from the start."""
+        return self.arm == _BASELINE
+
+
+def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
+    """Read runs, each once, in the order given.
+
+    Raises:
+        UserError: a folder is none of a finished run or an evaluation, or its files cannot be understood.
+    """
+    different = list({folder.resolve(): folder for folder in folders}.values())
+    names = [folder.resolve().name for folder in different]
+    return [
+        _read_run(folder, name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}")
+        for folder, name in zip(different, names, strict=True)
+    ]
+
+
+def _read_run(folder: Path, name: str) -> ReportedRun:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder, need that of a finished run")
+    if (folder / _SCORES).exists():
+        return ReportedRun(name, folder, read_evaluation(folder), tuple(read_segmented(folder)), {}, {})
+    scores = folder / "evaluation"
+    if not (scores / _SCORES).exists():
+        raise UserError(f"{folder}: has no scores; if it is that of a run: python -m gss_train.evaluate {folder}")
+    records = read_records(folder / "metrics.jsonl")
+    return ReportedRun(
+        name,
+        folder,
+        read_evaluation(scores),
+        tuple(read_segmented(scores)),
+        _flat(_read_json(folder / "config.json")),
+        _read_json(folder / "environment.json"),
+        tuple(records.epochs),
+        tuple(records.validations),
+        tuple(records.steps),
+        records.seconds,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, need a JSON object")
+    return content
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, options in settings.items() for name, value in options.items()}

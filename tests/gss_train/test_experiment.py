@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from gss_train import experimenting
+from gss_train.config import Config, parse_config
+from gss_train.engine.interruption import Interrupted
+from gss_train.errors import UserError
+from gss_train.experiment import main
+from gss_train.experimenting import parse_arguments, run
+from gss_train.models.registry import NETWORKS
+
+QUICK = ["--dataset", "brats2018", "--preset", "quick", "--device", "cpu"]
+TINY = [
+    *("--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "2"),
+    *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--validate-every", "0"),
+    *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
+    *("--no-tensorboard", "--figure-every", "0"),
+]
+
+
+def finish(config: Config) -> None:
+    """Leave what tells a finished run, without the work."""
+    folder = config.run.output
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config.to_json()))
+    (folder / "subsets.md").write_text("")
+
+
+class Trainer:
+    """Stands for the training; a signal may come in one of the runs."""
+
+    def __init__(self, interrupted_at: int | None = None) -> None:
+        self.interrupted_at = interrupted_at
+        self.trained: list[str] = []
+
+    def __call__(self, config: Config) -> None:
+        assert config.run.output is not None
+        if len(self.trained) == self.interrupted_at:
+            raise Interrupted(signal.SIGTERM)
+        self.trained.append(config.run.output.name)
+        finish(config)
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The runs of each report."""
+    reports: list[list[str]] = []
+
+    def write_report(path: Path, runs: list[Path], *, title: str) -> None:
+        assert title
+        assert path.name == "report.html"
+        reports.append([folder.name for folder in runs])
+
+    monkeypatch.setattr(experimenting, "write_report", write_report)
+    return reports
+
+
+def test_every_network_is_trained_with_and_without_gss_from_every_seed(tmp_path: Path) -> None:
+    networks = ["rfnet", "uhved"]
+    experiment = parse_arguments([*QUICK, "--networks", *networks, "--seeds", "3", "5", "--output", str(tmp_path)])
+    assert [planned.folder.name for planned in experiment.runs] == [
+        f"{network}-{arm}-seed{seed}" for network in networks for seed in (3, 5) for arm in ("baseline", "gss")
+    ]
+    for planned in experiment.runs:
+        network, arm, seed = planned.folder.name.split("-")
+        expected = parse_config([*QUICK, "--network", network, "--seed", seed.removeprefix("seed")])
+        config = planned.config
+        assert (config.network, config.data, config.run.seed) == (expected.network, expected.data, expected.run.seed)
+        assert config.training.gss == (arm == "gss")
+        if arm == "baseline":
+            # As long as the stage that GSS starts from.
+            assert config.training.epochs == expected.training.baseline_epochs
+            assert config.training.init_from is None
+        else:
+            assert config.training.epochs == expected.training.epochs
+            assert config.training.init_from == tmp_path / f"{network}-baseline-{seed}" / "baseline.pt"
+
+
+def test_the_longer_baseline_takes_the_steps_of_gss_from_the_same_weights(tmp_path: Path) -> None:
+    flags = ["--longer-baseline", "--seeds", "0", "--rounds", "3", "--output", str(tmp_path)]
+    _, gss, longer = (planned.config.training for planned in parse_arguments([*QUICK, *flags]).runs)
+    assert longer.epochs * longer.steps_per_epoch == gss.rounds * gss.epochs * gss.steps_per_epoch
+    assert longer.init_from == gss.init_from
+    assert not longer.gss
+
+
+@pytest.mark.parametrize(
+    "flags", [["--network", "uhved"], ["--seed", "1"], ["--no-gss"], ["--init-from=x.pt"]], ids=str
+)
+def test_flags_that_are_not_for_all_runs_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, *flags]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flags[0]}: is not for a whole experiment; use ")
+
+
+@pytest.mark.parametrize("flags", [["--seeds", "1", "1"], ["--networks", "vnet"], ["--epochs", "0"]], ids=str)
+def test_faulty_flags_are_said(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*QUICK, *flags])
+    assert flags[0].removeprefix("--") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("finished", range(4))
+def test_an_experiment_that_was_stopped_goes_on_where_it_was(
+    tmp_path: Path, finished: int, monkeypatch: pytest.MonkeyPatch, reported: list[list[str]]
+) -> None:
+    experiment = parse_arguments([*QUICK, "--seeds", "0", "1", "--output", str(tmp_path)])
+    names = [planned.folder.name for planned in experiment.runs]
+    stopped, later = Trainer(finished), Trainer()
+    monkeypatch.setattr(experimenting, "run_training", stopped)
+    with pytest.raises(Interrupted):
+        run(experiment)
+    assert not reported
+    monkeypatch.setattr(experimenting, "run_training", later)
+    run(experiment)
+    assert [*stopped.trained, *later.trained] == names
+    assert reported == [names]
+
+
+def test_other_settings_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reported: list[list[str]]
+) -> None:
+    flags = [*QUICK, "--output", str(tmp_path)]
+    last = parse_arguments(flags).runs[-1]
+    finish(last.config)
+    trainer = Trainer()
+    monkeypatch.setattr(experimenting, "run_training", trainer)
+    assert main([*flags, "--batch-size", "1"]) == 2
+    assert f"the run in {last.folder} has other settings" in capsys.readouterr().err
+    assert not trainer.trained
+    assert not reported
+
+
+def test_listed_runs_are_started_by_the_commands_that_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(experimenting, "run_training", Trainer(0))
+    flags = [*QUICK, "--networks", *NETWORKS, "--seeds", "0", "--longer-baseline", "--output", str(tmp_path)]
+    experiment = parse_arguments([*flags, "--list"])
+    run(experiment)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * len(NETWORKS)
+    for line, planned in zip(lines, experiment.runs, strict=True):
+        arguments = line.removeprefix("python -m gss_train.main ").split()
+        assert parse_config(arguments) == planned.config
+
+
+def test_torchrun_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(UserError, match="--list"):
+        run(parse_arguments(QUICK))
+
+
+def test_one_command_trains_evaluates_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "experiment"
+    arguments = [*QUICK, *TINY, "--cache", str(tmp_path / "cache"), "--seeds", "0", "--output", str(output)]
+    assert main(arguments) == 0
+    page = (output / "report.html").read_text(encoding="utf-8")
+    for name in ("rfnet-baseline-seed0", "rfnet-gss-seed0"):
+        assert (output / name / "evaluation" / "scores.json").exists()
+        assert name in page
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("finished already") == 2
+    assert (output / "report.html").read_text(encoding="utf-8") == page
