@@ -135,18 +135,27 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
         share_of_copy: bool = True,
         memory: bool = True,
         steps: bool = False,
+        once: bool = False,
         parts: Mapping[str, Call] | None = None,
         figures: Figures | None = None,
     ) -> None:
         benchmark.group = group
         timed = synchronised(call, device)
-        timed()  # compiles, and libraries make their workspaces
-        memory_use: Figures = memory_figures(call, device) if memory else {}
-        fitting = int(_SECONDS_OF_ROUNDS[size] / wall_seconds(timed))
-        benchmark.pedantic(timed, rounds=min(max(fitting, _LEAST_ROUNDS[size]), _MOST_ROUNDS))
+        memory_use: Figures = {}
+        rounds = 1
+        if not once:
+            timed()  # compiles, and libraries make their workspaces
+            memory_use = memory_figures(call, device) if memory else {}
+            fitting = int(_SECONDS_OF_ROUNDS[size] / wall_seconds(timed))
+            rounds = min(max(fitting, _LEAST_ROUNDS[size]), _MOST_ROUNDS)
+        benchmark.pedantic(timed, rounds=rounds)
         if benchmark.stats is None:  # --benchmark-disable
             return
-        times = time_figures(call, Work(samples, voxels, share_of_copy, steps), device, benchmark.stats.stats.min)
+        wall = benchmark.stats.stats.min
+        if once:
+            times = {"wall_ms": wall * 1e3}
+        else:
+            times = time_figures(call, Work(samples, voxels, share_of_copy, steps), device, wall)
         times |= part_figures(parts or {}, device, times)
         result = Result(group, name, times | memory_use | (figures or {}))
         result.figures.update(ratios(results, result))

@@ -38,6 +38,7 @@ class Measure(Protocol):
         share_of_copy: bool = True,
         memory: bool = True,
         steps: bool = False,
+        once: bool = False,
         parts: Mapping[str, Call] | None = None,
         figures: Figures | None = None,
     ) -> None:
@@ -54,8 +55,10 @@ class Measure(Protocol):
             memory: whether to measure it.
             steps: whether calls follow each other as in training: their rates are then of several in a row, with what
                 the host takes beyond the GPU.
+            once: whether it is called a single time, without one before: it takes minutes, in a process of its own. It
+                has its wall time only, and `memory` is not measured.
             parts: of the call, by name; they give their time and share.
-            figures: others, measured elsewhere.
+            figures: others, measured elsewhere; read after the call, which may add to them.
         """
 
 

@@ -1,4 +1,4 @@
-"""Overlap of a predicted and a true label volume, by region."""
+"""How well a predicted and a true label volume agree, by region."""
 
 from __future__ import annotations
 
@@ -75,10 +75,12 @@ def region_measures(
     if unknown:
         raise ValueError(f"measures: got {', '.join(sorted(unknown))}, need some of {', '.join(MEASURES)}")
     regions = _regions(prediction, truth, dataset)
-    return {
-        name: torch.stack([_COMPUTE[name](predicted, true, spacing) for predicted, true in regions], dim=-1)
-        for name in measures
-    }
+    kept, changed = regions[SCORES.index("ET")], regions[SCORES.index("ET post-processed")]
+    if torch.equal(kept[0], changed[0]):
+        # The usual case, and distances take long.
+        regions = regions[:-1]
+    values = {name: [_COMPUTE[name](*region, spacing) for region in regions] for name in measures}
+    return {name: torch.stack([*scores, *scores[-1:]][: len(SCORES)], dim=-1) for name, scores in values.items()}
 
 
 def _regions(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> list[tuple[Tensor, Tensor]]:
@@ -95,6 +97,9 @@ def _regions(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> list[
     for name, volume in (("prediction", prediction), ("truth", truth)):
         if volume.is_floating_point():
             raise ValueError(f"{name}: got {volume.dtype}, need integer category indices")
+    # Regions have no background: what lies around the tumour does not count.
+    x, y, z = _box_around(((prediction != 0) | (truth != 0)).reshape(-1, *truth.shape[-3:]).any(dim=0))
+    prediction, truth = prediction[..., x, y, z], truth[..., x, y, z]
     regions = [
         (_in_region(prediction, dataset.regions[region]), _in_region(truth, dataset.regions[region]))
         for region in REGIONS
@@ -149,11 +154,14 @@ def _hd95_mm(predicted: Tensor, true: Tensor, spacing: Sequence[float]) -> Tenso
     return distance.double().reshape(()).to(true.device)
 
 
-def _box_around(mask: Tensor) -> tuple[slice, ...]:
-    """The smallest box that has all of a mask; outside of it nothing has a surface."""
-    positions = mask.nonzero()
-    bounds = zip(positions.amin(dim=0).tolist(), positions.amax(dim=0).tolist(), strict=True)
-    return tuple(slice(first, last + 1) for first, last in bounds)
+def _box_around(mask: Tensor) -> tuple[slice, slice, slice]:
+    """The smallest box that has all of a mask `[D, H, W]`; of an empty one, one without voxels."""
+    box = []
+    for axis in range(3):
+        positions = mask.any(dim=(axis + 1) % 3, keepdim=True).any(dim=(axis + 2) % 3, keepdim=True).flatten().nonzero()
+        box.append(slice(int(positions[0]), int(positions[-1]) + 1) if len(positions) else slice(0, 0))
+    x, y, z = box
+    return x, y, z
 
 
 _COMPUTE = {"dice": _dice, "hd95_mm": _hd95_mm, "sensitivity": _sensitivity, "precision": _precision}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,66 @@ if TYPE_CHECKING:
 
     from gss_train.data.layouts import Subject
 
+# The authors' preparation grows the brain's box to this many voxels on each axis, whatever the crop.
+PUBLISHED_BOX = (128, 128, 128)
 _MAX_TUMOUR_VOXELS = 1024
 
 Floats = npt.NDArray[np.float32]
 Box = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class NormalisedScans:
+    """What a network sees of a subject's scans; modalities are in the order of `MODALITIES`.
+
+    Attributes:
+        voxels: [D,H,W] of `VOXEL_DTYPE`; every label is 0.
+        box: first and one past the last raw voxel that was kept, per axis.
+        padding: voxels of background added before and after the box, per axis.
+        mean: of the raw brain voxels, [4] float32; 0 where there is no scan.
+        std: their standard deviation, [4] float32; 1 where there is no scan.
+    """
+
+    voxels: npt.NDArray[Any]
+    box: Box
+    padding: Box
+    mean: Floats
+    std: Floats
+
+    @property
+    def kept(self) -> tuple[slice, slice, slice]:
+        """Where the box lies in the raw volume."""
+        x, y, z = (slice(start, stop) for start, stop in self.box)
+        return x, y, z
+
+    @property
+    def unpadded(self) -> tuple[slice, slice, slice]:
+        """Where the box lies in `voxels`."""
+        return _without(self.padding, self.voxels.shape)
+
+
+def normalise_scans(
+    scans: Mapping[str, npt.NDArray[Any]], minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX
+) -> NormalisedScans:
+    """Computes what a network sees of scans without errors, the same for training and for prediction.
+
+    The scans are cut to the box of voxels that are non-zero in any modality, grown to `grown_size` where the raw volume
+    allows, and padded with background to `minimum_size`. Each modality is normalised by the mean and standard
+    deviation of the brain (voxels whose modalities' sum is above 0) over the whole box: the background becomes
+    -mean/std, as in the public preprocessing of RFNet and mmFormer. A modality without a scan is 0 everywhere and
+    counts for nothing else.
+
+    Args:
+        scans: by modality, one at least, [D,H,W] on one grid and in the orientation of `reorient`.
+        minimum_size: voxels per axis that the result has at least.
+        grown_size: voxels per axis that the box is grown to.
+    """
+    box = _brain_box(scans, grown_size)
+    inside = tuple(slice(start, stop) for start, stop in box)
+    images = {modality: voxels[inside].astype(np.float32) for modality, voxels in scans.items()}
+    mean, std = _brain_statistics(images)
+    padding = tuple(_padding(stop - start, least) for (start, stop), least in zip(box, minimum_size, strict=True))
+    return NormalisedScans(_assemble(images, mean, std, padding), box, padding, mean, std)
 
 
 def normalise(
@@ -27,35 +84,27 @@ def normalise(
 ) -> tuple[npt.NDArray[Any], Metadata]:
     """Computes the voxels of a prepared subject from volumes without errors.
 
-    The image is cut to the box of voxels that are non-zero in any modality, grown to `settings.grown_size` where the
-    raw volume allows, and padded with background to `settings.minimum_size`. Each modality is normalised by the mean
-    and standard deviation of the brain (voxels whose modalities' sum is above 0) over the whole box: the background
-    becomes -mean/std, as in the public preprocessing of RFNet and mmFormer. Labels become category indices. A
-    modality without a scan is 0 everywhere and counts for nothing else; without a label all is background.
+    The image is that of `normalise_scans`. Labels become category indices; without a label all is background.
 
     Returns:
         [D,H,W] of `VOXEL_DTYPE`, and its description.
     """
     scans = {modality: checked.volumes[modality] for modality in MODALITIES if modality in checked.volumes}
     first = next(iter(scans.values()))
-    box = _brain_box({modality: scan.voxels for modality, scan in scans.items()}, settings.grown_size)
-    inside = tuple(slice(start, stop) for start, stop in box)
-    images = {modality: scan.voxels[inside].astype(np.float32) for modality, scan in scans.items()}
-    mean, std = _brain_statistics(images)
-    padding = tuple(
-        _padding(stop - start, least) for (start, stop), least in zip(box, settings.minimum_size, strict=True)
+    normalised = normalise_scans(
+        {modality: scan.voxels for modality, scan in scans.items()}, settings.minimum_size, settings.grown_size
     )
-    voxels = _assemble(images, mean, std, padding)
+    voxels, mean, std = normalised.voxels, normalised.mean, normalised.std
     if LABEL in checked.volumes:
-        categories = to_categories(checked.volumes[LABEL].voxels[inside], settings.label_values)
-        voxels["label"][_without(padding, voxels.shape)] = categories
+        raw_label = checked.volumes[LABEL].voxels[normalised.kept]
+        voxels["label"][normalised.unpadded] = to_categories(raw_label, settings.label_values)
     metadata = Metadata(
         name=subject.name,
         grade=subject.grade,
         shape=to_triple(voxels.shape),
         original_shape=to_triple(first.voxels.shape),
-        box=box,
-        padding=padding,
+        box=normalised.box,
+        padding=normalised.padding,
         affine=tuple(tuple(row) for row in first.affine.tolist()),
         spacing=first.spacing,
         orientation=checked.orientation,

@@ -170,13 +170,16 @@ def read_segmented(folder: Path) -> list[SegmentedSubject]:
 
 def _read_segmented(path: Path) -> SegmentedSubject:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # NumPy leaves a file open that it does not understand.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         subject = SegmentedSubject(path.name.removesuffix(".npz"), **arrays)
         shape = subject.truth.shape
         fits = subject.image.shape == (len(MODALITIES), *shape) and subject.predictions.shape[1:] == shape
         if len(shape) != 3 or not fits:
             raise ValueError("its volumes do not fit together")  # noqa: TRY301
+        if {volume.dtype for volume in (subject.image, subject.truth, subject.predictions)} != {np.dtype(np.uint8)}:
+            raise ValueError("its volumes are not of 8-bit numbers")  # noqa: TRY301
     # What NumPy and zipfile raise on files that are cut, altered or not theirs.
     except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, zlib.error, BadZipFile) as error:
         raise UserError(f"{path}: cannot be read, need a subject of `python -m gss_train.evaluate`: {error}") from error

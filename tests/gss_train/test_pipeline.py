@@ -15,10 +15,12 @@ import torch
 from gss_train.data import DATASETS, MODALITIES, MODALITY_SUBSETS, PreparedSubject, load_prepared
 from gss_train.engine.checkpoint import load_weights, read_checkpoint
 from gss_train.errors import UserError
+from gss_train.evaluation.files import read_evaluation, read_segmented
 from gss_train.evaluation.scoring import evaluate_subsets
 from gss_train.inference.segmentation import segment_subsets
 from gss_train.inference.windows import SlidingWindow
 from gss_train.main import main
+from gss_train.metrics import MEASURES, region_dice
 from gss_train.models import build_network, load_public_checkpoint
 
 PUBLIC_SHAPES = Path(__file__).parents[1] / "data" / "rfnet_c4_keys.json"
@@ -104,6 +106,31 @@ def test_the_metrics_end_with_the_test(cache: Path, finished: Path) -> None:
     ):
         assert tuple(last[key]) == tuple(REGIONS)
         assert list(last[key].values()) == pytest.approx(values.tolist(), abs=1e-6)
+
+
+def test_the_evaluation_of_a_run_has_its_scores_and_subjects_to_look_at(cache: Path, finished: Path) -> None:
+    evaluation = read_evaluation(finished / "evaluation")
+    names = tuple(subject.name for subject in held_out(cache, finished))
+    assert (evaluation.name, evaluation.dataset.name, evaluation.scores.subjects) == ("run", "brats2018", names)
+    # Nothing that a run would write otherwise the next time.
+    assert evaluation.settings == {
+        "network": "rfnet",
+        "weights": "last",
+        "part": "test",
+        "crop_size": [16, 16, 16],
+        "weighting": "uniform",
+        "flips": False,
+    }
+    assert tuple(evaluation.scores.measures) == MEASURES
+    np.testing.assert_allclose(evaluation.scores.dice, expected_dice(cache, finished), atol=1e-6)
+    segmented = read_segmented(finished / "evaluation")
+    assert [subject.name for subject in segmented] == sorted(names)
+    for subject in segmented:
+        found = region_dice(torch.from_numpy(subject.predictions[-1]), torch.from_numpy(subject.truth), "brats2018")
+        expected = evaluation.scores.dice[names.index(subject.name), -1]
+        torch.testing.assert_close(found[: len(expected)], expected, atol=1e-6, rtol=0)
+        # The phantom's head is not all of the volume.
+        assert (subject.image == 0).any(axis=(1, 2, 3)).all()
 
 
 def test_evaluation_reports_its_start_so_that_the_time_left_is_right(cache: Path, finished: Path) -> None:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
-from gss_train.evaluation.scoring import evaluate_subsets
+from gss_train.evaluation.scoring import Keep, evaluate_subsets, read_subject
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.inference.windows import SlidingWindow
-from gss_train.metrics import SCORES
+from gss_train.metrics import MEASURES, SCORES, region_measures
 from gss_train.processes import ALONE, Processes
 from tests.gss_train.engine.voxelwise import make_subject
 from tests.gss_train.inference.networks import BrightestModality
 
+TWO_MEASURES = ("dice", "precision")
 FLAIR_ALONE, ALL, T1CE_ALONE = (True, False, False, False), (True,) * 4, (False, True, False, False)
 
 
@@ -48,6 +49,8 @@ def evaluate(
     subsets: Sequence[Sequence[bool]] = MODALITY_SUBSETS,
     processes: Processes = ALONE,
     progress: Callable[[int, int], None] = lambda *_: None,
+    measures: Sequence[str] = ("dice",),
+    keep: Keep | None = None,
 ) -> SubsetScores:
     return evaluate_subsets(
         BrightestModality(),
@@ -58,13 +61,15 @@ def evaluate(
         progress,
         subsets=subsets,
         processes=processes,
+        measures=measures,
+        keep=keep,
     )
 
 
 def summand(subjects: list[PreparedSubject], rank: int, size: int) -> Tensor:
     """What a process adds to the table."""
     process = Together(rank, size)
-    evaluate(subjects, processes=process)
+    evaluate(subjects, processes=process, measures=TWO_MEASURES)
     (values,) = process.own
     return values
 
@@ -73,16 +78,18 @@ def summand(subjects: list[PreparedSubject], rank: int, size: int) -> Tensor:
 def test_several_processes_come_to_exactly_the_same_table(tmp_path: Path, size: int) -> None:
     lacking = (True, False, True, True)
     subjects = write_subjects(tmp_path, ALL, lacking, ALL, lacking)
-    alone = evaluate(subjects)
+    alone = evaluate(subjects, measures=TWO_MEASURES)
     assert alone.dice[1].isnan().any()
     summands = [summand(subjects, rank, size) for rank in range(size)]
     for rank in range(size):
         assert (summands[rank][[number for number in range(4) if number % size != rank]] == 0).all()
         others = tuple(values for other, values in enumerate(summands) if other != rank)
-        together = evaluate(subjects, processes=Together(rank, size, others=others))
+        together = evaluate(subjects, processes=Together(rank, size, others=others), measures=TWO_MEASURES)
         assert together.subjects == alone.subjects
-        assert together.dice.dtype == torch.float64
-        assert torch.equal(together.dice.nan_to_num(-1), alone.dice.nan_to_num(-1))
+        assert tuple(together.measures) == TWO_MEASURES
+        for name, values in together.measures.items():
+            assert values.dtype == torch.float64
+            assert torch.equal(values.nan_to_num(-1), alone.measures[name].nan_to_num(-1))
 
 
 @pytest.mark.parametrize(("rank", "own"), [(0, 2), (1, 1), (3, 0)])
@@ -114,3 +121,40 @@ def test_post_processed_scores_need_millimetre_voxels(tmp_path: Path) -> None:
     subjects = write_subjects(tmp_path, ALL, spacing=2.0)
     assert evaluate(subjects, [ALL]).names == SCORES[:3]
     assert evaluate(subjects, [ALL]).dice.shape == (1, 1, 3)
+
+
+def test_measures_are_those_of_the_predictions_that_are_kept(tmp_path: Path) -> None:
+    """In millimetres, of voxels that are not cubes; without what the second subject lacks a scan for."""
+    spacing = (1.0, 2.0, 3.0)
+    first, second = (
+        dataclasses.replace(subject, metadata=dataclasses.replace(subject.metadata, spacing=spacing))
+        for subject in write_subjects(tmp_path, ALL, (True, False, True, True))
+    )
+    kept: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    subsets = (T1CE_ALONE, FLAIR_ALONE)
+    scores = evaluate(
+        [first, second],
+        subsets,
+        measures=MEASURES,
+        keep=lambda subject, *volumes: kept.update({subject.name: volumes}),
+    )
+    assert list(kept) == [first.name, second.name]
+    for number, subject in enumerate((first, second)):
+        image, truth, predictions = kept[subject.name]
+        assert all(map(torch.equal, (image, truth), read_subject(subject)))
+        assert (predictions.dtype, predictions.shape) == (torch.uint8, (2, *truth.shape))
+        for place, prediction in enumerate(predictions):
+            if subject is second and place == 0:
+                assert not prediction.any()
+                assert all(values[number, place].isnan().all() for values in scores.measures.values())
+                continue
+            expected = region_measures(prediction, truth, "brats2018", spacing)
+            for name, values in scores.measures.items():
+                assert torch.equal(values[number, place], expected[name][:3])
+
+
+def test_each_process_keeps_its_own_subjects(tmp_path: Path) -> None:
+    subjects = write_subjects(tmp_path, ALL, ALL, ALL)
+    kept: list[str] = []
+    evaluate(subjects, [ALL], processes=Together(1, 2), keep=lambda subject, *_: kept.append(subject.name))
+    assert kept == [subjects[1].name]

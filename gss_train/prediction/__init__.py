@@ -1,0 +1,1 @@
+"""From raw scans and trained networks to label maps on the scans' own grid."""

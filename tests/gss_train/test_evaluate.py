@@ -1,0 +1,243 @@
+"""`python -m gss_train.evaluate` scores a run as the run itself does, and other networks as it is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gss_train.errors import UserError
+from gss_train.evaluate import main
+from gss_train.evaluated_subjects import choose_data, find_part
+from gss_train.main import main as train
+from gss_train.stored_networks import read_stored
+from gss_train.trained_networks import export_network, load_trained
+from tests.gss_train.data.raw_files import make_head, write_subject
+
+TINY = [
+    *("--dataset", "brats2020", "--preset", "quick", "--device", "cpu", "--no-gss", "--epochs", "1", "--width", "4"),
+    *(
+        "--crop-size",
+        "16",
+        "--steps-per-epoch",
+        "2",
+        "--batch-size",
+        "1",
+        "--ema",
+        "0.5",
+        "--validate-every",
+        "1",
+        "--figure-every",
+        "0",
+    ),
+    "--no-tensorboard",
+]
+PARTS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw scans of three subjects."""
+    folder = tmp_path_factory.mktemp("scans")
+    for number in range(1, 4):
+        write_subject(folder / f"BraTS20_Training_{number:03}", make_head((16, 16, 24), seed=number), ".nii")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with averaged weights, with one subject for each part."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        # So few subjects are not worth the start of processes.
+        patch.setattr("gss_train.data.pool._available_processors", lambda: 1)
+        arguments = ["--data-root", str(scans), "--cache", str(folder / "cache"), "--output", str(folder / "run")]
+        assert train([*TINY, *arguments]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Path:
+    path = run.parent / "tiny.pt"
+    export_network(load_trained(run, torch.device("cpu")), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluation(run: Path) -> Path:
+    """What the command makes of the run."""
+    output = run.parent / "evaluation"
+    assert main([str(run), "--device", "cpu", "--view-subjects", "1", "--output", str(output)]) == 0
+    return output
+
+
+def names(run: Path, part: str) -> list[str]:
+    split: dict[str, list[str]] = json.loads((run / "split.json").read_text())
+    return split[part]
+
+
+def test_a_run_is_scored_as_it_scored_itself(run: Path, evaluation: Path) -> None:
+    scores = json.loads((evaluation / "scores.json").read_text())
+    assert scores["name"] == "run"
+    assert scores["subjects"] == names(run, "test")
+    with (run / "subsets.csv").open(newline="") as file:
+        own = {(row["subject"], row["modalities"]): list(row.values())[2:] for row in csv.DictReader(file)}
+    dice = np.array(scores["measures"]["dice"]["values"])
+    expected = [[own[name, subset] for subset in scores["subsets"]] for name in scores["subjects"]]
+    np.testing.assert_allclose(dice, np.array(expected, np.float64), atol=1e-6)
+    assert 0 < dice.mean() < 1
+
+
+def test_all_that_a_report_needs_is_written(run: Path, evaluation: Path) -> None:
+    (test,) = names(run, "test")
+    assert {"scores.json", "subjects.csv", "table.csv", "table.md"} <= {path.name for path in evaluation.iterdir()}
+    assert [path.name for path in (evaluation / "subjects").iterdir()] == [f"{test}.npz"]
+    assert {path.suffix for path in (evaluation / "figures").iterdir()} == {".png", ".svg"}
+    settings = json.loads((evaluation / "scores.json").read_text())["settings"]
+    assert (settings["network"], settings["weights"], settings["part"]) == ("rfnet", "last", "test")
+    assert (settings["crop_size"], settings["weighting"], settings["flips"]) == ([16, 16, 16], "uniform", False)
+    assert settings["seconds"] > 0
+    assert settings["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_the_runs_own_split_is_found_whatever_the_file_is(
+    run: Path, exported: Path, scans: Path, part: Any
+) -> None:
+    for path, stated in (
+        (run, {}),
+        (run / "baseline.pt", {}),
+        (run, {"data_root": scans}),
+        (exported, {"data_root": scans}),
+    ):
+        data = choose_data(read_stored(path), stated)
+        assert [subject.name for subject in find_part(data, part).subjects] == names(run, part)
+    data = choose_data(read_stored(run), {})
+    assert sorted(subject.name for subject in find_part(data, "all").subjects) == sorted(
+        name for part in PARTS for name in names(run, part)
+    )
+
+
+def test_another_split_takes_the_place_of_the_runs(run: Path) -> None:
+    stored = read_stored(run)
+    tested = [
+        subject.name
+        for fold in range(3)
+        for subject in find_part(choose_data(stored, {"fold": fold, "folds": 3}), "test").subjects
+    ]
+    assert sorted(tested) == sorted(name for part in PARTS for name in names(run, part))
+
+
+def test_other_scans_than_the_runs_need_a_split_of_their_own(run: Path, scans: Path, tmp_path: Path) -> None:
+    kept = next(folder for folder in scans.iterdir() if folder.name not in names(run, "test"))
+    (tmp_path / kept.name).symlink_to(kept, target_is_directory=True)
+    data = choose_data(read_stored(run), {"data_root": tmp_path})
+    with pytest.raises(
+        UserError, match=r"^--data-root: lacks 1 of the 1 test subjects of the run, such as .*--part all$"
+    ):
+        find_part(data, "test")
+    assert [subject.name for subject in find_part(data, "all").subjects] == [kept.name]
+
+
+Refusal = tuple[list[str | Path], str]
+
+
+def all_of_its_subjects(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--part", "all"], f"was trained on 1 of these 3 subjects, such as {names(run, 'train')[0]}"
+
+
+def its_training_subjects_by_another_split(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [exported, "--data-root", scans, "--part", "all"], "--part train"
+
+
+def no_scans_for_a_file(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [exported], "--data-root: is missing"
+
+
+def no_network(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run / "split.json"], f"{run / 'split.json'}: cannot be read as a checkpoint"
+
+
+def a_taken_output(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--output", run], f"--output: {run} exists and is not"
+
+
+def other_categories(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--dataset", "brats2015", "--data-root", scans], "--dataset: BraTS2015 has 5 categories"
+
+
+def half_a_fold(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--fold", "0"], "--fold: needs --folds"
+
+
+def no_such_device(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--device", "abacus"], "--device: got 'abacus'"
+
+
+def no_such_crop(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--crop-size", "20"], "multiple of 8"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(all_of_its_subjects, its_training_subjects_by_another_split, no_scans_for_a_file, no_network, a_taken_output),
+        *(other_categories, half_a_fold, no_such_device, no_such_crop),
+    ],
+    ids=lambda case: case.__name__,
+)
+def test_what_cannot_be_scored_is_said_in_one_line_and_nothing_is_written(
+    case: Callable[[Path, Path, Path], Refusal],
+    run: Path,
+    exported: Path,
+    scans: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments, said = case(run, exported, scans)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(run.parent.rglob("*"))
+    assert main(["--device", "cpu", *map(str, arguments)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert said in message
+    assert message.count("\n") == 1
+    assert sorted(run.parent.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--max-subjects", "0"), ("--view-subjects", "-1"), ("--crop-size", "0"), ("--part", "best")]
+)
+def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", flag, value])
+    assert caught.value.code == 2
+    assert flag in "".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "scores.json"), 2, "No space left on device: 'scores.json'"),
+        (ModuleNotFoundError("No module named 'monai'"), 2, "No module named 'monai'; pip install"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_ends_it_decides_over_the_exit_status(
+    error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("gss_train.evaluating.run", fail)
+    assert main(["run"]) == status
+    assert said in capsys.readouterr().err
