@@ -24,12 +24,11 @@ from gss_train.data import (
     split_fold,
     split_subjects,
 )
+from gss_train.data.normalisation import PUBLISHED_BOX
 from gss_train.engine.progress import show_progress
 from gss_train.errors import UserError
-from gss_train.phantom import GENERATOR_VERSION, generate_phantoms
+from gss_train.phantom import GENERATOR_VERSION, Grid, generate_phantoms
 
-# The authors' preparation grows the brain's box to this many voxels on each axis, whatever the crop.
-_PUBLISHED_BOX = (128, 128, 128)
 _PHANTOM_SEED = 0
 _RULE = "=" * 78
 
@@ -80,6 +79,10 @@ def resolve_dataset(config: Config) -> tuple[Config, Dataset]:
     options = config.data
     if options.manifest is not None:
         return config, read_manifest(options.manifest, options.categories)[0]
+    if options.uses_phantom:
+        # So that what is trained on it knows the voxels that it has seen.
+        length = Grid.for_brain(config.phantom.phantom_size).spacing
+        return config, dataclasses.replace(DATASETS[options.dataset], spacing=(length, length, length))
     if options.dataset != "auto":
         return config, DATASETS[options.dataset]
     assert options.data_root is not None
@@ -96,7 +99,7 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
         ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
     """
     options = config.data
-    grown_size = _PUBLISHED_BOX
+    grown_size = PUBLISHED_BOX
     if options.manifest is not None:
         root, name = options.manifest, f"{dataset.name}-{options.manifest.stem}"
         subjects = read_manifest(options.manifest, options.categories)[1]

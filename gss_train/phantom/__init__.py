@@ -1,5 +1,6 @@
 """Simulated BraTS subjects in the raw layouts of the real data sets, for trying the software without a download."""
 
 from gss_train.phantom.generate import DEFAULT_SIZE, GENERATOR_VERSION, PHANTOM_DATASETS, generate_phantoms
+from gss_train.phantom.grid import Grid
 
-__all__ = ["DEFAULT_SIZE", "GENERATOR_VERSION", "PHANTOM_DATASETS", "generate_phantoms"]
+__all__ = ["DEFAULT_SIZE", "GENERATOR_VERSION", "PHANTOM_DATASETS", "Grid", "generate_phantoms"]

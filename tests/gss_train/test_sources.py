@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from gss_train.config import parse_config
-from gss_train.data import Split, SplitError
+from gss_train.config import Config, parse_config
+from gss_train.config.options import DataOptions, PhantomOptions
+from gss_train.data import DATASETS, Split, SplitError
 from gss_train.errors import UserError
 from gss_train.main import main
-from gss_train.phantom import generate_phantoms
+from gss_train.phantom import Grid, generate_phantoms
 from gss_train.sources import Source, find_source, resolve_dataset
 
 SUFFIXES = ("flair", "t1ce", "t1", "t2", "seg")
@@ -140,3 +142,12 @@ def test_custom_data_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture
     message = capsys.readouterr().err
     assert "3 faults" in message
     assert "mine.dataset.json: lacks 'leaders'" in message
+
+
+def test_a_phantom_says_how_large_its_voxels_are() -> None:
+    """So that scans are brought to that size before a network that was trained on it sees them."""
+    size = (48, 56, 48)
+    config = Config(DataOptions("brats2018"), phantom=PhantomOptions(phantom_size=size))
+    _, dataset = resolve_dataset(config)
+    assert dataset.spacing == (Grid.for_brain(size).spacing,) * 3
+    assert dataclasses.replace(dataset, spacing=None) == DATASETS["brats2018"]
