@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gss_train.errors import UserError
+from gss_train.report import write_report
+from gss_train.report.__main__ import main
+from tests.gss_train.report.made_up import scores_of, settings_of, write_run
+
+
+class Page(HTMLParser):
+    """Elements and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._caption: str | None = None
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in {"src", "href", "xlink:href", "action", "data"}:
+                self.targets.append(value or "")
+        self._open.append(tag)
+        if tag == "caption":
+            self._caption = ""
+        elif tag == "tr" and self._caption:
+            self.tables.setdefault(self._caption, []).append([])
+        elif tag in {"td", "th"} and self._caption:
+            self.tables[self._caption][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+        if tag == "table":
+            self._caption = None
+
+    def handle_data(self, data: str) -> None:
+        if "caption" in self._open:
+            self._caption = (self._caption or "") + data
+        elif self._caption and {"td", "th"} & set(self._open) and "small" not in self._open:
+            self.tables[self._caption][-1][-1] += data.strip()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        write_run(folder / f"{arm}-{seed}", settings_of(arm, seed), scores_of(seed, gain=gain), ("a", "b"))
+        for seed in (0, 1)
+        for arm, gain in (("baseline", 0.0), ("gss", 0.25))
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, runs)
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(written: Path) -> str:
+    return written.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_page_needs_nothing_else(page: Page, text: str) -> None:
+    for target in page.targets:
+        assert target.startswith(("#", "data:"))
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", text))
+    # Names of vocabularies, which are not fetched.
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "default-src 'none'" in text
+
+
+def test_names_of_elements_are_unique_and_links_lead_somewhere(page: Page) -> None:
+    assert len(page.ids) == len(set(page.ids))
+    assert {target[1:] for target in page.targets if target.startswith("#")} <= set(page.ids)
+
+
+def test_the_table_has_the_means_over_subjects_and_seeds(page: Page) -> None:
+    rows = page.tables["Dice (%)"][4:]
+    both = (scores_of(0), scores_of(1))
+    for place, region in enumerate(both[0].names):
+        baseline, gss = rows[2 * place : 2 * place + 2]
+        means = sum(scores.mean[:, place] for scores in both) / 2
+        overall = sum(scores.overall[place] for scores in both).item() / 2
+        expected = [f"{100 * value:.1f}" for value in [*means.tolist(), overall]]
+        assert baseline == [region, "baseline", *expected]
+        assert gss[0] == "GSS"
+        assert float(gss[-1]) == pytest.approx(float(expected[-1]) + 25, abs=0.11)
+
+
+def test_the_differences_are_marked_where_the_interval_excludes_nothing(page: Page) -> None:
+    rows = page.tables["Dice (%), GSS minus baseline"][4:]
+    assert [row[0] for row in rows] == ["WT", "TC", "ET", "ET post-processed"]
+    for row in rows:
+        assert row[1:] == ["+25.0*"] * 16
+
+
+def test_the_summary_says_what_was_compared_and_what_it_is_worth(text: str) -> None:
+    words = re.sub(r"<[^>]+>", "", text)
+    assert "GSS against baseline, on 3 subjects" in re.sub(r"\s+", " ", words)
+    assert (
+        "ET: +25.0 (95 % interval over subjects +25.0 to +25.0, excludes 0); standard deviation over seeds 0.0" in words
+    )
+    assert "The subjects are simulated" in words
+    assert "There are 3 test subjects only" in words
+
+
+def test_training_votes_speed_and_settings_are_shown(text: str) -> None:
+    assert text.count("<svg") == 1 + 2
+    for shown in ("routes of ET", "agreement with the target", "total loss", "2.50", "training.gss", "CPU, 2 threads"):
+        assert shown in text
+
+
+def test_the_same_runs_give_the_same_page(runs: list[Path], written: Path, tmp_path: Path) -> None:
+    write_report(tmp_path / "again.html", runs)
+    assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    name = '<script>alert(1)<|script> & "quotes"'
+    run = write_run(tmp_path / name, settings_of("gss", 0), scores_of(0, ("</script><b>",)), ("a",))
+    write_report(tmp_path / "report.html", [run], title="<i>title</i>")
+    found = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in found
+    assert "</script><b>" not in found
+    assert "<i>" not in found
+    # The viewer's data and the viewer.
+    assert found.count("</script>") == 2
+
+
+def test_an_evaluation_without_a_run_is_shown_without_what_it_lacks(runs: list[Path], tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", [runs[0] / "evaluation"])
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "scores" in page.ids
+    assert not {"training", "settings", "differences"} & set(page.ids)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda run: None, "no such folder, need that of a finished run"),
+        (lambda run: run.mkdir(), "has no scores; if it is that of a run: python -m gss_train.evaluate "),
+    ],
+    ids=["missing", "unfinished"],
+)
+def test_what_is_no_finished_run_is_said(
+    prepare, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(tmp_path / "run")
+    assert main([str(tmp_path / "run"), "--output", str(tmp_path / "report.html")]) == 2
+    assert f"error: {tmp_path / 'run'}: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metrics.jsonl", '{"kind": "epoch"}\n'), ("config.json", "[]"), ("evaluation/scores.json", "{}")],
+)
+def test_damaged_files_are_named(name: str, content: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", settings_of("gss", 0), scores_of(0))
+    (run / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(str(run / name))):
+        write_report(tmp_path / "report.html", [run])
+
+
+def test_the_command_writes_figures_where_they_are_wanted(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(runs[0]), "--output", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures")]
+    assert main([*arguments, "--viewer-subjects", "0"]) == 0
+    assert f"Report: {tmp_path / 'r.html'}" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "heat-map-dice.svg").exists()
