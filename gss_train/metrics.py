@@ -80,7 +80,12 @@ def region_measures(
         # The usual case, and distances take long.
         regions = regions[:-1]
     values = {name: [_COMPUTE[name](*region, spacing) for region in regions] for name in measures}
-    return {name: torch.stack([*scores, *scores[-1:]][: len(SCORES)], dim=-1) for name, scores in values.items()}
+    return {name: torch.stack(_complete(scores), dim=-1) for name, scores in values.items()}
+
+
+def _complete(scores: list[Tensor]) -> list[Tensor]:
+    """ET post-processed has the score of ET where it was left out."""
+    return scores if len(scores) == len(SCORES) else [*scores, scores[-1]]
 
 
 def _regions(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> list[tuple[Tensor, Tensor]]:

@@ -18,6 +18,7 @@ CONTEXT.set_forkserver_preload(
         "gss_train.pipeline",
         "gss_train.config.command_line",
         "matplotlib.backends.backend_agg",
+        "monai.metrics.hausdorff_distance",
         "torch.utils.tensorboard",
     ]
 )
