@@ -128,12 +128,13 @@ def _without_table(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _votes(groups: Sequence[Group]) -> list[Markup]:
-    charts = [
-        vote_chart(run.name, run.epochs, run.evaluation.dataset, number)
-        for number, run in enumerate(run for group in groups for run in group.runs)
+def _votes(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
+    """Of each run that had a vote, its name and a chart."""
+    runs = [run for group in groups for run in group.runs]
+    charts = [vote_chart(run.name, run.epochs, run.evaluation.dataset, number) for number, run in enumerate(runs)]
+    return [
+        (run.name, markup) for run, chart in zip(runs, charts, strict=True) if (markup := _markup(chart)) is not None
     ]
-    return [markup for chart in charts if (markup := _markup(chart)) is not None]
 
 
 def _viewer(groups: Sequence[Group], most_subjects: int) -> dict[str, Any] | None:

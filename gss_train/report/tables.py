@@ -144,7 +144,7 @@ def summary_rows(differences: Sequence[Difference]) -> list[dict[str, Any]]:
                     "mean": number(difference.mean[-1, place], "dice", signed=True),
                     "range": _range(difference.low[-1, place], difference.high[-1, place], "dice", signed=True),
                     "spread": None if difference.spread is None else number(difference.spread[-1, place], "dice"),
-                    "clear": bool(difference.is_clear[-1, place]),
+                    "excludes_zero": bool(difference.is_clear[-1, place]),
                 }
                 for place, name in enumerate(difference.reference.first.evaluation.scores.names)
             ],

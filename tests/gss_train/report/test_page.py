@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from gss_train.errors import UserError
+from gss_train.metrics import SCORES
 from gss_train.report import write_report
 from gss_train.report.__main__ import main
+from gss_train.report.comparison import compare, group_runs
+from gss_train.report.runs import read_runs
 from tests.gss_train.report.made_up import scores_of, settings_of, write_run
 
 
@@ -120,6 +123,20 @@ def test_the_summary_says_what_was_compared_and_what_it_is_worth(text: str) -> N
     )
     assert "The subjects are simulated" in words
     assert "There are 3 test subjects only" in words
+
+
+def test_the_summary_says_where_an_interval_includes_nothing(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / arm, settings_of(arm, 0), scores_of(seed)) for arm, seed in (("baseline", 0), ("gss", 1))
+    ]
+    ((difference,), _) = compare(group_runs(read_runs(folders)))
+    assert not difference.is_clear[-1].all()
+    write_report(tmp_path / "report.html", folders)
+    words = re.sub(r"<[^>]+>", "", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    for name, clear in zip(SCORES, difference.is_clear[-1], strict=True):
+        (line,) = re.findall(rf"^{name}: .*over subjects.*$", words, flags=re.MULTILINE)
+        assert ("excludes 0" in line) == clear
+        assert ("includes 0" in line) != clear
 
 
 def test_training_votes_speed_and_settings_are_shown(text: str) -> None:
