@@ -6,10 +6,7 @@ import os
 import sys
 import time
 
-from gss_train.errors import UserError
-
-_USER_ERROR = 2
-_INTERRUPTED = 130
+from gss_train.command import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,40 +17,20 @@ def main(arguments: list[str] | None = None) -> int:
         SIGINT ended it: during the training the run is saved before, and the same command goes on with it.
     """
     started = time.monotonic()
-    try:
-        # Here, so that a missing package is said as plainly as any other error.
+
+    def train() -> None:
         from gss_train.config.command_line import parse_config  # noqa: PLC0415
-        from gss_train.engine.interruption import Interrupted, exit_status  # noqa: PLC0415
         from gss_train.pipeline import run  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        return _lacking(error)
-    try:
+
         run(parse_config(arguments))
-    except Interrupted as interrupted:
-        return _fail(str(interrupted), exit_status(interrupted.signal))
-    except ModuleNotFoundError as error:
-        return _lacking(error)
-    except (UserError, OSError) as error:
-        return _fail(str(error), _USER_ERROR)
-    except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
-    if _is_first_process():
-        print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
-    return 0
+        if _is_first_process():
+            print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
+
+    return run_command(train, extras="train,demo")
 
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def _lacking(error: ModuleNotFoundError) -> int:
-    advice = 'pip install -c constraints.txt -e ".[train,demo]" in a clone of this repository'
-    return _fail(f"{error}; {advice}", _USER_ERROR)
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return status
 
 
 def _main_of_several() -> int:

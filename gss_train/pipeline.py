@@ -16,6 +16,7 @@ from torch import Tensor
 from gss_train.config import Config
 from gss_train.config.resuming import refuse_changes
 from gss_train.data import Preparation, PreparedSubject, Split
+from gss_train.devices import pick_device
 from gss_train.engine.figures import save_summary
 from gss_train.engine.journal import read_records
 from gss_train.engine.memory import full_memory_explained
@@ -81,15 +82,11 @@ def _device_type(name: str) -> str:
 
 
 def _pick_device(name: str, device_type: str, processes: Processes) -> torch.device:
-    if processes.group is not None and ":" in name:
+    if processes.group is None:
+        return pick_device(name)
+    if ":" in name:
         raise UserError(f"--device: got {name!r} below torchrun, need {device_type!r}: each process takes its own")
-    try:
-        own = f":{processes.local_rank}" if processes.group is not None and device_type == "cuda" else ""
-        device = torch.device((device_type if name == "auto" else name) + own)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device: got {name!r}, which cannot be used here: {error}") from error
-    return device
+    return pick_device(f"cuda:{processes.local_rank}" if device_type == "cuda" else device_type)
 
 
 @contextmanager

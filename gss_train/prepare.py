@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gss_train.errors import UserError
-
-_USER_ERROR = 2
-_INTERRUPTED = 130
+from gss_train.command import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,23 +13,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, with warnings too; 2 after an error that the user can mend, such as faults in the scans; 130 if interrupted.
     """
-    try:
-        # Here, so that a missing package is said as plainly as any other error.
+
+    def prepare() -> bool:
         from gss_train.preparing import parse_arguments, run  # noqa: PLC0415
 
-        return 0 if run(parse_arguments(arguments)) else _USER_ERROR
-    except ModuleNotFoundError as error:
-        advice = 'pip install -c constraints.txt -e ".[train]" in a clone of this repository'
-        return _fail(f"{error}; {advice}", _USER_ERROR)
-    except (UserError, OSError) as error:
-        return _fail(str(error), _USER_ERROR)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is finished is kept", _INTERRUPTED)
+        return run(parse_arguments(arguments))
 
-
-def _fail(message: str, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return status
+    return run_command(prepare, interrupted="interrupted; what is finished is kept")
 
 
 if __name__ == "__main__":

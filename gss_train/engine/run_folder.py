@@ -67,7 +67,7 @@ def old_config(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: they cannot be read.
     """
-    return _read_json(path / _CONFIG) if (path / _CONFIG).exists() else None
+    return read_json(path / _CONFIG) if (path / _CONFIG).exists() else None
 
 
 def is_finished(path: Path) -> bool:
@@ -75,7 +75,12 @@ def is_finished(path: Path) -> bool:
     return (path / _TABLE).exists()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a run has written.
+
+    Raises:
+        UserError: it cannot be read; the message names it.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -217,7 +222,7 @@ class RunFolder:
         Raises:
             UserError: it cannot be read.
         """
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def log_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; a number that is not finite becomes null, as JSON has none.

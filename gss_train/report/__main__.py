@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gss_train.errors import UserError
-
-_USER_ERROR = 2
-_INTERRUPTED = 130
+from gss_train.command import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,25 +13,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0; 2 after an error that the user can mend, said in one message on standard error; 130 if interrupted.
     """
-    try:
-        # Here, so that a missing package is said as plainly as any other error.
+
+    def report() -> None:
         from gss_train.report.command_line import parse_arguments, run  # noqa: PLC0415
 
         run(parse_arguments(arguments))
-    except ModuleNotFoundError as error:
-        return _fail(
-            f'{error}; pip install -c constraints.txt -e ".[train]" in a clone of this repository', _USER_ERROR
-        )
-    except (UserError, OSError) as error:
-        return _fail(str(error), _USER_ERROR)
-    except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
-    return 0
 
-
-def _fail(message: str, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return status
+    return run_command(report)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from gss_train.engine.journal import read_records
 from gss_train.engine.records import EpochRecord, StepRecord, ValidationRecord
+from gss_train.engine.run_folder import read_json
 from gss_train.errors import UserError
 from gss_train.evaluation.files import Evaluation, SegmentedSubject, read_evaluation, read_segmented
 
@@ -105,23 +105,13 @@ def _read_run(folder: Path, name: str) -> ReportedRun:
         folder,
         read_evaluation(scores),
         tuple(read_segmented(scores)),
-        _flat(_read_json(folder / "config.json")),
-        _read_json(folder / "environment.json"),
+        _flat(read_json(folder / "config.json")),
+        read_json(folder / "environment.json"),
         tuple(records.epochs),
         tuple(records.validations),
         tuple(records.steps),
         records.seconds,
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, need a JSON object")
-    return content
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
