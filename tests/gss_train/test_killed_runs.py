@@ -59,7 +59,8 @@ def assert_same_end(output: Path, expected: Path) -> None:
             assert all(torch.equal(own[kind][key], other[kind][key]) for key in other[kind]), (name, kind)
         assert own["position"] == other["position"]
     assert metrics(output) == metrics(expected)
-    assert (output / "subsets.csv").read_bytes() == (expected / "subsets.csv").read_bytes()
+    for name in ("subsets.csv", "evaluation/table.csv", "evaluation/subjects.csv"):
+        assert (output / name).read_bytes() == (expected / name).read_bytes()
     assert names(output) == names(expected)
 
 
@@ -86,7 +87,7 @@ def test_killed_before_any_operation_on_its_files(
 ) -> None:
     draws = random.Random(seed)
     output = tmp_path / "run"
-    kills = live_until_the_end(cache, output, lambda: start(arguments(cache, output), output, draws.randint(1, 50)))
+    kills = live_until_the_end(cache, output, lambda: start(arguments(cache, output), output, draws.randint(1, 80)))
     assert kills >= 3
     assert_same_end(output, undisturbed[0])
 
