@@ -19,21 +19,12 @@ from benchmarks.machine_code import SIZES, TARGETS, Kernel, Resources, compiled,
 from gss_kernels.triton.configuration import TABLE
 from gss_kernels.triton.voxels import KEEP_GIVEN
 
+pytestmark = pytest.mark.usefixtures("triton_cache")
 NVIDIA = [target for target in TARGETS if target.startswith("sm")]
 PASSES = ("forward_kernel", "backward_kernel")
 OTHERS = ("target_kernel", "finish_kernel", "segmentation_forward_kernel", "segmentation_backward_kernel")
 _BITS = {"fp32": 32, "bf16": 16}
 _BYTES_OF_STACK = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        # Shared by the processes of one run, which compile much of the same.
-        base = tmp_path_factory.getbasetemp()
-        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-        patch.setenv("TRITON_CACHE_DIR", str(shared / "triton_cache"))
-        yield
 
 
 @pytest.mark.parametrize("target", TARGETS)
