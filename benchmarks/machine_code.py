@@ -8,55 +8,35 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import math
 import re
-import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+import torch
+from torch import Tensor
 
-from gss_kernels import CategoryGroups
-from gss_kernels.triton import finish, loss, segmentation
-from gss_kernels.triton.configuration import TABLE, Configuration, KernelName, num_sums
-from gss_kernels.triton.group import leader_bits
-from gss_kernels.triton.launch import FINISH, FINISH_CHUNK, compile_options
-from gss_kernels.triton.voxels import KEEP_DRAWN
+from benchmarks.sass import machine_code
+from benchmarks.stub_card import noted_specialisations
+from gss_kernels import (
+    CategoryGroups,
+    fused_gss_loss,
+    fused_gss_objective,
+    fused_segmentation_loss,
+    gss_soft_targets,
+)
+from gss_kernels.triton.configuration import TABLE, Configuration, KernelName
+from gss_kernels.triton.launch import FINISH
 
-TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "sm_100": GPUTarget("cuda", 100, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
-}
 SIZES = ((4, 4), (4, 5), (2, 2), (3, 4), (4, 3))
 """Modalities and categories."""
 
-_ALIGNED = [["tt.divisibility", 16]]
-_MODULES = {
-    "forward_kernel": loss,
-    "backward_kernel": loss,
-    "target_kernel": loss,
-    "finish_kernel": finish,
-    "segmentation_forward_kernel": segmentation,
-    "segmentation_backward_kernel": segmentation,
-}
-_NUMBERS = {
-    "last_masked_word": "i64",
-    **dict.fromkeys(("blocks", "programs", "num_samples", "upstream_stride"), "i32"),
-}
-_TUPLES = {"vote": ("fp32",) * 4, "scales": ("fp32",) * 2, "weights": ("fp32",) * 2, "upstream_strides": ("i32",) * 2}
-_POINTERS = {"available_pointer": "*u8", "keep_pointer": "*u8", "seed_pointer": "*i64", "label_pointer": "*u8"}
-_PREDICTIONS = ("pointer", "gradient_pointer")
+_SAMPLES, _EDGE, _MULTIPROCESSORS = 2, 80, 132
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel to compile, as a launch on dense volumes of a multiple of 16 voxels would.
+    """A kernel as the public functions launch it on an H100 or H200, for two dense volumes of 80^3 voxels.
 
     Attributes:
         name: of the function.
@@ -66,7 +46,6 @@ class Kernel:
         supervised: with the supervised loss.
         statistics: with the statistics of the vote.
         available: with missing modalities.
-        integers: of strides and numbers of voxels, "i64" beyond 32 bits.
     """
 
     name: str
@@ -76,12 +55,6 @@ class Kernel:
     supervised: bool = False
     statistics: bool = False
     available: bool = False
-    integers: str = "i32"
-
-    @property
-    def sums(self) -> int:
-        """That the forward pass keeps."""
-        return num_sums(self.modalities, self.categories, supervised=self.supervised, statistics=self.statistics)
 
     @property
     def configuration(self) -> Configuration:
@@ -93,61 +66,40 @@ class Kernel:
         kernel: KernelName = "forward" if self.name == "forward_kernel" else "backward"
         return TABLE.of(kernel, self.modalities, self.categories, supervised=self.supervised)
 
-    def constants(self) -> dict[str, Any]:
-        """What the kernel is compiled for."""
+    def launch(self) -> None:
+        """Call the public function that launches it, and differentiate that, on memory that nobody touches."""
+        space = (_EDGE,) * 3
+        shape = (_SAMPLES, self.modalities, self.categories, *space)
+        logits = torch.empty(shape, dtype=_DTYPES[self.dtype], requires_grad=True)
+        value = self._value(logits, torch.zeros((_SAMPLES, *space), dtype=torch.uint8))
+        torch.autograd.grad(value, logits, allow_unused=True)
+
+    def _value(self, logits: Tensor, labels: Tensor) -> Tensor:
         M, C = self.modalities, self.categories
+        if self.name.startswith("segmentation"):
+            return torch.stack(fused_segmentation_loss(logits[:, 0], labels, backend="triton")).sum()
         groups = CategoryGroups((*((c % M,) for c in range(C - 1)), (0, M - 1)))
-        return {
-            "M": M,
-            "C": C,
-            "LEADERS": leader_bits(groups, M),
-            "RELEASED": False,
-            "HAS_AVAILABLE": self.available,
-            "SQUARINGS": 3,
-            "LOG2_CLAMP": math.log2(0.005),
-            "MASK": KEEP_DRAWN.value,
-            "KL": True,
-            "SUPERVISED": self.supervised,
-            "STATISTICS": self.statistics,
-            "DISTILLATION": True,
-            "CLASS_WEIGHTING": True,
-            "FROM_LOGITS": True,
-            "ROWS": self.sums,
-            "M_PADDED": triton.next_power_of_2(M),
-            "C_PADDED": triton.next_power_of_2(C),
-            "CHUNK": FINISH_CHUNK,
-            "VOXELS": self.configuration.voxels_per_thread,
-        }
+        options: dict[str, Any] = {"backend": "triton"}
+        if self.available:
+            options["available"] = torch.ones(_SAMPLES, M, dtype=torch.bool)
+        if self.name == "target_kernel":
+            gss_soft_targets(logits, groups, **options)
+            return logits.sum()
+        options |= {"seed": 0, "return_stats": self.statistics}
+        if self.supervised:
+            result = fused_gss_objective(logits, labels, groups, **options)
+        else:
+            result = fused_gss_loss(logits, groups, **options)
+        return result[0] if self.statistics else result
 
 
 @functools.cache
-def compiled(kernel: Kernel, target: str, overrides: tuple[tuple[str, Any], ...] = ()) -> Any:
-    """Triton's compiled kernel; `overrides` replace constants, and make constants of other arguments."""
-    function = getattr(_MODULES[kernel.name], kernel.name)
-    block = kernel.configuration.block(TARGETS[target].warp_size)
-    values = kernel.constants() | {"BLOCK": block, "PTX": target.startswith("sm")} | dict(overrides)
-    signature: dict[str, Any] = {}
-    constants: dict[tuple[int, ...], Any] = {}
-    attributes: dict[tuple[int, ...], Any] = {}
-    for i, name in enumerate(function.arg_names):
-        if name in values:
-            signature[name], constants[i,] = "constexpr", values[name]
-        elif name in ("pointers", "gradient_pointers"):
-            signature[name] = (f"*{kernel.dtype}",) * kernel.modalities
-            attributes.update({(i, m): _ALIGNED for m in range(kernel.modalities)})
-        elif name in ("strides", "gradient_strides"):
-            signature[name] = (kernel.integers, kernel.integers, "constexpr")
-            constants[i, 2] = 1
-            attributes[i, 0] = attributes[i, 1] = _ALIGNED
-        elif name == "num_voxels":
-            signature[name], attributes[i,] = kernel.integers, _ALIGNED
-        elif name.endswith("pointer"):
-            signature[name] = f"*{kernel.dtype}" if name in _PREDICTIONS else _POINTERS.get(name, "*fp32")
-            attributes[i,] = _ALIGNED
-        else:
-            signature[name] = _TUPLES.get(name) or _NUMBERS.get(name, "fp32")
-    source = ASTSource(function, signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=TARGETS[target], options=compile_options(kernel.configuration))
+def compiled(kernel: Kernel, target: str) -> Any:
+    """Triton's compiled kernel, as a card would launch it."""
+    with noted_specialisations(target, _MULTIPROCESSORS) as noted:
+        kernel.launch()
+    (found,) = (own for own in noted if own.name == kernel.name)
+    return found.compile()
 
 
 @dataclass(frozen=True)
@@ -176,7 +128,18 @@ class Resources:
 def resources(kernel: Kernel, target: str) -> Resources:
     """The resources of a kernel compiled for `target`."""
     code = compiled(kernel, target).asm
-    return _amd_resources(code["amdgcn"]) if target.startswith("gfx") else _nvidia_resources(kernel, code["cubin"])
+    if target.startswith("gfx"):
+        return _amd_resources(code["amdgcn"])
+    found = machine_code(code["cubin"])
+    voxels = kernel.configuration.voxels_per_thread
+    return Resources(
+        registers=found.registers,
+        spilled_bytes=found.spilled_bytes,
+        instructions=found.loop.instructions / voxels,
+        special_functions=found.loop.special_functions / voxels,
+        loads=found.loop.loads,
+        stores=found.loop.stores,
+    )
 
 
 def _amd_resources(assembly: str) -> Resources:
@@ -205,58 +168,3 @@ def _amd_widths(assembly: str, kind: str) -> collections.Counter[int]:
     }
     found = re.findall(rf"^\s+(?:global|buffer|flat)_{kind}_(\w+)\s", assembly, flags=re.MULTILINE)
     return collections.Counter(bits[name.removesuffix("_d16").removesuffix("_d16_hi")] for name in found)
-
-
-def _nvidia_resources(kernel: Kernel, cubin: bytes) -> Resources:
-    usage = _tool("cuobjdump", cubin, "--dump-resource-usage")
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    if found is None:
-        raise ValueError(f"cuobjdump: got no register count in {usage!r}")
-    body = _main_loop(_tool("nvdisasm", cubin, "-c"))
-    voxels = kernel.configuration.voxels_per_thread
-    operations = [instruction.removeprefix("@").split(maxsplit=1) for instruction in body]
-    names = [parts[1].split()[0] if parts[0].lstrip("!").startswith(("P", "UP")) else parts[0] for parts in operations]
-    return Resources(
-        registers=int(found[1]),
-        spilled_bytes=int(found[2]),
-        instructions=len(names) / voxels,
-        special_functions=sum(name.startswith("MUFU") for name in names) / voxels,
-        loads=_widths(names, "LDG"),
-        stores=_widths(names, "STG"),
-    )
-
-
-def _widths(names: list[str], kind: str) -> collections.Counter[int]:
-    widths: collections.Counter[int] = collections.Counter()
-    for name in names:
-        if name.split(".")[0] == kind:
-            found = re.search(r"\.(?:[US])?(8|16|64|128)(?:\.|$)", name)
-            widths[int(found[1]) if found else 32] += 1
-    return widths
-
-
-def _main_loop(disassembly: str) -> list[str]:
-    """The instructions of the longest loop that loads anything, or all if there is none."""
-    instructions: list[str] = []
-    labels: dict[str, int] = {}
-    longest: list[str] = []
-    for line in disassembly.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label[1]] = len(instructions)
-        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(.*?)\s*;", line):
-            instruction = found[1]
-            jump = re.search(r"BRA.*(\.L_x_\d+)", instruction)
-            instructions.append(instruction)
-            if jump and jump[1] in labels:
-                loop = instructions[labels[jump[1]] :]
-                if any("LDG" in own for own in loop):
-                    longest = max(longest, loop, key=len)
-    return longest or [instruction for instruction in instructions if not instruction.startswith("NOP")]
-
-
-def _tool(name: str, cubin: bytes, *options: str) -> str:
-    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.cubin"
-        file.write_bytes(cubin)
-        return subprocess.run([path, *options, file], capture_output=True, text=True, check=True).stdout

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -88,7 +89,8 @@ def stub_card(target: str, multiprocessors: int, on_launch: Callable[[Launch], N
     def run_and_hand_over(function: JITFunction[Any], *arguments: Any, **options: Any) -> Any:
         kernel = run(function, *arguments, **options)
         if kernel is not None and on_launch is not None:
-            on_launch(Launch(function.__name__, stub.grid, kernel, stub.arguments, stub.types))
+            grid, kinds, values = _Driver.launched
+            on_launch(Launch(function.__name__, grid, kernel, values, kinds))
         return kernel
 
     with _in_place_of_the_card(stub, multiprocessors), mock.patch.object(JITFunction, "run", run_and_hand_over):
@@ -124,7 +126,7 @@ def _in_place_of_the_card(stub: _Driver, multiprocessors: int) -> Iterator[None]
         mock.patch.object(torch.version, "cuda", "stub" if nvidia else None),
         mock.patch.object(torch.version, "hip", None if nvidia else "stub"),
         mock.patch.object(backends, "_TRITON_INTERPRETED", True),
-        mock.patch.object(launching, "multiprocessors_of", return_value=multiprocessors),
+        mock.patch.object(launching, "multiprocessors_of", functools.partial(_given, multiprocessors)),
         mock.patch.object(driver, "_active", stub),
     ):
         yield
@@ -134,19 +136,17 @@ class _Driver:
     """What Triton asks of a driver, its `utils` included.
 
     Attributes:
-        grid: programs of the last launch.
-        arguments: of the last launch, as in `Launch`.
-        types: theirs.
+        launched: grid, types and arguments of the last launch; of the class, as a compiled kernel keeps the launcher of
+            the driver that it was compiled for.
     """
+
+    launched: ClassVar[tuple[int, tuple[str, ...], tuple[Any, ...]]]
 
     def __init__(self, target: str, purpose: str) -> None:
         self._target = target
         # Triton keeps compiled kernels by device: what is noted only must not be taken for compiled, nor the reverse.
         self._device = f"stub {target}, {purpose}"
         self.utils = self
-        self.grid = 0
-        self.arguments: tuple[Any, ...] = ()
-        self.types: tuple[str, ...] = ()
 
     def get_current_target(self) -> GPUTarget:
         return TARGETS[self._target]
@@ -167,11 +167,15 @@ class _Driver:
         signature = tuple(source.signature.values())
 
         def launch(grid_x: int, grid_y: int, grid_z: int, *rest: Any) -> None:
-            self.grid = grid_x * grid_y * grid_z
             flat = list(_flattened(signature, rest[-len(signature) :]))
-            self.types, self.arguments = tuple(kind for kind, _ in flat), tuple(value for _, value in flat)
+            kinds, values = tuple(kind for kind, _ in flat), tuple(value for _, value in flat)
+            _Driver.launched = grid_x * grid_y * grid_z, kinds, values
 
         return launch
+
+
+def _given(number: int, _device: torch.device) -> int:
+    return number
 
 
 def _as_tuples(value: Any) -> Any:

@@ -89,7 +89,7 @@ def supervised_sums(
     return rest, weighted, tl.where(inside, overlap, 0.0), union
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples", "programs"])
 def finish_kernel(
     partial_pointer,
     available_pointer,

@@ -126,7 +126,7 @@ def store_sums(partial_pointer, sums, programs, COUNT: tl.constexpr):
         tl.store(column + i * programs, tl.sum(sums[i], axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks", "programs", "last_masked_word"])
 def forward_kernel(
     pointers,
     strides,
@@ -248,7 +248,7 @@ def forward_kernel(
     store_sums(partial_pointer, sums, programs, ROWS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["upstream_strides", "num_samples", "blocks", "last_masked_word"])
 def backward_kernel(
     pointers,
     strides,
@@ -366,7 +366,7 @@ def load_coefficients(pointer, kind, sample, m, num_samples, scale, M: tl.conste
     return coefficients
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def target_kernel(
     pointers,
     strides,

@@ -43,7 +43,7 @@ def load_probabilities(
     return values
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks", "programs"])
 def segmentation_forward_kernel(
     pointer,
     strides,
@@ -80,7 +80,7 @@ def segmentation_forward_kernel(
     store_sums(partial_pointer, sums + label_sums, programs, 4 * C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["upstream_stride", "num_samples", "blocks"])
 def segmentation_backward_kernel(
     pointer,
     strides,

@@ -6,7 +6,6 @@ import collections
 import importlib.util
 import os
 import sys
-from typing import Any
 
 import pytest
 
@@ -15,9 +14,9 @@ if importlib.util.find_spec("triton") is None:
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: the interpreter compiles nothing", allow_module_level=True)
 
-from benchmarks.machine_code import SIZES, TARGETS, Kernel, Resources, compiled, resources
+from benchmarks.machine_code import SIZES, Kernel, Resources, compiled, resources
+from benchmarks.stub_card import TARGETS
 from gss_kernels.triton.configuration import TABLE
-from gss_kernels.triton.voxels import KEEP_GIVEN
 
 pytestmark = pytest.mark.usefixtures("triton_cache")
 NVIDIA = [target for target in TARGETS if target.startswith("sm")]
@@ -122,25 +121,6 @@ def test_instructions(categories: int, forward: float, backward: float) -> None:
         needed: Resources = resources(Kernel(name, 4, categories), "sm_90")
         assert needed.instructions is not None
         assert needed.instructions <= most
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"MASK": KEEP_GIVEN.value, "HAS_AVAILABLE": True, "RELEASED": True, "SQUARINGS": 0, "KL": False},
-        # Numbers equal to 1 reach a kernel as constants.
-        {"num_voxels": 1, "programs": 1, "num_samples": 1, "upstream_stride": 1},
-        {"last_masked_word": 1},
-        {"integers": "i64"},
-        {"PTX": False},
-    ],
-    ids=["variants", "ones", "mask_ratio_of_two_words", "volumes_beyond_32_bits", "without_ptx"],
-)
-@pytest.mark.parametrize("name", [*PASSES, *OTHERS])
-def test_compiles_in_other_variants(name: str, overrides: dict[str, Any]) -> None:
-    constants = dict(overrides)
-    kernel = Kernel(name, 2, 3, "bf16", integers=constants.pop("integers", "i32"))
-    assert compiled(kernel, "sm_90", tuple(constants.items())).asm["cubin"]
 
 
 @pytest.mark.parametrize("supervised", [False, True])
