@@ -23,7 +23,7 @@ def make_crops(folder: Path, edge: int, volume: tuple[int, int, int], length: in
         volume: voxels of a volume.
         length: crops in an epoch.
     """
-    pytest.importorskip("gss_train.data", reason="needs the training dependencies", exc_type=ImportError)
+    pytest.importorskip("nibabel", reason="needs the training dependencies")
     from gss_train.data import DATASETS, TrainingCrops, find_subjects, prepare_dataset  # noqa: PLC0415  (as above)
 
     dataset = DATASETS["brats2020"]

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel import orientations as untyped_orientations
 
 from gss_train.data.metaimage import read_metaimage
-from gss_train.data.nifti import read_nifti
 from gss_train.errors import UserError
 
-_orientations: Any = untyped_orientations
 # Where the voxel axes of official BraTS files point.
 _ORIENTATION = "LPS"
 _AXIS_OF = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
@@ -47,7 +44,7 @@ class Volume:
     @property
     def orientation(self) -> str:
         """Where each voxel axis points most: one letter of "LR", "PA" and "IS" each, such as "LPS"."""
-        return "".join(_orientations.aff2axcodes(self.affine))
+        return "".join(_orientations().aff2axcodes(self.affine))
 
 
 def read_volume(path: Path) -> Volume:
@@ -67,6 +64,8 @@ def read_volume(path: Path) -> Volume:
     if path.suffix == ".mha":
         read, kind = read_metaimage, "MetaImage (.mha)"
     elif path.name.endswith((".nii", ".nii.gz")):
+        from gss_train.data.nifti import read_nifti  # noqa: PLC0415  (imports nibabel)
+
         read, kind = read_nifti, "NIfTI file"
     else:
         raise VolumeError(f"{path}: file name ends with {path.suffix!r}, should end with .mha, .nii or .nii.gz")
@@ -92,8 +91,8 @@ def reorient(volume: Volume) -> Volume:
     if volume.orientation == _ORIENTATION:
         return volume
     moves = _moves(volume.orientation, _ORIENTATION)
-    affine = volume.affine @ _orientations.inv_ornt_aff(moves, volume.voxels.shape)
-    return Volume(_orientations.apply_orientation(volume.voxels, moves), affine)
+    affine = volume.affine @ _orientations().inv_ornt_aff(moves, volume.voxels.shape)
+    return Volume(_orientations().apply_orientation(volume.voxels, moves), affine)
 
 
 def restore_orientation(voxels: npt.NDArray[Any], orientation: str) -> npt.NDArray[Any]:
@@ -113,13 +112,21 @@ def restore_orientation(voxels: npt.NDArray[Any], orientation: str) -> npt.NDArr
         raise ValueError(f"orientation: got {orientation!r}, need one letter each of 'LR', 'PA' and 'IS'")
     if voxels.ndim != 3:
         raise ValueError(f"voxels: got shape {voxels.shape}, need three dimensions")
-    restored: npt.NDArray[Any] = _orientations.apply_orientation(voxels, _moves(_ORIENTATION, orientation))
+    restored: npt.NDArray[Any] = _orientations().apply_orientation(voxels, _moves(_ORIENTATION, orientation))
     return restored
+
+
+def _orientations() -> Any:
+    # What is prepared can be used without nibabel.
+    from nibabel import orientations  # noqa: PLC0415
+
+    return orientations
 
 
 def _moves(start: str, end: str) -> npt.NDArray[Any]:
     """Finds which axis goes where, and whether it is flipped."""
-    return np.asarray(_orientations.ornt_transform(_orientations.axcodes2ornt(start), _orientations.axcodes2ornt(end)))
+    orientations = _orientations()
+    return np.asarray(orientations.ornt_transform(orientations.axcodes2ornt(start), orientations.axcodes2ornt(end)))
 
 
 def _last_line(error: Exception) -> str:
@@ -142,5 +149,5 @@ def _check(path: Path, volume: Volume) -> None:
 def _check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
     usable = np.isfinite(affine).all() and np.abs(affine).max() < _FARTHEST_MM
     usable = usable and np.linalg.norm(affine[:3, :3], axis=0).min() > _SMALLEST_VOXEL_MM
-    if not usable or np.isnan(_orientations.io_orientation(affine)).any():
+    if not usable or np.isnan(_orientations().io_orientation(affine)).any():
         raise VolumeError(f"{path}: has the affine {affine.tolist()}, should be finite and invertible")

@@ -1,0 +1,1 @@
+"""RFNet trained for minutes on a lent GPU: `python -m benchmarks.train`."""
