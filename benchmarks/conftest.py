@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,13 +11,16 @@ import torch
 
 from benchmarks import machine
 from benchmarks.measuring import Figures, Measure, Size, Work, memory_figures, part_figures, time_figures
-from benchmarks.results_table import Result, ratios, tables
+from benchmarks.recording import LINES, deselect
+from benchmarks.results_table import Result, tables, with_ratios
 from benchmarks.steps import LossStep
 from benchmarks.timing import Call, copy_bytes_per_second, synchronised, wall_seconds
 
+Note = Callable[..., None]
+
 _RESULTS = pytest.StashKey[list[Result]]()
 _LOAD = pytest.StashKey[float]()
-_START = pytest.StashKey[float]()
+_LONG = pytest.StashKey[int]()
 _LEAST_ROUNDS = {"small": 1, "full": 2}
 _MOST_ROUNDS = 30
 _GPU = torch.cuda.is_available()
@@ -33,23 +35,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="small: a quick check that every benchmark runs (its ratios mean little); full: sizes worth reporting",
     )
     parser.addoption(
+        "--benchmark-long", action="store_true", help="in the full size also the benchmarks that take minutes"
+    )
+    parser.addoption(
         "--benchmark-crop",
         type=int,
         metavar="VOXELS",
         help="edge of the crops of the networks' benchmarks (default: as published on a GPU, 48 on the CPU)",
-    )
-    parser.addoption(
-        "--benchmark-time-limit",
-        type=float,
-        metavar="SECONDS",
-        help="skip the benchmarks that would begin later than this after the start (default: no limit)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RESULTS] = []
     config.stash[_LOAD] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    config.stash[_START] = time.monotonic()
+    config.addinivalue_line("markers", "long: takes minutes in the full size, see --benchmark-long")
     # Benchmarks run on versions nobody has tried, and torch.compile gives advice as warnings.
     config.addinivalue_line("filterwarnings", "default")
 
@@ -58,14 +57,16 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"benchmarks: {config.getoption('--benchmark-size')} size on {machine.describe(machine.pick_device())}"
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info["versions"] = machine.versions()
-    machine_info["load_average_at_start"] = config.stash[_LOAD]
-    machine_info["torch_threads"] = torch.get_num_threads()
-    machine_info["device"] = machine.describe(machine.pick_device())
-    machine_info["benchmark_size"] = config.getoption("--benchmark-size")
-    if _GPU:
-        machine_info["card"] = machine.card() | {"copy_gb_per_s": copy_bytes_per_second() / 1e9}
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    everything = config.getoption("--benchmark-long") or config.getoption("--benchmark-size") == "small"
+    long = [] if everything else [item for item in items if item.get_closest_marker("long")]
+    config.stash[_LONG] = len(long)
+    deselect(config, items, long)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    count = config.stash.get(_LONG, 0)
+    return [f"benchmarks: {count} long ones are left out, --benchmark-long takes them too"] if count else []
 
 
 @pytest.hookimpl(trylast=True)
@@ -83,20 +84,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             "do not trust the ratios (OMP_NUM_THREADS=1 helps)",
             yellow=True,
         )
-    if _GPU:
+    if copy_bytes_per_second.cache_info().currsize:
         terminalreporter.write_line(f"device-to-device copy: {copy_bytes_per_second() / 1e9:.0f} GB/s")
     terminalreporter.write_line(
         "wall ms: the fastest round; X / this: the time of X divided by this one's, above 1 is faster than X"
     )
     terminalreporter.write_line("")
-    for line in tables(results):
+    for line in tables(with_ratios(results)):
         terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
-def device() -> torch.device:
+def device(request: pytest.FixtureRequest) -> torch.device:
     """The first GPU if there is one, else the CPU."""
-    return machine.pick_device()
+    device = machine.pick_device()
+    if LINES in request.config.stash:
+        load = request.config.stash[_LOAD]
+        request.config.stash[LINES].write("device", **machine.facts(device), load_average=load)
+    return device
 
 
 @pytest.fixture(scope="session")
@@ -113,16 +118,21 @@ def crop_edge(request: pytest.FixtureRequest) -> int | None:
     return edge
 
 
-@pytest.fixture(autouse=True)
-def _time_limit(request: pytest.FixtureRequest) -> None:
-    limit = request.config.getoption("--benchmark-time-limit")
-    if limit is not None and time.monotonic() - request.config.stash[_START] > limit:
-        pytest.skip(f"the time limit of {limit:.0f} s has passed")
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Note:
+    """Writes a record of the running test, where records are written: `note(kind, **fields)`."""
+    lines = request.config.stash.get(LINES, None)
+
+    def write(kind: str, **fields: Any) -> None:
+        if lines is not None:
+            lines.write(kind, id=request.node.nodeid, **fields)
+
+    return write
 
 
 @pytest.fixture
-def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.FixtureRequest) -> Measure:
-    """Measures a call with pytest-benchmark, and what else there is to say about it."""
+def measure(benchmark: Any, device: torch.device, size: Size, note: Note, request: pytest.FixtureRequest) -> Measure:
+    """Measures a call, and notes each of its figures as soon as there is one."""
     results = request.config.stash[_RESULTS]
 
     def measure_call(
@@ -141,25 +151,39 @@ def measure(benchmark: Any, device: torch.device, size: Size, request: pytest.Fi
     ) -> None:
         benchmark.group = group
         timed = synchronised(call, device)
-        memory_use: Figures = {}
         rounds = 1
         if not once:
             timed()  # compiles, and libraries make their workspaces
-            memory_use = memory_figures(call, device) if memory else {}
             fitting = int(_SECONDS_OF_ROUNDS[size] / wall_seconds(timed))
             rounds = min(max(fitting, _LEAST_ROUNDS[size]), _MOST_ROUNDS)
-        benchmark.pedantic(timed, rounds=rounds)
-        if benchmark.stats is None:  # --benchmark-disable
-            return
-        wall = benchmark.stats.stats.min
-        if once:
-            times = {"wall_ms": wall * 1e3}
-        else:
-            times = time_figures(call, Work(samples, voxels, share_of_copy, steps), device, wall)
-        times |= part_figures(parts or {}, device, times)
-        result = Result(group, name, times | memory_use | (figures or {}))
-        result.figures.update(ratios(results, result))
+        wall = _fastest(benchmark, timed, rounds)
+        result = Result(group, name, {})
         results.append(result)
-        benchmark.extra_info |= {"group": group, "name": name, "figures": result.figures}
+
+        def add(own: Figures) -> None:
+            result.figures.update(own)
+            note("result", group=group, name=name, rounds=rounds, figures=own)
+
+        add({"wall_ms": wall * 1e3})
+        if not once:
+            add(time_figures(call, Work(samples, voxels, share_of_copy, steps), device, wall))
+            if parts:
+                add(part_figures(parts, device, result.figures))
+            if memory:
+                add(memory_figures(call, device))
+        if figures:
+            add(figures)
 
     return measure_call
+
+
+def _fastest(benchmark: Any, timed: Call, rounds: int) -> float:
+    """Seconds of the fastest round, by a clock of its own; pytest-benchmark shows its table of them."""
+    seconds: list[float] = []
+    try:
+        benchmark.pedantic(lambda: seconds.append(wall_seconds(timed)), rounds=rounds)
+    except BaseException:
+        # It does not notice interrupts, and ends the session with an error about statistics of nothing.
+        benchmark.has_error = True
+        raise
+    return min(seconds)

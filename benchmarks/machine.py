@@ -1,10 +1,9 @@
-"""The machine that a result is from."""
+"""The device that a result is from."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
+from typing import Any
 
 import torch
 
@@ -21,23 +20,16 @@ def describe(device: torch.device) -> str:
     return f"the CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def versions() -> dict[str, str | None]:
-    """Of what the times depend on; None for what is not installed."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in ("torch", "triton", "numpy")}
-
-
-def card() -> dict[str, str | float]:
-    """The GPU; `benchmarks/gpu.sh` knows the driver."""
+def facts(device: torch.device) -> dict[str, Any]:
+    """The device in numbers; of the CPU there is its name alone."""
+    if device.type == "cpu":
+        return {"name": describe(device)}
+    properties = torch.cuda.get_device_properties(device)
     return {
-        "name": torch.cuda.get_device_name(),
-        "driver": os.environ.get("GPU_DRIVER", "unknown"),
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "l2_cache_mb": properties.L2_cache_size / 1e6,
+        "memory_gb": properties.total_memory / 1e9,
         "runtime": torch.version.cuda or torch.version.hip or "unknown",
-        "memory_gb": torch.cuda.get_device_properties(0).total_memory / 1e9,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -6,13 +6,19 @@ Reads the files that `benchmarks/gpu.sh` wrote into `benchmarks/results` and wri
 from __future__ import annotations
 
 import argparse
-import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.results_table import Result, group_cells
+from benchmarks.lines import Record, of_kind, read
+from benchmarks.results_table import Result, group_cells, with_ratios
 
+TRAINING_LOG = "-train-log"
+"""Ends the names of the files that `python -m benchmarks.train` writes."""
+_GPU = (
+    "Compute capability {capability}, {multiprocessors} multiprocessors, {l2_cache_mb:.0f} MB of L2 cache, "
+    "{memory_gb:.0f} GB of memory, runtime {runtime}."
+)
 _ROOT = Path(__file__).resolve().parent.parent
 _INTRODUCTION = """\
 # Measured results
@@ -28,60 +34,72 @@ call holds at most beyond its inputs, `beyond gradient MB` the same less the gra
 
 
 def write_page(results: Path, page: Path) -> bool:
-    """Write the page from the JSON files in a folder; without any, leave everything as it is and return False."""
-    files = sorted(results.glob("*.json"))
+    """Write the page from the result files in a folder; without any, leave everything as it is and return False."""
+    files = [file for file in sorted(results.glob("*.jsonl")) if not file.stem.endswith(TRAINING_LOG)]
     if not files:
         return False
     runs = [_load(file) for file in files]
     lines = [_INTRODUCTION]
-    for card in sorted({run["card"]["name"] for run in runs}):
+    for card in sorted({_card(run) for run in runs}):
         lines += [f"## {card}", ""]
-        for run in sorted((run for run in runs if run["card"]["name"] == card), key=lambda run: str(run["what"])):
+        for run in sorted((run for run in runs if _card(run) == card), key=lambda run: str(run[0]["what"])):
             lines += _run(run)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return True
 
 
-def _load(file: Path) -> dict[str, Any]:
-    run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    missing = {"what", "command", "card", "versions", "tests", "benchmarks", "groups"} - run.keys()
-    if missing:
-        raise ValueError(f"{file}: lacks {', '.join(sorted(missing))}, need a file that benchmarks/gpu.sh wrote")
-    return run
+def gather(records: list[Record]) -> list[Result]:
+    """The results, whose figures came one after the other, with how they compare."""
+    results: dict[tuple[str, str], Result] = {}
+    for record in of_kind(records, "result"):
+        key = record["group"], record["name"]
+        results.setdefault(key, Result(*key, {})).figures.update(record["figures"])
+    return with_ratios(list(results.values()))
 
 
-def _run(run: dict[str, Any]) -> Iterator[str]:
-    yield from (f"### `{run['command']}`", "")
+def _load(file: Path) -> list[Record]:
+    records = read(file)
+    if not records or records[0]["kind"] != "start":
+        raise ValueError(f"{file}: does not begin with the record 'start', need a file that benchmarks/gpu.sh wrote")
+    return records
+
+
+def _card(run: list[Record]) -> str:
+    return str(next(iter(of_kind(run, "device")), run[0]["card"])["name"])
+
+
+def _run(run: list[Record]) -> Iterator[str]:
+    yield from (f"### `{run[0]['command']}`", "")
     yield from (f"- {line}" for line in _facts(run))
     yield ""
-    for group in run["groups"]:
-        name = group["group"]
-        results = [Result(name, result["name"], _figures(result)) for result in group["results"]]
-        yield from (f"#### {name}", "", *_table(group_cells(results, name)), "")
+    results = gather(run)
+    for group in dict.fromkeys(result.group for result in results):
+        yield from (f"#### {group}", "", *_table(group_cells(results, group)), "")
 
 
-def _facts(run: dict[str, Any]) -> Iterator[str]:
-    card, versions = run["card"], run["versions"]
-    yield f"Measured on {str(run.get('date'))[:10]}, commit {run.get('commit') or 'unknown'}."
-    yield f"Driver {card['driver']}, runtime {card['runtime']}, {card['memory_gb']:.0f} GB of memory."
-    yield ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items()) + "."
-    if "copy_gb_per_s" in card:
-        yield f"Device-to-device copy: {card['copy_gb_per_s']:.0f} GB/s, read and written bytes together."
-    for name in ("tests", "benchmarks"):
-        if run[name] is not None:
-            yield f"{name.capitalize()}: {_outcome(run[name])}."
+def _facts(run: list[Record]) -> Iterator[str]:
+    start = run[0]
+    yield f"Measured on {start['date'][:10]}, commit {start['commit']}, driver {start['card']['driver']}."
+    yield ", ".join(f"{name} {version or 'not installed'}" for name, version in start["versions"].items()) + "."
+    for device in of_kind(run, "device")[:1]:
+        if "capability" in device:
+            yield _GPU.format_map(device)
+    for copy in of_kind(run, "copy")[:1]:
+        yield f"Device-to-device copy: {copy['gb_per_s']:.0f} GB/s, read and written bytes together."
+    if checks := of_kind(run, "check"):
+        yield f"{len(checks)} comparisons of the public functions with the CPU."
+    yield f"{len(of_kind(run, 'passed'))} tests and benchmarks passed."
+    for reason, count in Counter(_one_line(record["reason"]) for record in of_kind(run, "skipped")).items():
+        yield f"{count} skipped: {reason}."
+    yield from (f"Failed: `{record['id']}`: {_one_line(record['error'])}" for record in of_kind(run, "failed"))
+    for end in of_kind(run, "end"):
+        if not end["complete"]:
+            yield f"Stage {end['stage']} is not complete: {end['ended_for'] or 'exit status ' + str(end['status'])}."
 
 
-def _outcome(outcome: dict[str, Any]) -> str:
-    counts = ", ".join(f"{outcome[name]} {name}" for name in ("passed", "failed", "errors", "skipped") if outcome[name])
-    failed = ", ".join(f"`{name}`" for name in outcome["failed_names"])
-    ended = "" if outcome["exit_status"] in {0, 1} else f"; broken off with exit status {outcome['exit_status']}"
-    return (counts or "none ended") + (f"; not passed: {failed}" if failed else "") + ended
-
-
-def _figures(result: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in result.items() if name not in {"name", "rounds"}}
+def _one_line(text: str) -> str:
+    return text.partition("\n")[0][:200]
 
 
 def _table(cells: list[list[str]]) -> Iterator[str]:
@@ -100,7 +118,7 @@ def main() -> None:
     if write_page(arguments.results, arguments.page):
         print(f"written: {arguments.page}")
     else:
-        print(f"nothing written: there is no result file (*.json) in {arguments.results}")
+        print(f"nothing written: there is no result file (*.jsonl) in {arguments.results}")
 
 
 if __name__ == "__main__":

@@ -34,18 +34,11 @@ class Result:
     name: str
     figures: dict[str, float]
 
-    @property
-    def milliseconds(self) -> float:
-        """The time that is compared: the GPU's own, if there is one, else the wall time."""
-        return self.figures.get("gpu_ms", self.figures["wall_ms"])
-
 
 def ratios(results: Iterable[Result], result: Result) -> dict[str, float]:
     """How many times faster than what its group is compared with, as far as measured, and its share of memory."""
     others = {other.name: other for other in results if other.group == result.group and other.name != result.name}
-    speed = {
-        figure: others[name].milliseconds / result.milliseconds for figure, name in RATIOS.items() if name in others
-    }
+    speed = {figure: _speed(others[name], result) for figure, name in RATIOS.items() if name in others}
     return speed | {
         f"percent_of_{name}_{figure.removesuffix('_mb')}": 100 * result.figures[figure] / others[name].figures[figure]
         for name in (PLAIN, PAPER)
@@ -53,6 +46,17 @@ def ratios(results: Iterable[Result], result: Result) -> dict[str, float]:
         for figure in _MEMORY
         if figure in others[name].figures and figure in result.figures
     }
+
+
+def with_ratios(results: list[Result]) -> list[Result]:
+    """The results, in whatever order they were measured, with how they compare."""
+    return [Result(own.group, own.name, own.figures | ratios(results, own)) for own in results]
+
+
+def _speed(other: Result, result: Result) -> float:
+    """By the GPU's own time if both have one, else by the wall time."""
+    clock = "gpu_ms" if "gpu_ms" in other.figures and "gpu_ms" in result.figures else "wall_ms"
+    return other.figures[clock] / result.figures[clock]
 
 
 def tables(results: list[Result]) -> list[str]:

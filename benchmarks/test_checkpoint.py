@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _STEPS = 150
 _BATCH = 2
 
+pytestmark = pytest.mark.long
+
 
 class _Run:
     """A run after its first step, with a checkpoint of it.

@@ -20,11 +20,16 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _VOXELS_AND_WARPS = [None, *itertools.product((1, 2, 4), (2, 4, 8))]
 _PROGRAMS = (2, 3, 4, 6, 8)
 
-pytestmark = pytest.mark.skipif(not _GPU, reason="the launch table is for GPUs")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not _GPU, reason="the launch table is for GPUs")]
 
 
-@pytest.mark.parametrize("programs", _PROGRAMS)
-@pytest.mark.parametrize("shape", _VOXELS_AND_WARPS, ids=str)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A quick check takes the first alternative alone."""
+    count = 1 if metafunc.config.getoption("--benchmark-size") == "small" else None
+    metafunc.parametrize("programs", _PROGRAMS[:count])
+    metafunc.parametrize("shape", _VOXELS_AND_WARPS[:count], ids=str)
+
+
 @pytest.mark.parametrize("dtype", _DTYPES)
 @pytest.mark.parametrize("categories", [4, 5])
 def test_configuration(
@@ -36,8 +41,6 @@ def test_configuration(
     shape: tuple[int, int] | None,
     programs: int,
 ) -> None:
-    if size == "small" and (shape is not None or programs != _PROGRAMS[0]):
-        pytest.skip("a quick check takes the first alternative alone")
     from gss_kernels.triton.tuned import Launch, trying  # noqa: PLC0415  (Triton is optional)
 
     launches = [Launch.of(name, 4, categories, False, _DTYPES[dtype], device) for name in ("forward", "backward")]

@@ -21,9 +21,10 @@ _GPU = torch.cuda.is_available()
 _FUSED: Backend = "triton" if _GPU else "cpu"
 _CUDA_GRAPH = "triton, CUDA graph"
 # The plain formulations come first: the ratios of the others are taken to them.
-_NAMES = [EAGER, COMPILED, PUBLISHED, "reference", _FUSED]
+_COMPILED, _FUSED_ROW = pytest.param(COMPILED, marks=pytest.mark.long), pytest.param(_FUSED, id="fused")
+_NAMES = [EAGER, _COMPILED, PUBLISHED, "reference", _FUSED_ROW]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16} if _GPU else {"float32": torch.float32}
-_EDGE = {"full": 128, "small": 64} if _GPU else {"full": 80, "small": 24}
+_EDGES = {"full": (80, 128), "small": (64,)} if _GPU else {"full": (80,), "small": (24,)}
 _LAUNCH_BOUND_EDGE = {"full": 80, "small": 32}
 _SCALING_EDGES = (
     {"full": (32, 64, 96, 128, 192, 256, 320, 384), "small": (32, 64)}
@@ -59,10 +60,12 @@ def _skip_what_does_not_apply(name: str, case: tuple[str, str], device: torch.de
 
 @pytest.mark.parametrize("name", _NAMES)
 @pytest.mark.parametrize("dtype", _DTYPES)
-@pytest.mark.parametrize("categories", _GROUPS)
-def test_loss(measure: Measure, device: torch.device, size: Size, categories: str, dtype: str, name: str) -> None:
+@pytest.mark.parametrize("categories", ["C4", pytest.param("C5", marks=pytest.mark.long)])
+def test_loss(
+    measure: Measure, device: torch.device, size: Size, categories: str, dtype: str, edge: int, name: str
+) -> None:
     _skip_what_does_not_apply(name, (categories, dtype), device, size)
-    groups, edge, samples = _GROUPS[categories], _EDGE[size], 2
+    groups, samples = _GROUPS[categories], 2
     shape = (samples, _MODALITIES, groups.num_categories, edge, edge, edge)
     logits = draw_logits(shape, _DTYPES[dtype], device)
     measure(
@@ -73,7 +76,7 @@ def test_loss(measure: Measure, device: torch.device, size: Size, categories: st
 
 
 @pytest.mark.skipif(not _GPU, reason="on the CPU nothing is launched")
-@pytest.mark.parametrize("name", [EAGER, COMPILED, _FUSED, _CUDA_GRAPH])
+@pytest.mark.parametrize("name", [EAGER, _COMPILED, _FUSED_ROW, _CUDA_GRAPH])
 def test_launch_bound_loss(measure: Measure, device: torch.device, size: Size, name: str) -> None:
     """A crop whose logits fit in the L2 cache, where a network that has just computed them leaves them."""
     groups, edge = BRATS_2018, _LAUNCH_BOUND_EDGE[size]
@@ -107,7 +110,8 @@ def _captured_step(logits: Tensor, groups: CategoryGroups) -> torch.cuda.CUDAGra
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "edge" in metafunc.fixturenames:
-        metafunc.parametrize("edge", _SCALING_EDGES[metafunc.config.getoption("--benchmark-size")])
+        edges = _SCALING_EDGES if metafunc.function is test_scaling else _EDGES
+        metafunc.parametrize("edge", edges[metafunc.config.getoption("--benchmark-size")])
 
 
 def test_scaling(measure: Measure, device: torch.device, edge: int) -> None:

@@ -19,10 +19,17 @@ from gss_train.models.registry import NETWORKS
 _GPU = torch.cuda.is_available()
 _WITHOUT_GSS = "lean, without GSS"
 _CHECKPOINTING_IN_BFLOAT16 = "lean, checkpointing, bfloat16"
+_LONG = pytest.mark.long
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, _WITHOUT_GSS, _CHECKPOINTING_IN_BFLOAT16])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *VARIANTS[:2],
+        *(pytest.param(own, marks=_LONG) for own in (VARIANTS[2], _WITHOUT_GSS, _CHECKPOINTING_IN_BFLOAT16)),
+    ],
+)
+@pytest.mark.parametrize("network", [pytest.param(own, marks=() if own == "rfnet" else _LONG) for own in NETWORKS])
 def test_network_step(
     measure: Measure, device: torch.device, size: Size, crop_edge: int | None, network: str, name: str
 ) -> None:

@@ -17,11 +17,15 @@ from gss_kernels.settings import Backend
 _GPU = torch.cuda.is_available()
 _FUSED: Backend = "triton" if _GPU else "cpu"
 _SEPARATE = f"separate losses, {_FUSED}"
-_EDGE = {"full": 128, "small": 64} if _GPU else {"full": 80, "small": 24}
+_EDGES = {"full": (80, 128), "small": (64,)} if _GPU else {"full": (80,), "small": (24,)}
 _SAMPLES, _MODALITIES = 2, 4
 _CASES = {"C4 float32": (BRATS_2018, torch.float32)}
 if _GPU:
-    _CASES |= {"C5 float32": (BRATS_2015, torch.float32), "C4 bfloat16": (BRATS_2018, torch.bfloat16)}
+    _CASES |= {
+        "C5 float32": (BRATS_2015, torch.float32),
+        "C4 bfloat16": (BRATS_2018, torch.bfloat16),
+        "C5 bfloat16": (BRATS_2015, torch.bfloat16),
+    }
 
 
 def _formulation(name: str, labels: Tensor, groups: CategoryGroups) -> Loss:
@@ -35,10 +39,17 @@ def _formulation(name: str, labels: Tensor, groups: CategoryGroups) -> Loss:
     return lambda logits: fused_gss_objective(logits, labels, groups, backend=backend)
 
 
-@pytest.mark.parametrize("name", [EAGER, COMPILED, "reference", _SEPARATE, _FUSED])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("edge", _EDGES[metafunc.config.getoption("--benchmark-size")])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [EAGER, pytest.param(COMPILED, marks=pytest.mark.long), "reference", _SEPARATE, pytest.param(_FUSED, id="fused")],
+)
 @pytest.mark.parametrize("case", _CASES)
-def test_objective(measure: Measure, device: torch.device, size: Size, case: str, name: str) -> None:
-    (groups, dtype), edge = _CASES[case], _EDGE[size]
+def test_objective(measure: Measure, device: torch.device, size: Size, edge: int, case: str, name: str) -> None:
+    groups, dtype = _CASES[case]
     if name == COMPILED and (reason := _why_not_compiled(case, device, size)):
         pytest.skip(reason)
     shape = (_SAMPLES, _MODALITIES, groups.num_categories, edge, edge, edge)

@@ -34,6 +34,8 @@ Path(sys.argv[1]).write_text(str(peak_resident_bytes()))
 sys.exit(status)
 """
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory, size: Size) -> list[str]:

@@ -16,26 +16,37 @@ from gss_kernels.supervised_settings import InputKind
 
 _GPU = torch.cuda.is_available()
 _FUSED: Backend = "triton" if _GPU else "cpu"
-_EDGE = {"full": 128, "small": 64} if _GPU else {"full": 80, "small": 24}
-_SAMPLES, _CATEGORIES = 2, 4
-_CASES: dict[str, tuple[InputKind, torch.dtype]] = {
-    "logits float32": ("logits", torch.float32),
-    "probabilities float32": ("probabilities", torch.float32),
+_EDGES = {"full": (80, 128), "small": (64,)} if _GPU else {"full": (80,), "small": (24,)}
+_SAMPLES = 2
+_CASES: dict[str, tuple[InputKind, int, torch.dtype]] = {
+    "logits float32": ("logits", 4, torch.float32),
+    "probabilities float32": ("probabilities", 4, torch.float32),
 }
 if _GPU:
-    _CASES["logits bfloat16"] = ("logits", torch.bfloat16)
+    _CASES |= {
+        "logits bfloat16": ("logits", 4, torch.bfloat16),
+        "C5 logits float32": ("logits", 5, torch.float32),
+        "C5 logits bfloat16": ("logits", 5, torch.bfloat16),
+    }
 
 
-@pytest.mark.parametrize("name", [EAGER, COMPILED, "reference", _FUSED])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("edge", _EDGES[metafunc.config.getoption("--benchmark-size")])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [EAGER, pytest.param(COMPILED, marks=pytest.mark.long), "reference", pytest.param(_FUSED, id="fused")],
+)
 @pytest.mark.parametrize("case", _CASES)
-def test_segmentation_loss(measure: Measure, device: torch.device, size: Size, case: str, name: str) -> None:
-    (input_kind, dtype), edge = _CASES[case], _EDGE[size]
+def test_segmentation_loss(measure: Measure, device: torch.device, size: Size, edge: int, case: str, name: str) -> None:
+    input_kind, categories, dtype = _CASES[case]
     if name == COMPILED and (reason := _why_not_compiled(case, device, size)):
         pytest.skip(reason)
-    prediction = draw_logits((_SAMPLES, 1, _CATEGORIES, edge, edge, edge), dtype, device).squeeze(1)
+    prediction = draw_logits((_SAMPLES, 1, categories, edge, edge, edge), dtype, device).squeeze(1)
     if input_kind == "probabilities":
         prediction = prediction.softmax(dim=1)
-    labels = draw_labels((_SAMPLES, edge, edge, edge), _CATEGORIES, device)
+    labels = draw_labels((_SAMPLES, edge, edge, edge), categories, device)
 
     def eager(prediction: torch.Tensor) -> torch.Tensor:
         return eager_segmentation_loss(prediction, labels, input_kind=input_kind)
@@ -49,7 +60,7 @@ def test_segmentation_loss(measure: Measure, device: torch.device, size: Size, c
     loss = compiled(eager) if name == COMPILED else formulations.get(name, fused)
     measure(
         LossStep(loss, taking_turns(prediction), label_bytes=labels.nbytes),
-        group=f"supervised loss, {_SAMPLES} x {_CATEGORIES} x {edge}^3, {case}, labels uint8",
+        group=f"supervised loss, {_SAMPLES} x {categories} x {edge}^3, {case.removeprefix('C5 ')}, labels uint8",
         name=name,
     )
 

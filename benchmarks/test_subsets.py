@@ -17,6 +17,8 @@ from gss_train.models.registry import NETWORKS
 _ENCODED_ONCE = "encoded once"
 _SUBSETS = [subset for subset in itertools.product((False, True), repeat=4) if any(subset)]
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", [PLAIN, WHOLE_PASSES, _ENCODED_ONCE])
 @pytest.mark.parametrize("network", NETWORKS)

@@ -15,6 +15,8 @@ from gss_train.config.options import NetworkName
 from gss_train.config.presets import PickedPreset, preset_config
 from gss_train.models.registry import NETWORKS
 
+pytestmark = pytest.mark.long
+
 
 class _Row(NamedTuple):
     preset: PickedPreset

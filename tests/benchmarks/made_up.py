@@ -1,45 +1,47 @@
-"""A run of `benchmarks/gpu.sh` that never took place: its files, with numbers that nobody can take for measured."""
+"""A run of `benchmarks/gpu.sh` that never took place: its records, with numbers that nobody can take for measured."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-FIGURES = {"wall_ms": 222.0, "gpu_ms": 111.0, "percent_of_copy": 33.3333333, "times_faster_than_eager": 4.0}
+from benchmarks.lines import Lines
 
-
-def raw_benchmarks() -> dict[str, Any]:
-    """In the format of pytest-benchmark, as far as it matters."""
-    info = {
-        "card": {
-            "name": "Made-up Card",
-            "driver": "1.2.3",
-            "runtime": "4.5",
-            "memory_gb": 66.0,
-            "copy_gb_per_s": 777.0,
-        },
-        "versions": {"python": "3.0", "torch": "2.0", "triton": None, "numpy": "1.0"},
-        "benchmark_size": "full",
-    }
-    extra = {"group": "made-up loss", "name": "triton", "figures": FIGURES}
-    benchmark = {"extra_info": extra, "stats": {"rounds": 5, "data": [0.1] * 5}}
-    return {"machine_info": info, "datetime": "2001-02-03T04:05:06+00:00", "benchmarks": [benchmark]}
+GROUP = "made-up loss"
 
 
-JUNIT = """\
-<?xml version="1.0"?>
-<testsuites><testsuite name="pytest">
-<testcase classname="tests.gpu.test_made_up" name="test_good"/>
-<testcase classname="tests.gpu.test_made_up" name="test_bad"><failure message="made up"/></testcase>
-<testcase classname="tests.gpu.test_made_up" name="test_left_out"><skipped message="no reason"/></testcase>
-</testsuite></testsuites>
-"""
+def write_run(file: Path) -> None:
+    """As the stages leave it: fused before eager, whose figures come bit by bit, and one failure."""
+    lines = Lines(file)
+    lines.write(
+        "start",
+        what="loss",
+        command="bash benchmarks/gpu.sh loss",
+        date="2001-02-03T04:05:06+00:00",
+        commit="abc",
+        card={"name": "made-up", "driver": "1.2.3", "compute_mode": "Default"},
+        versions={"python": "3.0", "torch": "2.0", "triton": None},
+    )
+    lines.write(
+        "device",
+        name="Made-up Card",
+        capability="9.9",
+        multiprocessors=11,
+        l2_cache_mb=22.0,
+        memory_gb=66.0,
+        runtime="4.5",
+    )
+    lines.write("check", id="one", name="made-up function", error=0.5, tolerance=0.25)
+    lines.write("copy", id="two", gb_per_s=777.0)
+    _write_result(lines, "triton", wall_ms=222.0)
+    _write_result(lines, "triton", gpu_ms=111.0, percent_of_copy=33.3333333)
+    lines.write("passed", id="three", seconds=1.0)
+    _write_result(lines, "eager", wall_ms=999.0)
+    _write_result(lines, "eager", gpu_ms=444.0)
+    lines.write("failed", id="tests/gpu/test_made_up.py::test_bad", error="made up\nand long (bad.py:1)")
+    lines.write("skipped", id="four", reason="no reason")
+    lines.write("end", stage="fused", complete=True, status=0, ended_for=None, seconds=2.0)
+    lines.write("end", stage="sizes", complete=False, status=-2, ended_for="time", seconds=3.0)
 
 
-def write_run(folder: Path, tests_status: int = 1) -> None:
-    """The files that pytest and `gpu.sh` leave."""
-    (folder / "benchmarks.json").write_text(json.dumps(raw_benchmarks()), encoding="utf-8")
-    for name, status in (("tests", tests_status), ("benchmarks", 0)):
-        (folder / f"{name}.xml").write_text(JUNIT, encoding="utf-8")
-        (folder / f"{name}.status").write_text(f"{status}\n", encoding="utf-8")
+def _write_result(lines: Lines, name: str, **figures: float) -> None:
+    lines.write("result", id=name, group=GROUP, name=name, rounds=5, figures=figures)

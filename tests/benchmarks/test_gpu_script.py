@@ -1,75 +1,86 @@
-"""`benchmarks/gpu.sh` with a python3 that only pretends to run pytest on a GPU."""
+"""`benchmarks/gpu.sh`: what it refuses, and what its stages are; `--dry-run` tries the stages themselves."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.made_up import write_run
+from benchmarks import stages
+from benchmarks.stages import Run, plan
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="the script needs timeout of GNU coreutils")
-PRETENDER = """\
-#!{python}
-import os, pathlib, shutil, subprocess, sys
-
-arguments = sys.argv[1:]
-files = pathlib.Path({files!r})
-if arguments[0] == "-c":
-    if "xdist" in arguments[1]:
-        sys.exit(1)
-    print({card!r})
-elif arguments[1] == "pytest":
-    name = "tests" if arguments[2] == "tests/gpu" else "benchmarks"
-    for argument in arguments:
-        option, _, path = argument.partition("=")
-        if option == "--junitxml":
-            shutil.copy(files / (name + ".xml"), path)
-        if option == "--benchmark-json":
-            shutil.copy(files / "benchmarks.json", path)
-    with open(files / "calls", "a") as calls:
-        calls.write(name + "\\n")
-    sys.exit(int((files / (name + ".status")).read_text()))
-else:
-    sys.exit(subprocess.run([{python!r}, *arguments]).returncode)
-"""
 
 
-def run_script(folder: Path, *arguments: str, tests_status: int = 0, card: str = "made-up-card") -> int:
-    """Exit status of the script, whose results go into `folder / "out"`."""
-    write_run(folder, tests_status)
-    (folder / "bin").mkdir()
-    pretender = folder / "bin" / "python3"
-    pretender.write_text(PRETENDER.format(python=sys.executable, files=str(folder), card=card), encoding="utf-8")
-    pretender.chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "OUT": str(folder / "out")}
+def run_script(folder: Path, *arguments: str, driver: str = "Made-up Card, 1.2.3, Default") -> tuple[int, str]:
+    """Exit status and errors of the script, with a driver that only pretends; results go into `folder / "out"`."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name, body in (("python3", f'exec {sys.executable} "$@"'), ("nvidia-smi", f"echo '{driver}'")):
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+        (tools / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "OUT": str(folder / "out")}
     command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), *arguments]
-    return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+    ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    return ended.returncode, ended.stderr
 
 
-@pytest.mark.parametrize("tests_status", [0, 1])
-def test_failing_tests_show_in_the_exit_status_alone(tmp_path: Path, tests_status: int) -> None:
-    assert run_script(tmp_path, "loss", tests_status=tests_status) == tests_status
-    result = json.loads((tmp_path / "out" / "made-up-card-loss.json").read_text(encoding="utf-8"))
-    assert (tmp_path / "calls").read_text(encoding="utf-8").split() == ["tests", "benchmarks"]
-    assert result["tests"]["exit_status"] == tests_status
-    assert result["groups"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["made-up-card-loss.json"]
-
-
-@pytest.mark.parametrize("what", ["networks", "step"])
-def test_networks_run_no_tests(tmp_path: Path, what: str) -> None:
-    assert run_script(tmp_path, what) == 0
-    assert (tmp_path / "calls").read_text(encoding="utf-8").split() == ["benchmarks"]
-
-
-@pytest.mark.parametrize(("arguments", "card"), [(("nothing",), "made-up-card"), ((), "")], ids=["unknown", "no GPU"])
-def test_what_cannot_run_writes_nothing(tmp_path: Path, arguments: tuple[str, ...], card: str) -> None:
-    assert run_script(tmp_path, *arguments, card=card) == 2
+@pytest.mark.parametrize(
+    ("arguments", "driver", "error"),
+    [
+        (("nothing",), "Made-up Card, 1.2.3, Default", "invalid choice: 'nothing'"),
+        (("loss",), "no devices were found", "there is no GPU here"),
+        (("loss", "--only", "wrong"), "Made-up Card, 1.2.3, Default", "--only: got wrong, need some of compile"),
+    ],
+    ids=["unknown", "no GPU", "no such stage"],
+)
+def test_what_cannot_run_writes_nothing(tmp_path: Path, arguments: tuple[str, ...], driver: str, error: str) -> None:
+    status, errors = run_script(tmp_path, *arguments, driver=driver)
+    assert status == 2
+    assert error in errors
     assert not (tmp_path / "out").exists()
+
+
+def test_no_run_is_added_to_another_one(tmp_path: Path) -> None:
+    file = tmp_path / "out" / "made-up-card-loss.jsonl"
+    file.parent.mkdir()
+    file.write_text("of another run\n", encoding="utf-8")
+    status, errors = run_script(tmp_path, "loss")
+    assert status == 2
+    assert f"{file} exists" in errors
+    assert file.read_text(encoding="utf-8") == "of another run\n"
+
+
+def make_run(what: str, *, dry: bool, processes: int = 16) -> Run:
+    return Run(Path(f"out/card-{what}.jsonl"), dry, "abc", 9, Path("folder"), processes)
+
+
+def test_what_matters_most_comes_first() -> None:
+    names = [stage.name for stage in plan("loss", make_run("loss", dry=False))]
+    assert names == ["compile", "headline", "fused", "eager", "tests", "sizes", "compiled"]
+
+
+@pytest.mark.parametrize("dry", [False, True], ids=["card", "dry run"])
+@pytest.mark.parametrize("what", stages.WHATS)
+def test_stages_record_in_one_file_and_name_files_that_exist(what: str, dry: bool) -> None:
+    for stage in plan(what, make_run(what, dry=dry)):
+        small = "--benchmark-size=small" in stage.command or "--dry-run" in stage.command or stage.name == "tests"
+        assert small == dry or stage.name == "tests"
+        assert what == "train" or any(word.endswith(f"=out/card-{what}.jsonl") for word in stage.command)
+        assert all((ROOT / word).exists() for word in stage.command if word.startswith(("benchmarks/", "tests/")))
+
+
+def test_training_has_a_log_of_its_own_and_ends_before_the_run() -> None:
+    (stage,) = plan("train", make_run("train", dry=False))
+    options = dict(zip(stage.command[3::2], stage.command[4::2], strict=True))
+    assert options == {"--data": "folder", "--minutes": "8.5", "--out": "out/card-train-log.jsonl", "--commit": "abc"}
+
+
+def test_tests_take_all_processes_that_there_are() -> None:
+    command = next(s for s in plan("loss", make_run("loss", dry=False)) if s.name == "tests").command
+    assert command[-2:] == ("-n", "16")
+    alone = next(s for s in plan("loss", make_run("loss", dry=False, processes=0)) if s.name == "tests").command
+    assert "-n" not in alone

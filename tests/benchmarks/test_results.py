@@ -1,81 +1,58 @@
-"""From what pytest wrote to one JSON file, and from such files to the page; all numbers are made up."""
+"""From the records of runs to the page; all numbers are made up."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.collect_results import collect
-from benchmarks.results_page import main, write_page
+from benchmarks.lines import Lines, read
+from benchmarks.results_page import gather, main, write_page
 from benchmarks.results_table import Result, ratios
-from tests.benchmarks.made_up import write_run
-
-
-def test_collected_run_has_card_versions_outcomes_and_figures(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    result = collect(tmp_path, "loss")
-    assert result["command"] == "bash benchmarks/gpu.sh loss"
-    assert result["card"]["name"] == "Made-up Card"
-    assert result["card"]["copy_gb_per_s"] == 777
-    assert result["versions"]["torch"] == "2.0"
-    assert result["tests"] == {
-        "exit_status": 1,
-        "passed": 1,
-        "failed": 1,
-        "errors": 0,
-        "skipped": 1,
-        "failed_names": ["tests.gpu.test_made_up::test_bad"],
-        "skip_reasons": ["no reason"],
-    }
-    (group,) = result["groups"]
-    (triton,) = group["results"]
-    assert group["group"] == "made-up loss"
-    assert triton["name"] == "triton"
-    assert triton["rounds"] == 5
-    assert triton["percent_of_copy"] == 33.333
-
-
-def test_collected_run_has_no_raw_times(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    assert "data" not in json.dumps(collect(tmp_path, "loss"))
-
-
-def test_run_that_broke_off_is_collected_as_far_as_it_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "benchmarks.status").write_text("124\n", encoding="utf-8")
-    monkeypatch.setattr(machine, "card", lambda: {"name": "Made-up Card"})
-    result = collect(tmp_path, "networks")
-    assert result["card"] == {"name": "Made-up Card"}
-    assert result["tests"] is None
-    assert result["benchmarks"]["exit_status"] == 124
-    assert result["groups"] == []
+from tests.benchmarks.made_up import GROUP, write_run
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """A folder with one result file."""
-    (tmp_path / "run").mkdir()
-    write_run(tmp_path / "run")
+    """A folder with one result file, and a log of training beside it."""
     folder = tmp_path / "results"
-    folder.mkdir()
-    result = json.dumps(collect(tmp_path / "run", "loss"))
-    (folder / "made-up-card-loss.json").write_text(result, encoding="utf-8")
+    write_run(folder / "made-up-card-loss.jsonl")
+    Lines(folder / "made-up-card-train-log.jsonl").write("header")
     return folder
+
+
+def test_figures_of_a_result_come_together_and_compare_whatever_the_order(results: Path) -> None:
+    triton, eager = gather(read(results / "made-up-card-loss.jsonl"))
+    assert (triton.group, triton.name, eager.name) == (GROUP, "triton", "eager")
+    assert triton.figures == {
+        "wall_ms": 222.0,
+        "gpu_ms": 111.0,
+        "percent_of_copy": 33.333,
+        "times_faster_than_eager": 4.0,
+    }
+    assert eager.figures == {"wall_ms": 999.0, "gpu_ms": 444.0}
 
 
 def test_page_has_what_the_file_has(tmp_path: Path, results: Path) -> None:
     assert write_page(results, tmp_path / "docs" / "results.md")
     page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert "## Made-up Card\n" in page
-    assert "### `bash benchmarks/gpu.sh loss`" in page
-    assert "Driver 1.2.3, runtime 4.5, 66 GB of memory." in page
-    assert "python 3.0, torch 2.0, triton not installed, numpy 1.0." in page
-    assert "Device-to-device copy: 777 GB/s" in page
-    assert "Tests: 1 passed, 1 failed, 1 skipped; not passed: `tests.gpu.test_made_up::test_bad`." in page
-    assert "|  | wall ms | gpu ms | % of copy | eager / this |\n| --- | ---: | ---: | ---: | ---: |" in page
-    assert "| triton | 222 | 111 | 33.3 | 4 |" in page
+    for line in (
+        "## Made-up Card",
+        "### `bash benchmarks/gpu.sh loss`",
+        "- Measured on 2001-02-03, commit abc, driver 1.2.3.",
+        "- python 3.0, torch 2.0, triton not installed.",
+        "- Compute capability 9.9, 11 multiprocessors, 22 MB of L2 cache, 66 GB of memory, runtime 4.5.",
+        "- Device-to-device copy: 777 GB/s, read and written bytes together.",
+        "- 1 comparisons of the public functions with the CPU.",
+        "- 1 tests and benchmarks passed.",
+        "- 1 skipped: no reason.",
+        "- Failed: `tests/gpu/test_made_up.py::test_bad`: made up",
+        "- Stage sizes is not complete: time.",
+        "|  | wall ms | gpu ms | % of copy | eager / this |\n| --- | ---: | ---: | ---: | ---: |",
+        "| triton | 222 | 111 | 33.3 | 4 |",
+    ):
+        assert f"\n{line}\n" in page
+    assert "Stage fused" not in page
 
 
 def test_page_is_the_same_again(tmp_path: Path, results: Path) -> None:
@@ -94,9 +71,9 @@ def test_without_results_nothing_is_written_and_it_says_so(
     assert not page.parent.exists()
 
 
-def test_other_json_files_are_an_error_that_names_them(tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"other\.json: lacks benchmarks, card"):
+def test_other_files_are_an_error_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "other.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"other\.jsonl: does not begin with the record 'start'"):
         write_page(tmp_path, tmp_path / "page.md")
 
 
@@ -112,3 +89,9 @@ def test_presets_are_compared_with_paper() -> None:
     paper = Result("step", "paper", {"wall_ms": 30.0, "peak_extra_mb": 200.0})
     lean = Result("step", "lean", {"wall_ms": 60.0, "peak_extra_mb": 50.0})
     assert ratios([paper, lean], lean) == {"times_faster_than_paper": 0.5, "percent_of_paper_peak_extra": 25.0}
+
+
+def test_result_whose_gpu_time_is_missing_is_compared_by_the_wall_time() -> None:
+    eager = Result("loss", "eager", {"wall_ms": 30.0})
+    fused = Result("loss", "triton", {"wall_ms": 10.0, "gpu_ms": 1.0})
+    assert ratios([eager, fused], fused) == {"times_faster_than_eager": 3.0}

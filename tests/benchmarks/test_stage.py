@@ -1,0 +1,222 @@
+"""Stages with planted failures of each kind: what was measured stays, and what comes after is measured too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import stage
+from benchmarks.lines import Lines, Record, begun, of_kind, read
+from benchmarks.stage import Stage, run_stage
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFTEST = """
+from benchmarks import recording
+from benchmarks.conftest import *
+
+def synchronise():
+    from pathlib import Path
+    if (Path(__file__).parent / "unusable").exists():
+        raise RuntimeError("an illegal memory access was encountered")
+
+recording.synchronise = synchronise
+"""
+PLANTED = """
+import os, signal, time
+from pathlib import Path
+import pytest
+
+@pytest.fixture(autouse=True)
+def usable():
+    # As a process after the one with the error would find the GPU.
+    (Path(__file__).parent / "unusable").unlink(missing_ok=True)
+
+def raises():
+    raise ValueError("planted")
+
+def note(measure, name, **options):
+    measure(lambda: None, group="planted", name=name, memory=False, **options)
+
+def test_before(measure):
+    note(measure, "before")
+
+def test_raises(measure):
+    note(measure, "raises")
+    raises()
+
+def test_part_raises(measure):
+    note(measure, "part raises", parts={"bad": raises})
+
+def test_skips(measure):
+    note(measure, "skips")
+    pytest.skip("planted reason")
+
+def test_interrupted(measure):
+    note(measure, "interrupted")
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+def test_interrupted_in_a_round(measure):
+    calls = []
+    def call():
+        calls.append(0)
+        if len(calls) > 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+    measure(call, group="planted", name="interrupted in a round", memory=False)
+
+def test_sticky(measure):
+    note(measure, "sticky")
+    (Path(__file__).parent / "unusable").touch()
+    raises()
+
+def test_killed(measure):
+    note(measure, "killed")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_hangs(measure):
+    note(measure, "hangs")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    time.sleep(600)
+
+def test_after(measure):
+    note(measure, "after")
+"""
+
+
+def pytest_command(folder: Path, lines: Lines, *options: str) -> tuple[str, ...]:
+    recorded = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}", "--benchmark-until={until}")
+    small = ("--benchmark-only", "--benchmark-size=small", f"--benchmark-json={folder / 'report.json'}")
+    return (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *recorded, *small, *options, str(folder))
+
+
+def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+    (tmp_path / "test_planted.py").write_text(PLANTED, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    lines = Lines(tmp_path / "run.jsonl")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(stage, "_GRACE", 0.5)
+    planted = Stage("planted", pytest_command(tmp_path, lines), seconds=300, silence=15)
+    assert run_stage(planted, lines, time.monotonic() + 300)
+    records = read(lines.path)
+    assert_measured_once(records)
+    assert_failures_say_why(records)
+    assert_processes_that_broke_say_how(records)
+
+
+def assert_measured_once(records: list[Record]) -> None:
+    names = ("before", "raises", "part raises", "skips", "interrupted", "sticky", "killed", "hangs", "after")
+    measured = {record["name"] for record in of_kind(records, "result") if "wall_ms" in record["figures"]}
+    assert measured == set(names)
+    ids = [record["id"] for record in of_kind(records, "begin")]
+    assert len(ids) == len(set(ids)) == len(names) + 1
+
+
+def assert_failures_say_why(records: list[Record]) -> None:
+    failed = {record["id"].partition("::")[2]: record["error"] for record in of_kind(records, "failed")}
+    assert failed.keys() == {"test_raises", "test_part_raises", "test_sticky"}
+    assert all("planted" in error for error in failed.values())
+    (skipped,) = of_kind(records, "skipped")
+    assert skipped["reason"] == "planted reason"
+
+
+def assert_processes_that_broke_say_how(records: list[Record]) -> None:
+    broken = [(record["status"], record["ended_for"]) for record in of_kind(records, "broken")]
+    assert broken == [(2, None), (2, None), (70, None), (-signal.SIGKILL, None), (-signal.SIGKILL, "silence")]
+    assert "illegal memory access" in next(r["unusable"] for r in of_kind(records, "failed") if "unusable" in r)
+    (end,) = of_kind(records, "end")
+    assert end["complete"]
+
+
+def test_worker_that_is_killed_takes_no_other_test_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("xdist", reason="needs pytest-xdist")
+    body = "import os, signal\ndef test_killed(): os.kill(os.getpid(), signal.SIGKILL)\n"
+    body += "".join(f"def test_{number}(): pass\n" for number in range(4))
+    (tmp_path / "test_planted.py").write_text(body, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    lines = Lines(tmp_path / "run.jsonl")
+    options = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}", "-p", "no:benchmark", "-n", "1")
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path))
+    assert run_stage(Stage("tests", command, 120), lines, time.monotonic() + 120)
+    assert len(of_kind(read(lines.path), "passed")) == 4
+    (failed,) = of_kind(read(lines.path), "failed")
+    assert "test_killed" in failed["id"]
+
+
+def test_nothing_begins_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test_planted.py").write_text("def test_late(): pass\n", encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    lines = Lines(tmp_path / "run.jsonl")
+    options = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}", "--benchmark-until=1")
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path))
+    run_stage(Stage("late", command, 120), lines, time.monotonic() + 120)
+    assert begun(lines.path) == []
+    (left_out,) = of_kind(read(lines.path), "left_out")
+    assert left_out["tests"] == 1
+
+
+SLEEP_WITH_A_CHILD = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen(["sleep", "600"])
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(600)
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
+def test_no_process_of_a_stage_outlives_its_time(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "run.jsonl")
+    command = (sys.executable, "-c", SLEEP_WITH_A_CHILD, str(tmp_path / "child"))
+    start = time.monotonic()
+    assert not run_stage(Stage("slow", command, seconds=3.5), lines, start + 300)
+    (end,) = of_kind(read(lines.path), "end")
+    assert end["ended_for"] == "time"
+    assert not is_running(int((tmp_path / "child").read_text(encoding="utf-8")))
+
+
+def test_error_at_the_start_is_not_taken_for_failing_tests(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "run.jsonl")
+    command = (sys.executable, "-c", "raise ImportError")
+    assert not run_stage(Stage("bad", command, 60), lines, time.monotonic() + 60)
+    assert [record["kind"] for record in read(lines.path)] == ["process", "broken", "end"]
+
+
+INTERRUPTED_RUN = """
+import sys, time
+from pathlib import Path
+from benchmarks.lines import Lines
+from benchmarks.stage import Stage, run_stage
+lines = Lines(Path(sys.argv[1]))
+run_stage(Stage("slow", (sys.executable, "-c", "import time; time.sleep(600)"), 300), lines, time.monotonic() + 300)
+"""
+
+
+def test_interrupt_of_the_whole_run_ends_its_stage_and_is_on_record(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_RUN, str(file)], cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as run:
+        while not file.exists() or not of_kind(read(file), "process"):
+            assert run.poll() is None
+            time.sleep(0.05)
+        os.kill(run.pid, signal.SIGINT)
+        run.wait(60)
+    (end,) = of_kind(read(file), "end")
+    assert end["ended_for"] == "interrupt"
