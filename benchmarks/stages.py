@@ -99,7 +99,7 @@ def _benchmarks(run: Run, name: str, seconds: float, *arguments: str) -> Stage:
 
 
 def _tests(run: Run, seconds: float) -> Stage:
-    parallel = ("-n", str(run.processes)) if run.processes else ()
+    parallel = ("-n", str(run.processes), "--dist=loadgroup") if run.processes else ()
     # Without a GPU all are skipped: a file of them shows that it would be on record.
     files = "tests/gpu/test_memory.py" if run.dry else "tests/gpu"
     command = (*_recorded(run), files, "-W", "default", "-p", "no:benchmark", *parallel)

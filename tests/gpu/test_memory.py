@@ -45,6 +45,7 @@ def test_needs_no_memory_but_the_gradient(dtype: torch.dtype, name: str, as_sequ
         assert_needs_the_gradient_alone(make_loss(name, (2, 4, 4, edge, edge, edge), dtype, as_sequence=as_sequence))
 
 
+@pytest.mark.xdist_group("most of the memory")
 @pytest.mark.parametrize("name", NAMES)
 def test_needs_no_memory_but_the_gradient_of_the_largest_volume(name: str) -> None:
     # Logits in float32, their gradient, and some room.

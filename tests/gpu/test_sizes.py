@@ -34,6 +34,7 @@ def value_and_gradient(name: str, logits: Tensor, labels: Tensor, **options: Any
     return value.detach(), gradient
 
 
+@pytest.mark.xdist_group("most of the memory")
 @pytest.mark.parametrize("name", NAMES)
 def test_more_than_2_31_logits(name: str) -> None:
     """A volume of one pattern over and over has the pattern's loss, and its gradient over and over, divided."""

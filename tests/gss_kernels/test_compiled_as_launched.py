@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from benchmarks.stub_card import TARGETS, Specialisation
 from tests.gss_kernels.launch_matrix import chosen_calls, every_call, specialisations_of
 
 pytestmark = pytest.mark.usefixtures("triton_cache")
+_ROOT = Path(__file__).parents[2]
 _PARTS = 8
 
 
@@ -77,3 +80,10 @@ def test_kernels_for_volumes_beyond_32_bits_compile(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_call_compiles(target: str) -> None:
     assert_all_compile(specialisations_of(every_call(), target))
+
+
+@pytest.mark.exhaustive
+def test_everything_that_the_gpu_tests_launch_compiles() -> None:
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-p", "tests.pretended_gpu", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, "-n", "auto", "-q"], cwd=_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-20_000:]
