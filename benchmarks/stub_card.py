@@ -160,8 +160,9 @@ class _Driver:
     def get_device_properties(self, _device: str) -> dict[str, int]:
         return {"max_shared_mem": _SHARED_BYTES[self._target]}
 
-    def load_binary(self, *_arguments: Any) -> tuple[object, object, int, int, int]:
-        return object(), object(), 0, 0, _MOST_THREADS
+    def load_binary(self, *_arguments: Any) -> tuple[None, None, int, int, int]:
+        # No module: Triton would ask the driver that is active later to unload it.
+        return None, None, 0, 0, _MOST_THREADS
 
     def launcher_cls(self, source: ASTSource, _metadata: Any) -> Callable[..., None]:
         signature = tuple(source.signature.values())

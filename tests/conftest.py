@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,3 +14,13 @@ os.environ["GSS_KERNELS_CACHE"] = "off"
 def one_thread() -> None:
     """Test processes run side by side; more threads than processors only slow them down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def triton_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of compiled kernels of their own for the tests of one run, whose processes compile much of the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        patch.setenv("TRITON_CACHE_DIR", str(shared / "triton_cache"))
+        yield
