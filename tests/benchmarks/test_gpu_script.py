@@ -81,6 +81,6 @@ def test_training_has_a_log_of_its_own_and_ends_before_the_run() -> None:
 
 def test_tests_take_all_processes_that_there_are() -> None:
     command = next(s for s in plan("loss", make_run("loss", dry=False)) if s.name == "tests").command
-    assert command[-2:] == ("-n", "16")
+    assert command[-3:] == ("-n", "16", "--dist=loadgroup")
     alone = next(s for s in plan("loss", make_run("loss", dry=False, processes=0)) if s.name == "tests").command
     assert "-n" not in alone

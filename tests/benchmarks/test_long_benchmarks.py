@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def collect(*options: str) -> str:
     command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "--collect-only", "-q", *options]
-    return subprocess.run(
-        [*command, "-p", "no:cacheprovider"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
+    # To a process of pytest-xdist's, pytest-benchmark would refuse.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    ended = subprocess.run(
+        [*command, "-p", "no:cacheprovider"], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    return ended.stdout
 
 
 def test_figures_that_matter_are_measured_and_one_line_tells_of_the_others() -> None:

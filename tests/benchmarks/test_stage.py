@@ -104,6 +104,7 @@ def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     lines = Lines(tmp_path / "run.jsonl")
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # or pytest-benchmark would refuse
     monkeypatch.setattr(stage, "_GRACE", 0.5)
     planted = Stage("planted", pytest_command(tmp_path, lines), seconds=300, silence=15)
     assert run_stage(planted, lines, time.monotonic() + 300)
