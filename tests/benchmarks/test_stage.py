@@ -106,7 +106,7 @@ def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # or pytest-benchmark would refuse
     monkeypatch.setattr(stage, "_GRACE", 0.5)
-    planted = Stage("planted", pytest_command(tmp_path, lines), seconds=300, silence=15)
+    planted = Stage("planted", pytest_command(tmp_path, lines), seconds=300, silence=10)
     assert run_stage(planted, lines, time.monotonic() + 300)
     records = read(lines.path)
     assert_measured_once(records)

@@ -69,7 +69,7 @@ def test_finish_kernel_compiles_whatever_is_known_of_its_integers() -> None:
     assert_all_compile(of_multiples_of_16(own) for own in chosen if own.name == "finish_kernel")
 
 
-@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_90", pytest.param("gfx942", marks=pytest.mark.exhaustive)])
 def test_kernels_for_volumes_beyond_32_bits_compile(target: str) -> None:
     last_of_each = {own.name: own for own in specialisations_of(chosen_calls(), target)}
     assert len(last_of_each) == 6
