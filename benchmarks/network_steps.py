@@ -21,9 +21,9 @@ from torch import nn
 from benchmarks.measuring import Size
 from benchmarks.timing import Call
 from gss_kernels import BRATS_2015, BRATS_2018
-from gss_train.engine.memory import peak_resident_bytes
-from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
+from gss_train.common import peak_resident_bytes
 from gss_train.models import build_network
+from gss_train.training import BASELINE, GROUP_SELF_SUPPORT, Objective
 
 Variant = Literal["plain", "lean", "lean, checkpointing"]
 VARIANTS: tuple[Variant, ...] = ("plain", "lean", "lean, checkpointing")

@@ -13,13 +13,13 @@ from benchmarks.measuring import Measure, Size
 from benchmarks.network_steps import benchmark_edge
 from benchmarks.timing import Call
 from benchmarks.whole_steps import WholeStep, WholeStepSettings
-from gss_train.config.options import NetworkName, TrainingOptions
-from gss_train.engine.state import TrainingState
-from gss_train.models.registry import NETWORKS
+from gss_train.config import NetworkName, TrainingOptions
+from gss_train.models import NETWORKS
+from gss_train.training import TrainingState
 
 if TYPE_CHECKING:
-    from gss_train.engine.batches import TrainingBatches
-    from gss_train.engine.checkpoint_store import CheckpointStore
+    from gss_train.runs import CheckpointStore
+    from gss_train.training import TrainingBatches
 
 _STEPS = 150
 _BATCH = 2
@@ -67,15 +67,15 @@ class _Run:
 
 def _store(folder: Path) -> CheckpointStore:
     pytest.importorskip(
-        "gss_train.engine.checkpoint_store", reason="needs the training dependencies", exc_type=ImportError
+        "gss_train.runs.checkpoint_store", reason="needs the training dependencies", exc_type=ImportError
     )
-    from gss_train.engine.checkpoint_store import CheckpointStore  # noqa: PLC0415  (as above)
+    from gss_train.runs import CheckpointStore  # noqa: PLC0415  (as above)
 
     return CheckpointStore(folder, keep=2)
 
 
 def _batches(folder: Path, edge: int) -> TrainingBatches:
-    from gss_train.engine.batches import BatchPlan, TrainingBatches  # noqa: PLC0415  (needs the training dependencies)
+    from gss_train.training import BatchPlan, TrainingBatches  # noqa: PLC0415  (needs the training dependencies)
 
     crops = make_crops(folder, edge, (max(edge, 48),) * 3, _STEPS * _BATCH)
     return TrainingBatches(crops, BatchPlan(_BATCH, passes=1, steps=_STEPS), seed=0)

@@ -66,7 +66,7 @@ def test_plain(measure: Measure, device: torch.device, crops: TrainingCrops, pla
 
 @pytest.mark.parametrize("augmented", [False, True], ids=["read", "read + augment"])
 def test_prepared(measure: Measure, device: torch.device, crops: TrainingCrops, augmented: bool) -> None:
-    from gss_train.augmentation import augment  # noqa: PLC0415  (needs the training dependencies)
+    from gss_train.data import augment  # noqa: PLC0415  (needs the training dependencies)
 
     generator = torch.Generator().manual_seed(0)
 

@@ -14,7 +14,7 @@ from benchmarks.network_steps import (
     resident_growth,
     training_step,
 )
-from gss_train.models.registry import NETWORKS
+from gss_train.models import NETWORKS
 
 _GPU = torch.cuda.is_available()
 _WITHOUT_GSS = "lean, without GSS"

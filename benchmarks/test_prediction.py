@@ -13,11 +13,10 @@ import torch
 
 from benchmarks.measuring import Figures, Measure, Size
 from gss_train.data import DATASETS
-from gss_train.models import build_network
-from gss_train.models.registry import NETWORKS
+from gss_train.models import NETWORKS, build_network
 
 if TYPE_CHECKING:
-    from gss_train.trained_networks import TrainedNetwork
+    from gss_train.runs import TrainedNetwork
 
 _SIZE = {"full": (240, 240, 155), "small": (24, 24, 24)}
 _SPACING = {"full": 1.0, "small": 9.0}
@@ -27,7 +26,7 @@ _THREADS = "2"
 _COMMAND = """
 import sys
 from pathlib import Path
-from gss_train.engine.memory import peak_resident_bytes
+from gss_train.training.memory import peak_resident_bytes
 from gss_train.predict import main
 status = main(sys.argv[2:])
 Path(sys.argv[1]).write_text(str(peak_resident_bytes()))
@@ -53,7 +52,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory, size: Size) -> list[str]:
 
 def _network(size: Size) -> TrainedNetwork:
     """With random weights, which take as long as any others."""
-    from gss_train.trained_networks import TrainedNetwork  # noqa: PLC0415  (needs the training dependencies)
+    from gss_train.runs import TrainedNetwork  # noqa: PLC0415  (needs the training dependencies)
 
     dataset, edge = DATASETS["brats2020"], _EDGE[size]
     width = 4 if size == "small" else NETWORKS["rfnet"].width
@@ -64,7 +63,7 @@ def _network(size: Size) -> TrainedNetwork:
 
 def test_prediction(measure: Measure, size: Size, scans: list[str], tmp_path: Path) -> None:
     pytest.importorskip("tyro", reason="needs the training dependencies")
-    from gss_train.trained_networks import export_network  # noqa: PLC0415  (as above)
+    from gss_train.runs import export_network  # noqa: PLC0415  (as above)
 
     model, label_map, peak = tmp_path / "model.pt", tmp_path / "map.nii.gz", tmp_path / "peak"
     trained = _network(size)

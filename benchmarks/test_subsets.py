@@ -11,8 +11,7 @@ from benchmarks.measuring import Measure, Size
 from benchmarks.network_steps import StepSettings, benchmark_edge, build
 from benchmarks.results_table import PLAIN, WHOLE_PASSES
 from benchmarks.timing import Call
-from gss_train.models import SegmentationNetwork
-from gss_train.models.registry import NETWORKS
+from gss_train.models import NETWORKS, SegmentationNetwork
 
 _ENCODED_ONCE = "encoded once"
 _SUBSETS = [subset for subset in itertools.product((False, True), repeat=4) if any(subset)]

@@ -11,9 +11,8 @@ from benchmarks.measuring import Measure, Size
 from benchmarks.network_steps import benchmark_edge
 from benchmarks.results_table import PAPER, PLAIN
 from benchmarks.whole_steps import WholeStep, WholeStepSettings
-from gss_train.config.options import NetworkName
-from gss_train.config.presets import PickedPreset, preset_config
-from gss_train.models.registry import NETWORKS
+from gss_train.config import NetworkName, PickedPreset, preset_config
+from gss_train.models import NETWORKS
 
 pytestmark = pytest.mark.long
 

@@ -13,16 +13,25 @@ from benchmarks import network_steps
 from benchmarks.baselines.objective import eager_objective
 from benchmarks.baselines.segmentation_loss import eager_segmentation_loss
 from gss_kernels import BRATS_2018
-from gss_train.augmentation import augment
-from gss_train.config.options import Config, NetworkName
-from gss_train.config.presets import PickedPreset, preset_config
-from gss_train.engine.draws import mask_seed, network_seed, sample_generator
-from gss_train.engine.gathering import StepResult
-from gss_train.engine.objective import GROUP_SELF_SUPPORT, Objective, ObjectiveTerms, published_baseline
-from gss_train.engine.parallel import ParallelNetwork
-from gss_train.engine.training import Pass, StepSettings, pick_autocast, training_step
-from gss_train.engine.update import GuardedUpdate
+from gss_train.config import Config, NetworkName, PickedPreset, preset_config
+from gss_train.data import augment
 from gss_train.models import SegmentationOutput
+from gss_train.training import (
+    GROUP_SELF_SUPPORT,
+    Computation,
+    GuardedUpdate,
+    Objective,
+    ObjectiveTerms,
+    ParallelNetwork,
+    Pass,
+    StepResult,
+    mask_seed,
+    network_seed,
+    pick_autocast,
+    published_baseline,
+    sample_generator,
+    training_step,
+)
 
 _SEED = 0
 
@@ -88,7 +97,7 @@ class WholeStep:
 
     def __init__(self, settings: WholeStepSettings, device: torch.device) -> None:
         config = preset_config(settings.preset, settings.network)
-        self.settings = StepSettings(
+        self.settings = Computation(
             device,
             pick_autocast(config.training.precision, device),
             config.training.channels_last,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from gss_train.command import run_command
+from gss_train.common import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:

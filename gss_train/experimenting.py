@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gss_train.config import Config, NetworkName, TrainingOptions, parse_config
-from gss_train.config.resuming import refuse_changes
-from gss_train.data.storage import open_replacing
-from gss_train.engine.run_folder import is_finished, old_config
-from gss_train.errors import UserError
-from gss_train.pipeline import run as run_training
-from gss_train.report import write_report
-from gss_train.sources import resolve_dataset
+from gss_train.common import UserError, open_replacing
+from gss_train.config import Config, NetworkName, TrainingOptions, parse_config, refuse_changes
+from gss_train.report import save_epoch_figure, save_summary, write_report
+from gss_train.runs import is_finished, old_config
+from gss_train.subjects import resolve_dataset
+from gss_train.training import Drawing, run_training
 
 Arm = Literal["baseline", "gss", "longer"]
 
@@ -181,7 +179,7 @@ def run(experiment: Experiment) -> None:
         state = "finished already" if done else f"in {planned.folder}"
         print(f"\n== Run {number} of {len(runs)}: {planned.title}, {state}", flush=True)
         if not done:
-            run_training(planned.config)
+            run_training(planned.config, Drawing(save_epoch_figure, save_summary))
     path = experiment.output / "report.html"
     write_report(path, [planned.folder for planned in runs], title=_title(runs))
     print(f"\nReport: {path}", flush=True)

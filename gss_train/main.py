@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from gss_train.command import run_command
+from gss_train.common import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,10 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
 
     def train() -> None:
-        from gss_train.config.command_line import parse_config  # noqa: PLC0415
-        from gss_train.pipeline import run  # noqa: PLC0415
+        from gss_train.config import parse_config  # noqa: PLC0415
+        from gss_train.report import save_epoch_figure, save_summary  # noqa: PLC0415
+        from gss_train.training import Drawing, run_training  # noqa: PLC0415
 
-        run(parse_config(arguments))
+        run_training(parse_config(arguments), Drawing(save_epoch_figure, save_summary))
         if _is_first_process():
             print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gss_train.command import run_command
+from gss_train.common import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
 
     def predict() -> bool:
-        from gss_train.predicting import parse_arguments, run  # noqa: PLC0415
+        from gss_train.inference import parse_arguments, run  # noqa: PLC0415
 
         return run(parse_arguments(arguments))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gss_train.command import run_command
+from gss_train.common import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
 
     def prepare() -> bool:
-        from gss_train.preparing import parse_arguments, run  # noqa: PLC0415
+        from gss_train.subjects import parse_arguments, run  # noqa: PLC0415
 
         return run(parse_arguments(arguments))
 

@@ -7,9 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gss_train.models import SegmentationOutput
-from gss_train.models.mmformer import MMFormer
-from gss_train.models.mmformer.public_keys import mmformer_public_keys
+from gss_train.models import MMFormer, SegmentationOutput, mmformer_public_keys
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect"]
 

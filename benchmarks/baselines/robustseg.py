@@ -7,8 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gss_train.models.interface import SegmentationOutput
-from gss_train.models.robustseg import RobustSeg
+from gss_train.models import RobustSeg, SegmentationOutput
 
 _MODALITIES = range(4)
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gss_train.models.interface import SegmentationOutput
-from gss_train.models.uhved import UHVED
+from gss_train.models import UHVED, SegmentationOutput
 
 _MODALITIES = range(4)
 _EPSILON = 1e-7

@@ -38,7 +38,7 @@ from benchmarks.train.arm import ArmSettings
 from benchmarks.train.comparison import Comparison
 from benchmarks.train.made_up import make_up_subjects
 from benchmarks.train.subjects import read_subjects
-from gss_train.errors import UserError
+from gss_train.common import UserError
 
 _DRY_RUN = ArmSettings(width=4, crop=16, batch_size=1, warm_up_steps=1, line_seconds=0.0, steps=3)
 _DRY_RUN_SUBJECTS, _DRY_RUN_SHAPE = 6, (16, 16, 24)

@@ -16,18 +16,28 @@ from benchmarks.lines import Lines
 from benchmarks.train.pace import Pace
 from benchmarks.train.scores import Scoring
 from benchmarks.train.subjects import Subjects
-from gss_train.config.options import TrainingOptions
+from gss_train.common import peak_memory_bytes
+from gss_train.config import TrainingOptions
 from gss_train.data import Dataset, TrainingCrops
-from gss_train.engine.batches import BatchPlan, TrainingBatches
-from gss_train.engine.gathering import FetchedStep, Gathered, Means
-from gss_train.engine.memory import peak_memory_bytes
-from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
-from gss_train.engine.parallel import ParallelNetwork
-from gss_train.engine.schedule import Stage
-from gss_train.engine.training import Pass, StepSettings, pick_autocast, training_step
-from gss_train.engine.update import GuardedUpdate
-from gss_train.inference.windows import SlidingWindow
+from gss_train.inference import SlidingWindow
 from gss_train.models import SegmentationNetwork, build_network
+from gss_train.training import (
+    BASELINE,
+    GROUP_SELF_SUPPORT,
+    BatchPlan,
+    Computation,
+    FetchedStep,
+    Gathered,
+    GuardedUpdate,
+    Means,
+    Objective,
+    ParallelNetwork,
+    Pass,
+    Stage,
+    TrainingBatches,
+    pick_autocast,
+    training_step,
+)
 
 Arm = Literal["baseline", "gss", "longer"]
 ARMS: tuple[Arm, ...] = ("baseline", "gss", "longer")
@@ -164,7 +174,7 @@ class ArmTraining:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Train; a report every few seconds."""
-        settings = StepSettings(self._device, pick_autocast("auto", self._device))
+        settings = Computation(self._device, pick_autocast("auto", self._device))
         options = TrainingOptions()
         update = GuardedUpdate(
             self._network.parameters(), self._settings.learning_rate, options.weight_decay, self._device

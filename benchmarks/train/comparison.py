@@ -20,7 +20,7 @@ from benchmarks.train.arm import ARMS, NETWORK, Arm, ArmSettings, PlannedArm, sc
 from benchmarks.train.process import CallError, call_in_process
 from benchmarks.train.scores import FEWEST_SCORED
 from benchmarks.train.subjects import Subjects
-from gss_train.engine.training import pick_autocast
+from gss_train.training import pick_autocast
 
 _GPU_WORKERS = 4
 _PACKAGES = ("torch", "triton", "numpy")

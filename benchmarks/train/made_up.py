@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gss_train.data.conventions import DATASETS
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, Triple, to_triple, write_prepared
+from gss_train.common import Triple, to_triple
+from gss_train.data import DATASETS, VOXEL_DTYPE, Metadata, PreparationSettings, write_prepared
 
 
 def make_up_subjects(folder: Path, count: int, shape: Triple) -> None:

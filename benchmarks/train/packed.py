@@ -19,17 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gss_train.data.prepared import (
-    VOXEL_DTYPE,
-    Metadata,
-    PreparedError,
-    PreparedSubject,
-    load_prepared,
-    to_triple,
-    write_prepared,
-)
-from gss_train.data.storage import open_replacing
-from gss_train.errors import UserError
+from gss_train.common import UserError, open_replacing, to_triple
+from gss_train.data import VOXEL_DTYPE, Metadata, PreparedError, PreparedSubject, load_prepared, write_prepared
 
 _FACTOR = 2
 _MAX_TUMOUR_VOXELS = 1024

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from gss_train.data import MODALITY_SUBSETS, Dataset, PreparedSubject, subset_name
-from gss_train.evaluation.scoring import evaluate_subsets
-from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.inference.segmentation import evaluation_mode
-from gss_train.inference.windows import SlidingWindow
+from gss_train.evaluation import SubsetScores, evaluate_subsets
+from gss_train.inference import SlidingWindow, evaluation_mode
 from gss_train.models import SegmentationNetwork
 
 # A mean over fewer would be somebody's own.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gss_train.common import UserError
 from gss_train.data import DATASETS, Dataset, PreparedSubject, load_prepared, split_subjects
-from gss_train.errors import UserError
 
 _SPLIT_SEED = 0
 

@@ -1,38 +1,5 @@
-"""Every setting of a training run; importing it needs torch, reading a command line tyro."""
+"""Every setting of a training run: the options, what presets make of them, the command line, what may change."""
 
-from gss_train.config.command_line import parse_config
-from gss_train.config.options import (
-    AugmentationOptions,
-    Config,
-    DataOptions,
-    DatasetName,
-    NetworkName,
-    NetworkOptions,
-    PhantomOptions,
-    RecordOptions,
-    RunOptions,
-    TrainingOptions,
-    ValidationOptions,
-)
-from gss_train.config.presets import preset_config
-from gss_train.config.resuming import refuse_changes
-from gss_train.config.settings import SettingsError, config_from_json
+from gss_train.common.doors import open_door
 
-__all__ = [
-    "AugmentationOptions",
-    "Config",
-    "DataOptions",
-    "DatasetName",
-    "NetworkName",
-    "NetworkOptions",
-    "PhantomOptions",
-    "RecordOptions",
-    "RunOptions",
-    "SettingsError",
-    "TrainingOptions",
-    "ValidationOptions",
-    "config_from_json",
-    "parse_config",
-    "preset_config",
-    "refuse_changes",
-]
+__getattr__, __all__ = open_door(__name__, __file__)

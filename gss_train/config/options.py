@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from gss_train.augmentation.batch import AugmentationSettings
+from gss_train.data import AugmentationSettings
 from gss_train.phantom import PHANTOM_DATASETS
 
 DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
@@ -204,7 +204,7 @@ class AugmentationOptions:
             ) from None
 
     def settings(self) -> AugmentationSettings:
-        """What `gss_train.augmentation.augment` takes."""
+        """What `gss_train.data.augmentation.augment` takes."""
         fields = dataclasses.asdict(self)
         return AugmentationSettings(**{name.removeprefix("augment_"): value for name, value in fields.items()})
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gss_train.common import UserError
 from gss_train.config.json_values import show_value
 from gss_train.config.options import Config, DataOptions, flag_of
 from gss_train.config.settings import OPTIONS
-from gss_train.errors import UserError
 
 # Where a run computes, how it loads, how it computes the same numbers (but for rounding), when it gives up, and what it
 # writes: neither crops nor weights nor scores depend on these. On each other setting one of them does.

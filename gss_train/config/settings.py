@@ -11,10 +11,10 @@ from typing import Any, cast, get_args, get_type_hints
 
 import torch
 
+from gss_train.common import UserError
 from gss_train.config.json_values import describe_type, read_value, show_value
 from gss_train.config.options import Config, DatasetName, NetworkName, flag_of
 from gss_train.config.presets import PickedPreset, preset_config
-from gss_train.errors import UserError
 
 Settings = dict[str, dict[str, Any]]
 """For each section of `Config`, some or all of its options by name."""

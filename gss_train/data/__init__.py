@@ -1,52 +1,5 @@
-"""From raw BraTS files to batches: layouts, preparation, splits, crops, modality subsets."""
+"""Scans on disk to a batch on the device: editions, verification, preparation, splits, crops, augmentation."""
 
-from gss_train.data.conventions import DATASETS, MODALITIES, REGIONS, Dataset
-from gss_train.data.crops import Crop, TrainingCrops
-from gss_train.data.layouts import LayoutError, Subject, describe_layout, find_subjects, recognise_dataset
-from gss_train.data.manifest import ManifestError, read_manifest
-from gss_train.data.preparation import Preparation, PreparationError, prepare_dataset, prepare_subject
-from gss_train.data.prepared import PreparedError, PreparedSubject, load_prepared
-from gss_train.data.split_files import SplitError, read_split
-from gss_train.data.splits import Split, split_fold, split_subjects
-from gss_train.data.subsets import MODALITY_SUBSETS, draw_subsets, subset_name
-from gss_train.data.verification import Fault, check_dataset, describe_faults
-from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient, restore_orientation
+from gss_train.common.doors import open_door
 
-__all__ = [
-    "DATASETS",
-    "MODALITIES",
-    "MODALITY_SUBSETS",
-    "REGIONS",
-    "Crop",
-    "Dataset",
-    "Fault",
-    "LayoutError",
-    "ManifestError",
-    "Preparation",
-    "PreparationError",
-    "PreparedError",
-    "PreparedSubject",
-    "Split",
-    "SplitError",
-    "Subject",
-    "TrainingCrops",
-    "Volume",
-    "VolumeError",
-    "check_dataset",
-    "describe_faults",
-    "describe_layout",
-    "draw_subsets",
-    "find_subjects",
-    "load_prepared",
-    "prepare_dataset",
-    "prepare_subject",
-    "read_manifest",
-    "read_split",
-    "read_volume",
-    "recognise_dataset",
-    "reorient",
-    "restore_orientation",
-    "split_fold",
-    "split_subjects",
-    "subset_name",
-]
+__getattr__, __all__ = open_door(__name__, __file__)

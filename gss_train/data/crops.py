@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gss_train.data.prepared import PreparedSubject, Triple
+    from gss_train.common import Triple
+    from gss_train.data.prepared import PreparedSubject
 
 # Keep the draws for the order of subjects and those for single items apart.
 _ORDER, _ITEM = 0, 1

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gss_train.common import UserError
 from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
 from gss_train.data.editions import GRADES, LABEL, LAYOUTS, Layout, visible
-from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gss_train.common import UserError
 from gss_train.data.categories import read_categories
 from gss_train.data.conventions import MODALITIES, Dataset
 from gss_train.data.editions import VOLUME_ENDINGS
 from gss_train.data.layouts import Subject
-from gss_train.errors import UserError
 
 _SUBJECT, _LABEL = "subject", "seg"
 _SCANS = {modality.lower(): modality for modality in MODALITIES}

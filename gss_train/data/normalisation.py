@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gss_train.common import Triple, to_triple
 from gss_train.data.conventions import MODALITIES
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, SourceFile, Triple, to_triple
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, SourceFile
 from gss_train.data.verification import LABEL, Categories, CheckedSubject, raw_files, sum_of_scans, to_categories
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, TypeVar
 
-from gss_train.errors import UserError
+from gss_train.common import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

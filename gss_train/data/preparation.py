@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gss_train.common import Triple, UserError, remove_stale_partials, to_triple
 from gss_train.data.normalisation import normalise
 from gss_train.data.pool import map_unordered
 from gss_train.data.prepared import (
@@ -14,15 +15,11 @@ from gss_train.data.prepared import (
     PreparedError,
     PreparedSubject,
     SourceFile,
-    Triple,
     read_prepared,
     sidecar_of,
-    to_triple,
     write_prepared,
 )
-from gss_train.data.storage import remove_stale_partials
 from gss_train.data.verification import Fault, check_subjects, describe_faults, raw_files, read_and_check
-from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gss_train.common import Triple, UserError, open_replacing, remove
 from gss_train.data.conventions import MODALITIES
-from gss_train.data.storage import open_replacing, remove
-from gss_train.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 # The modalities of a voxel lie next to each other and to its label: a crop then reads each of its rows once.
 # Half precision rounds a z-score by 2^-11 of itself at most, finer than the steps between a scan's own grey values.
 VOXEL_DTYPE = np.dtype([("image", "<f2", (len(MODALITIES),)), ("label", "u1")])
-
-Triple = tuple[int, int, int]
 
 
 class PreparedError(UserError):
@@ -263,12 +260,6 @@ def load_prepared(folder: Path) -> list[PreparedSubject]:
         raise PreparedError(f"{folder}: no such folder, should hold prepared subjects")
     complete = [path for path in folder.glob("*.npy") if sidecar_of(path).exists()]
     return sorted((read_prepared(path) for path in complete), key=lambda subject: subject.name)
-
-
-def to_triple(values: Sequence[int]) -> Triple:
-    """Returns three integers, NumPy's or Python's, as Python's."""
-    first, second, third = values
-    return int(first), int(second), int(third)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

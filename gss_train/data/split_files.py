@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gss_train.common import UserError
 from gss_train.data.splits import Split
-from gss_train.errors import UserError
 
 _PARTS = ("train", "val", "test")
 _PURPOSES = {"training": "train", "validation": "val", "inference": "test"}

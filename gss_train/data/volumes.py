@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gss_train.common import UserError
 from gss_train.data.metaimage import read_metaimage
-from gss_train.errors import UserError
 
 # Where the voxel axes of official BraTS files point.
 _ORIENTATION = "LPS"

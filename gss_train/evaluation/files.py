@@ -17,9 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gss_train.common import UserError, open_replacing
 from gss_train.data import MODALITIES, MODALITY_SUBSETS, Dataset, PreparedSubject, subset_name
-from gss_train.data.storage import open_replacing
-from gss_train.errors import UserError
 from gss_train.evaluation.intervals import interval_of
 from gss_train.evaluation.paper_tables import paper_csv, paper_markdown, subjects_csv
 from gss_train.evaluation.subset_scores import SubsetScores

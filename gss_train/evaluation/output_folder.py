@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gss_train.errors import UserError
+from gss_train.common import UserError
 
 _SCORES = "scores.json"
 _FILES = (_SCORES, "subjects.csv", "table.csv", "table.md")

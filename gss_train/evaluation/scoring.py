@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss_train.common import ALONE, Processes
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject
+from gss_train.evaluation.metrics import SCORES, region_measures
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.inference.segmentation import segment_subsets
-from gss_train.inference.windows import SlidingWindow
-from gss_train.metrics import SCORES, region_measures
+from gss_train.inference import SlidingWindow, segment_subsets
 from gss_train.models import SegmentationNetwork
-from gss_train.processes import ALONE, Processes
 
 Keep = Callable[[PreparedSubject, Tensor, Tensor, Tensor], None]
 
@@ -49,7 +48,7 @@ def evaluate_subsets(
         progress: called with the number of subjects that this process has finished and that of all it is to do.
         subsets: one flag per modality for each.
         processes: that share the work: subject number n is that of process n modulo their number.
-        measures: of `gss_train.metrics.MEASURES`, "dice" at least.
+        measures: of `gss_train.evaluation.metrics.MEASURES`, "dice" at least.
         keep: called with each of this process's subjects, its image `[4, D, H, W]`, truth `[D, H, W]` and predictions
             `[S, D, H, W]`, on the CPU; predictions of subsets that the subject lacks a scan of are background.
 

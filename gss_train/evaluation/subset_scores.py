@@ -16,8 +16,8 @@ class SubsetScores:
 
     Attributes:
         subjects: names.
-        names: of the regions scored, the first of `gss_train.metrics.SCORES`.
-        measures: by the measure's name, of `gss_train.metrics.MEASURES`, "dice" at least: float64
+        names: of the regions scored, the first of `gss_train.evaluation.metrics.SCORES`.
+        measures: by the measure's name, of `gss_train.evaluation.metrics.MEASURES`, "dice" at least: float64
             `[subjects, subsets, names]`; NaN for a subset with a scan that the subject lacks.
         subsets: one flag per modality for each of them.
     """

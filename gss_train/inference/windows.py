@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Triple = tuple[int, int, int]
+from gss_train.common import Triple
+
 Box = tuple[slice, slice, slice]
 
 # Of the crop's length along each axis; nnU-Net's choice.

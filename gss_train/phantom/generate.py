@@ -20,7 +20,7 @@ from gss_train.phantom.writers import SubjectFiles, subject_files, write_volume
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gss_train.data.conventions import Dataset
+    from gss_train.data import Dataset
     from gss_train.phantom.anatomy import Atlas
 
 PHANTOM_DATASETS = ("brats2015", "brats2018", "brats2020")
@@ -113,7 +113,7 @@ def generate_phantoms(
 
 def _resolve(dataset: Dataset | str) -> tuple[str, tuple[int, ...]]:
     """Name of a data set and the label values of BG, NCR, ED, NET and ET in its files."""
-    from gss_train.data.conventions import DATASETS  # noqa: PLC0415 (imports torch)
+    from gss_train.data import DATASETS  # noqa: PLC0415 (imports torch)
 
     name = dataset if isinstance(dataset, str) else dataset.name
     if name not in PHANTOM_DATASETS:

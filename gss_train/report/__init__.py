@@ -1,5 +1,5 @@
-"""One page that compares runs, to be opened from disk."""
+"""Scores and records to what people look at: the page, its viewer, and all figures."""
 
-from gss_train.report.page import write_report
+from gss_train.common.doors import open_door
 
-__all__ = ["write_report"]
+__getattr__, __all__ = open_door(__name__, __file__)

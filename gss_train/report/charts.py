@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from gss_train.data import Dataset
-from gss_train.engine.figures.panels import (
+from gss_train.report.comparison import Group
+from gss_train.report.figures.run_panels import (
     draw_agreement,
     draw_line,
     draw_routes,
@@ -24,8 +25,7 @@ from gss_train.engine.figures.panels import (
     line_colour,
     new_figure,
 )
-from gss_train.engine.records import EpochRecord, ValidationRecord
-from gss_train.report.comparison import Group
+from gss_train.runs import EpochRecord, ValidationRecord
 
 _Record = TypeVar("_Record", EpochRecord, ValidationRecord)
 _MOST_POINTS = 300

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from gss_train.errors import UserError
+from gss_train.common import UserError
 from gss_train.report.page import write_report
 from gss_train.report.runs import read_runs
 
@@ -63,7 +63,7 @@ def run(options: ReportArguments) -> None:
     print(f"Report: {options.output}")
     if options.figures is not None:
         # Here, so that the page alone does not wait for it.
-        from gss_train.evaluation.figures import save_evaluation_figures  # noqa: PLC0415
+        from gss_train.report.figures.everything import save_evaluation_figures  # noqa: PLC0415
 
         runs = read_runs(options.runs)
         save_evaluation_figures(

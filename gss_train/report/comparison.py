@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gss_train.evaluation.intervals import bootstrap_interval, with_mean_over_subsets
+from gss_train.evaluation import bootstrap_interval, with_mean_over_subsets
 from gss_train.report.runs import ReportedRun
 
 Floats = npt.NDArray[np.float64]

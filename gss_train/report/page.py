@@ -10,9 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gss_train.data.storage import open_replacing
-from gss_train.errors import UserError
-from gss_train.evaluation.paper_tables import TITLES
+from gss_train.common import UserError, open_replacing
+from gss_train.evaluation import TITLES
 from gss_train.report.charts import training_chart, vote_chart
 from gss_train.report.comparison import Group, compare, group_runs
 from gss_train.report.runs import ReportedRun, read_runs

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gss_train.engine.journal import read_records
-from gss_train.engine.records import EpochRecord, StepRecord, ValidationRecord
-from gss_train.engine.run_folder import read_json
-from gss_train.errors import UserError
-from gss_train.evaluation.files import Evaluation, SegmentedSubject, read_evaluation, read_segmented
+from gss_train.common import UserError
+from gss_train.evaluation import Evaluation, SegmentedSubject, read_evaluation, read_segmented
+from gss_train.runs import EpochRecord, StepRecord, ValidationRecord, read_json, read_records
 
 _SCORES = "scores.json"
 _BASELINE, _GSS = "baseline", "GSS"

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from gss_train.data import MODALITIES
-from gss_train.evaluation.intervals import interval_of
-from gss_train.evaluation.paper_tables import TITLES
-from gss_train.metrics import MEASURES
+from gss_train.evaluation import MEASURES, TITLES, interval_of
 from gss_train.report.cells import Cell, difference_style, heat_style, number
 from gss_train.report.comparison import Difference, Floats, Group
 from gss_train.report.runs import ReportedRun

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from gss_train.data import MODALITIES, Dataset, subset_name
-from gss_train.evaluation.figures.style import CATEGORY_COLOURS
-from gss_train.evaluation.files import SegmentedSubject
+from gss_train.evaluation import SegmentedSubject
+from gss_train.report.figures.style import CATEGORY_COLOURS
 
 _SCAN_QUALITY = 60
 

@@ -20,9 +20,9 @@ from benchmarks.train.made_up import make_up_subjects
 from benchmarks.train.pace import Pace
 from benchmarks.train.process import CallError
 from benchmarks.train.subjects import read_subjects
+from gss_train.common.errors import UserError
 from gss_train.data import MODALITY_SUBSETS, subset_name
-from gss_train.errors import UserError
-from tests.gss_train.engine.test_light_imports import import_without_others
+from tests.gss_train.test_light_imports import import_without_others
 
 ROOT = Path(__file__).resolve().parents[2]
 ARMS = ("baseline", "gss", "longer")

@@ -9,9 +9,9 @@ from benchmarks.network_steps import PUBLISHED_EDGES
 from benchmarks.whole_steps import PlainObjective, WholeStep, WholeStepSettings
 from gss_kernels import BRATS_2018
 from gss_train.config.presets import preset_config
-from gss_train.engine.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
 from gss_train.models import SegmentationOutput
 from gss_train.models.registry import NETWORKS
+from gss_train.training.objective import BASELINE, GROUP_SELF_SUPPORT, Objective
 
 CPU = torch.device("cpu")
 

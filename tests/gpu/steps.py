@@ -8,13 +8,21 @@ import torch
 from torch import Tensor
 
 from gss_kernels import BRATS_2018
-from gss_train.engine.draws import mask_seed, network_seed, sample_generator
-from gss_train.engine.gathering import TERMS, StepResult
-from gss_train.engine.objective import GROUP_SELF_SUPPORT, Objective
-from gss_train.engine.parallel import ParallelNetwork
-from gss_train.engine.training import Pass, StepSettings, training_step
-from gss_train.engine.update import GuardedUpdate
 from gss_train.models import SegmentationNetwork, SegmentationOutput, build_network
+from gss_train.training import (
+    GROUP_SELF_SUPPORT,
+    TERMS,
+    Computation,
+    GuardedUpdate,
+    Objective,
+    ParallelNetwork,
+    Pass,
+    StepResult,
+    mask_seed,
+    network_seed,
+    sample_generator,
+    training_step,
+)
 
 _BATCH = 2
 
@@ -38,7 +46,7 @@ class Training:
     network: SegmentationNetwork
     call: ParallelNetwork
     update: GuardedUpdate
-    settings: StepSettings
+    settings: Computation
     edge: int
     steps: int = 0
 
@@ -69,7 +77,7 @@ def begin_training(
     torch.manual_seed(0)
     built = build_network(network, 4, crop_size=(edge,) * 3, width=4, activation_checkpointing=checkpointing)
     built = built.to(device)
-    settings = StepSettings(torch.device(device), autocast)
+    settings = Computation(torch.device(device), autocast)
     update = GuardedUpdate(
         built.parameters(),
         2e-4,

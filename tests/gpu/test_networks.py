@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from gss_kernels import BRATS_2018
-from gss_train.engine.objective import GROUP_SELF_SUPPORT, Objective
-from gss_train.models import build_network
-from gss_train.models.registry import NETWORKS
+from gss_train.models import NETWORKS, build_network
+from gss_train.training import GROUP_SELF_SUPPORT, Objective
 
 _EDGE = 32
 _OPTIONS = [(False, False), (True, False), (True, True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gss_train.models.registry import NETWORKS
+from gss_train.models import NETWORKS
 from tests.gpu.steps import begin_training, check_that_a_bad_image_changes_nothing, loss_of
 from tests.gpu.test_launches import assert_host_does_not_wait
 

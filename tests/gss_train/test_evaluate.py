@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from gss_train.errors import UserError
+from gss_train.common.errors import UserError
 from gss_train.evaluate import main
-from gss_train.evaluated_subjects import choose_data, find_part
+from gss_train.evaluation.subjects import choose_data, find_part
 from gss_train.main import main as train
-from gss_train.stored_networks import read_stored
-from gss_train.trained_networks import export_network, load_trained
+from gss_train.runs.stored_networks import read_stored
+from gss_train.runs.trained_networks import export_network, load_trained
 from tests.gss_train.data.raw_files import make_head, write_subject
 
 TINY = [
@@ -238,6 +238,6 @@ def test_what_ends_it_decides_over_the_exit_status(
     def fail(_options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("gss_train.evaluating.run", fail)
+    monkeypatch.setattr("gss_train.evaluation.evaluating.run", fail)
     assert main(["run"]) == status
     assert said in capsys.readouterr().err

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gss_train import experimenting
+from gss_train.common.errors import UserError
+from gss_train.common.interruption import Interrupted
 from gss_train.config import Config, parse_config
-from gss_train.engine.interruption import Interrupted
-from gss_train.errors import UserError
 from gss_train.experiment import main
 from gss_train.experimenting import parse_arguments, run
 from gss_train.models.registry import NETWORKS

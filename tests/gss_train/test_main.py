@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-import gss_train.engine.training
-from gss_train.engine.checkpoint import read_checkpoint
+import gss_train.training.loop
 from gss_train.main import main
 from gss_train.phantom import generate_phantoms
+from gss_train.runs.checkpoint_file import read_checkpoint
 
 SMALL = [
     *("--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"),
@@ -225,7 +225,7 @@ def test_a_full_memory_says_which_settings_help(
     def fill_memory(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("gss_train.engine.training.training_step", fill_memory)
+    monkeypatch.setattr("gss_train.training.loop.training_step", fill_memory)
     assert train(cache, tmp_path / "run", "--dataset", "brats2018") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the memory is full")
@@ -239,14 +239,14 @@ def test_rows_of_bad_numbers_end_the_run_and_leave_the_batches(
     """The weights are those of the last good checkpoint, and the batches those that the network was given."""
     schedule = ["--no-gss", "--epochs", "4", "--max-bad-steps", "2", "--gather-every", "1"]
     given: list[torch.Tensor] = []
-    augment = gss_train.engine.training.augment
+    augment = gss_train.training.loop.augment
 
     def spoil(image: torch.Tensor, label: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
         image, label = augment(image, label, *rest)
         given.append(image.clone())
         return (torch.full_like(image, math.nan) if len(given) in {2, *range(5, 9)} else image), label
 
-    monkeypatch.setattr("gss_train.engine.training.augment", spoil)
+    monkeypatch.setattr("gss_train.training.loop.augment", spoil)
     output = tmp_path / "run"
     assert train(cache, output, "--dataset", "brats2018", *schedule) == 2
     said = capsys.readouterr()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from gss_train.common.errors import UserError
 from gss_train.config import parse_config, refuse_changes
-from gss_train.errors import UserError
 
 SOURCE = Path("runs/mine/config.json")
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from raw_files import Raw, make_raw, write_subject
 
 from gss_train.data.conventions import DATASETS, Dataset
 from gss_train.data.layouts import Subject, find_subjects
 from gss_train.data.preparation import prepare_dataset
 from gss_train.data.prepared import PreparedSubject
+from tests.gss_train.data.raw_files import Raw, make_raw, write_subject
 
 
 @pytest.fixture

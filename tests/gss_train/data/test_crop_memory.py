@@ -60,7 +60,7 @@ STEP_MANY_TIMES = """
 import pathlib, sys
 import torch
 from torch.utils.data import DataLoader
-from gss_train.augmentation import augment
+from gss_train.data.augmentation import augment
 from gss_train.data import TrainingCrops, load_prepared
 
 crops = TrainingCrops(load_prepared(sys.argv[1]), (8, 8, 8), length=2300, seed=0, tumour_share=0.5)

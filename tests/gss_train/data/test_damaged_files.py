@@ -13,9 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from raw_files import RAS_AFFINE, write_mha, write_nifti
 
 from gss_train.data.volumes import VolumeError, read_volume
+from tests.gss_train.data.raw_files import RAS_AFFINE, write_mha, write_nifti
 
 NAMES = ("scan.nii", "scan.nii.gz", "scan.mha", "packed.mha", "two.nii")
 CASES_EACH = 120

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from gss_train.common.errors import UserError
 from gss_train.data.pool import map_unordered
-from gss_train.errors import UserError
 
 
 @pytest.mark.parametrize("workers", [1, 2, None])

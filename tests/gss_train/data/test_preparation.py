@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_nifti, write_subject
 
 from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
 from gss_train.data.layouts import Subject, find_subjects
 from gss_train.data.preparation import PreparationError, prepare_dataset, prepare_subject
 from gss_train.data.prepared import VOXEL_DTYPE, PreparedSubject, load_prepared
+from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_nifti, write_subject
 
 
 def write_and_find(root: Path, raw: Raw, name: str = "BraTS20_Training_001") -> Subject:

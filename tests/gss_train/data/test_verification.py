@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_subject
 
 from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
 from gss_train.data.layouts import Subject, find_subjects
@@ -23,6 +22,7 @@ from gss_train.data.verification import (
 )
 from gss_train.data.volumes import Volume
 from gss_train.phantom import generate_phantoms
+from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_subject
 
 NAMES = {**{modality: f"{modality.lower()}.nii" for modality in MODALITIES}, "label": "seg.nii"}
 ROLES = (*MODALITIES, "label")

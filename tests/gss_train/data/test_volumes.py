@@ -9,9 +9,9 @@ import pytest
 import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import RAS_AFFINE, write_mha, write_nifti
 
 from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient, restore_orientation
+from tests.gss_train.data.raw_files import RAS_AFFINE, write_mha, write_nifti
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gss_train.common.errors import UserError
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
-from gss_train.errors import UserError
 from gss_train.evaluation.files import (
     Evaluation,
     read_evaluation,
@@ -23,9 +23,9 @@ from gss_train.evaluation.files import (
     write_segmented,
 )
 from gss_train.evaluation.intervals import interval_of
+from gss_train.evaluation.metrics import MEASURES, SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.metrics import MEASURES, SCORES
-from tests.gss_train.engine.voxelwise import make_subject
+from tests.gss_train.training.voxelwise import make_subject
 
 
 @pytest.fixture

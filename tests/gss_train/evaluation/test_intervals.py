@@ -13,8 +13,8 @@ from gss_train.evaluation.intervals import (
     paired_interval,
     with_mean_over_subsets,
 )
+from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.metrics import SCORES
 
 NAN = np.nan
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gss_train.errors import UserError
+from gss_train.common.errors import UserError
 from gss_train.evaluation.output_folder import check_output, default_output, open_replacing_folder
 
 

@@ -9,9 +9,9 @@ import torch
 
 from gss_train.data import MODALITIES, MODALITY_SUBSETS, subset_name
 from gss_train.evaluation.intervals import interval_of
+from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.paper_tables import paper_csv, paper_markdown, subjects_csv
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.metrics import SCORES
 
 MEASURES = ("dice", "hd95_mm")
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from gss_train.common.processes import ALONE, Processes
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
+from gss_train.evaluation.metrics import MEASURES, SCORES, region_measures
 from gss_train.evaluation.scoring import Keep, evaluate_subsets, read_subject
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.inference.windows import SlidingWindow
-from gss_train.metrics import MEASURES, SCORES, region_measures
-from gss_train.processes import ALONE, Processes
-from tests.gss_train.engine.voxelwise import make_subject
 from tests.gss_train.inference.networks import BrightestModality
+from tests.gss_train.training.voxelwise import make_subject
 
 TWO_MEASURES = ("dice", "precision")
 FLAIR_ALONE, ALL, T1CE_ALONE = (True, False, False, False), (True,) * 4, (False, True, False, False)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from gss_train.data import MODALITY_SUBSETS
+from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.evaluation.tables import csv_table, markdown_table
-from gss_train.metrics import SCORES
 
 
 def test_tables_hold_every_subset_and_the_means() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gss_train.errors import UserError
-from gss_train.metrics import SCORES
+from gss_train.common.errors import UserError
+from gss_train.evaluation.metrics import SCORES
 from gss_train.report import write_report
 from gss_train.report.__main__ import main
 from gss_train.report.comparison import compare, group_runs

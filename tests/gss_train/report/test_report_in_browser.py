@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gss_train.data import MODALITY_SUBSETS, subset_name
-from gss_train.evaluation.figures.style import CATEGORY_COLOURS
 from gss_train.evaluation.files import SegmentedSubject, read_segmented
 from gss_train.report import write_report
+from gss_train.report.figures.style import CATEGORY_COLOURS
 from tests.gss_train.report.made_up import scores_of, settings_of, write_run
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")

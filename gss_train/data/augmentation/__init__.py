@@ -1,0 +1,1 @@
+"""How crops are varied on the device that trains; imports torch alone."""

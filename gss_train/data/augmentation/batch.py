@@ -1,0 +1,177 @@
+"""Augmentation of whole batches on the device that trains: the published one, and scaling and elastic deformation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gss_train.data.augmentation.lookup import VoxelMover
+from gss_train.data.augmentation.motion import MAX_ELASTIC, PLANES, Motion, control_nodes, round_to_fixed_point
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """What is varied and how far; the defaults are those of RFNet's published training.
+
+    Attributes:
+        rotation_degrees: r; the angle is a whole number of degrees from -r to r - 1. 0 leaves rotation out.
+        interpolation: of the rotated image; the label always takes its nearest voxel.
+        fill: image value of voxels that were outside before the rotation; their label is 0.
+        scale: s; intensities are multiplied by a number from 1 - s to 1 + s.
+        shift: t; after that, a number from -t to t is added.
+        intensity_per_slice: draw scale and shift for each modality and slice of the first axis, as published, rather
+            than for each modality.
+        flip: turn each axis around with probability 1/2.
+        scaling: s; what is shown is enlarged about the crop's centre by a factor from 1 - s to 1 + s. Not published.
+        elastic: e; the control points of a smooth deformation, 20 voxels apart, move by -e to e voxels along each
+            axis. Not published.
+    """
+
+    rotation_degrees: int = 10
+    interpolation: Literal["nearest", "linear"] = "nearest"
+    fill: float = -1.0
+    scale: float = 0.1
+    shift: float = 0.1
+    intensity_per_slice: bool = True
+    flip: bool = True
+    scaling: float = 0.0
+    elastic: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rotation_degrees < 90:
+            raise ValueError(f"rotation_degrees: got {self.rotation_degrees}, need 0 to 89")
+        if self.interpolation not in {"nearest", "linear"}:
+            raise ValueError(f"interpolation: got {self.interpolation!r}, need 'nearest' or 'linear'")
+        if not 0 <= self.scale < 1 or not 0 <= self.shift < math.inf:
+            raise ValueError(f"scale, shift: got {self.scale} and {self.shift}, need 0 <= scale < 1 and 0 <= shift")
+        if not 0 <= self.scaling < 1:
+            raise ValueError(f"scaling: got {self.scaling}, need a number from 0 to less than 1")
+        if not 0 <= self.elastic <= MAX_ELASTIC:
+            raise ValueError(f"elastic: got {self.elastic}, need 0 to {MAX_ELASTIC:g} voxels; beyond, tissue may fold")
+
+
+PUBLISHED_AUGMENTATION = AugmentationSettings()
+
+
+def augment(
+    image: Tensor,
+    label: Tensor,
+    generator: torch.Generator | Sequence[torch.Generator],
+    settings: AugmentationSettings = PUBLISHED_AUGMENTATION,
+) -> tuple[Tensor, Tensor]:
+    """Varies every sample of a batch by itself, in the published order: rotation, intensity, flips.
+
+    A rotation turns the plane of two random axes about the crop's centre as `scipy.ndimage.rotate(reshape=False)` does.
+    Rotation, flips, scaling and elastic deformation move the voxels in one step: they are looked up once.
+
+    Args:
+        image: [B,4,D,H,W] floating point, on any device.
+        label: [B,D,H,W] uint8, on the same device.
+        generator: on the CPU, one for the batch or one for each sample, whose draws then do not depend on the others;
+            neither the draws nor which voxels are taken depend on the device.
+        settings: what is varied and how far.
+
+    Returns:
+        A new image [B,4,D,H,W] float32 and label [B,D,H,W] uint8, on the device of the arguments.
+
+    Raises:
+        ValueError: shapes, dtypes or devices are not those above, or the generators are not as many as the samples.
+    """
+    _check_batch(image, label)
+    if isinstance(generator, torch.Generator):
+        motions, scale, shift = _draw(image.shape, generator, settings)
+    else:
+        if len(generator) != len(image):
+            raise ValueError(f"generator: got {len(generator)}, need one or {len(image)}, one for each sample")
+        alone = torch.Size((1, *image.shape[1:]))
+        parts = [_draw(alone, own, settings) for own in generator]
+        motions = [motion for own, _, _ in parts for motion in own]
+        scale, shift = torch.cat([own for _, own, _ in parts]), torch.cat([own for _, _, own in parts])
+    # Here and wherever draws go to the device: a blocking copy would wait for all that the device has to do.
+    scale, shift = (values.to(image.device, non_blocking=True) for values in (scale, shift))
+    moved_image = torch.empty(image.shape, dtype=torch.float32, device=image.device)
+    moved_label = torch.empty(label.shape, dtype=torch.uint8, device=label.device)
+    mover: VoxelMover | None = None
+    for b, motion in enumerate(motions):
+        if motion.keeps_grid:
+            axes = [axis for axis in range(3) if motion.flips[axis]]
+            moved_image[b] = image[b].flip([1 + axis for axis in axes])
+            moved_label[b] = label[b].flip(axes)
+        else:
+            mover = mover or VoxelMover(image, fill=settings.fill, linear=settings.interpolation == "linear")
+            mover.move(image[b], label[b], motion, moved_image[b], moved_label[b])
+        # Drawn alike and independently for every slice, so that flips may come before them. While the sample is in
+        # the processor's cache; `addcmul` would be one call, but slower there, and round otherwise.
+        moved_image[b].mul_(scale[b]).add_(shift[b])
+    return moved_image, moved_label
+
+
+def _draw(
+    shape: torch.Size, generator: torch.Generator, settings: AugmentationSettings
+) -> tuple[list[Motion], Tensor, Tensor]:
+    """Motions, factors and summands of a batch."""
+    motions = draw_motions(shape[0], generator, settings)
+    scale, shift = draw_intensities(shape, generator, settings)
+    # Last, so that everything else is drawn alike with and without them.
+    return _with_options(motions, shape, generator, settings), scale, shift
+
+
+def _check_batch(image: Tensor, label: Tensor) -> None:
+    if image.dim() != 5 or not image.is_floating_point():
+        found = f"{image.dtype} of shape {tuple(image.shape)}"
+        raise ValueError(f"image: got {found}, need floating point of shape (B, modalities, D, H, W)")
+    expected = (image.shape[0], *image.shape[2:])
+    if label.shape != expected or label.dtype != torch.uint8:
+        raise ValueError(
+            f"label: got {label.dtype} of shape {tuple(label.shape)}, need torch.uint8 of shape {expected}"
+        )
+    if label.device != image.device:
+        raise ValueError(f"label: is on {label.device}, needs to be on {image.device} as the image")
+
+
+def draw_motions(count: int, generator: torch.Generator, settings: AugmentationSettings) -> list[Motion]:
+    """Draws plane, angle and flips of every sample."""
+    # Drawn even where it is left out: other draws then stay the same.
+    planes = torch.randint(len(PLANES), (count,), generator=generator).tolist()
+    reach = settings.rotation_degrees
+    degrees = torch.randint(-reach, max(reach, 1), (count,), generator=generator).tolist()
+    flips = (torch.randint(2, (count, 3), generator=generator) * settings.flip).bool().tolist()
+    return [
+        Motion(PLANES[plane], angle if reach else 0, tuple(flip))
+        for plane, angle, flip in zip(planes, degrees, flips, strict=True)
+    ]
+
+
+def draw_intensities(
+    shape: torch.Size, generator: torch.Generator, settings: AugmentationSettings
+) -> tuple[Tensor, Tensor]:
+    """Draws factors and summands, float32, broadcastable to [B,4,D,H,W]."""
+    slices = shape[2] if settings.intensity_per_slice else 1
+    uniform = torch.rand((2, shape[0], shape[1], slices, 1, 1), generator=generator) * 2 - 1
+    return 1 + settings.scale * uniform[0], settings.shift * uniform[1]
+
+
+def _with_options(
+    motions: list[Motion], shape: torch.Size, generator: torch.Generator, settings: AugmentationSettings
+) -> list[Motion]:
+    """Draws scaling and elastic deformation, where they are wanted."""
+    if not settings.scaling and not settings.elastic:
+        return motions
+    factors = (1 + settings.scaling * _uniform(generator, len(motions))).tolist()
+    if not settings.elastic:
+        return [replace(motion, factor=factor) for motion, factor in zip(motions, factors, strict=True)]
+    nodes = round_to_fixed_point(settings.elastic * _uniform(generator, len(motions), 3, *control_nodes(shape[2:])))
+    return [
+        replace(motion, factor=factor, displacement=displacement)
+        for motion, factor, displacement in zip(motions, factors, nodes, strict=True)
+    ]
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    """Numbers from -1 to 1, float64."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1

@@ -1,1 +1,0 @@
-"""Training and evaluation: objective, loop, checkpoints, tables and pictures."""

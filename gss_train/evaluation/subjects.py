@@ -1,0 +1,155 @@
+"""Which subjects a trained network is scored on: as its run says, or as the command line does."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gss_train.common import UserError, show_progress
+from gss_train.config import Config, DataOptions, ValidationOptions
+from gss_train.data import Dataset, PreparedSubject, Split, describe_faults, prepare_dataset
+from gss_train.runs import StoredNetwork, read_run_config, read_run_split
+from gss_train.subjects import RawData, find_raw, find_source, resolve_dataset
+
+PartName = Literal["test", "validation", "train", "all"]
+
+_OWN_SPLIT: dict[str, Any] = {
+    "split_seed": 0,
+    "fold": None,
+    "folds": None,
+    "split_file": None,
+    "max_training_subjects": None,
+    "max_test_subjects": None,
+}
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """The data that a network is scored on.
+
+    Attributes:
+        config: settings by which the raw scans are found, and divided where there is no `split`.
+        dataset: of the scans.
+        split: that of the network's own run, if the data and their division are the run's.
+    """
+
+    config: Config
+    dataset: Dataset
+    split: Split | None
+
+
+def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationData:
+    """Tell the data from the network's run, if it is of one, and from what the command line states.
+
+    Args:
+        stored: the network.
+        stated: options of `DataOptions` by name, those alone that were stated.
+
+    Raises:
+        UserError: options are missing, out of range or contradict each other, or no data set is recognised.
+    """
+    try:
+        run = None if stored.run is None else read_run_config(stored.run)
+        if run is None or stated.get("dataset") not in {None, run.data.dataset}:
+            config, dataset = resolve_dataset(_without_run(stored, stated))
+            if run is None or dataset.name != run.data.dataset:
+                return EvaluationData(config, dataset, None)
+        return _within_run(stored, run, {**stated, "dataset": run.data.dataset})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
+    own = None if stored.dataset is None else stored.dataset.name
+    name = stated.get("dataset", own)
+    if name is None:
+        raise UserError(
+            f"--dataset: is missing, {stored.origin} does not say what its {stored.num_categories} categories mean; "
+            "need the BraTS edition of the scans, or auto"
+        )
+    crop = {} if stored.crop_size is None else {"crop_size": stored.crop_size}
+    options = DataOptions(**{**crop, **stated, "dataset": name})
+    if options.uses_phantom:
+        raise UserError("--data-root: is missing, need the folder of the raw scans")
+    return Config(options)
+
+
+def _within_run(stored: StoredNetwork, run: Config, stated: Mapping[str, Any]) -> EvaluationData:
+    assert stored.run is not None
+    divides = not _OWN_SPLIT.keys().isdisjoint(stated)
+    changes = {**_OWN_SPLIT, **stated} if divides else stated
+    config = dataclasses.replace(run, data=dataclasses.replace(run.data, **changes))
+    return EvaluationData(*resolve_dataset(config), None if divides else read_run_split(stored.run))
+
+
+def find_part(data: EvaluationData, part: PartName) -> RawData:
+    """Find the raw subjects of a part, in the order of their split; those without a label cannot be scored.
+
+    Raises:
+        UserError: there are no scans, or not those of the run's split, or the split does not fit them.
+        ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
+    """
+    if part != "all" and data.split is None:
+        # All validation subjects, not only those that a training would validate on.
+        validation = ValidationOptions(validate_every=1, validation_subjects=sys.maxsize)
+        source = find_source(dataclasses.replace(data.config, validation=validation), data.dataset)
+        subjects = [source.subjects[name] for name in getattr(source.split, part)]
+        return RawData(subjects, source.prepared_folder, source.grown_size)
+    raw = find_raw(data.config, data.dataset)
+    labelled = {subject.name: subject for subject in raw.subjects if subject.label is not None}
+    names = tuple(labelled) if part == "all" or data.split is None else getattr(data.split, part)
+    lacking = [name for name in names if name not in labelled]
+    if lacking:
+        flag = "--data-root" if data.config.data.manifest is None else "--manifest"
+        raise UserError(
+            f"{flag}: lacks {len(lacking)} of the {len(names)} {part} subjects of the run, such as {lacking[0]}; other "
+            "data need a split of their own (--split-file, --split-seed or --fold) or --part all"
+        )
+    if not names:
+        raise UserError(f"--part: {part} has no subject with a label")
+    return dataclasses.replace(raw, subjects=[labelled[name] for name in names])
+
+
+def refuse_training_subjects(stored: StoredNetwork, names: Sequence[str]) -> None:
+    """A network knows the subjects that it was trained on.
+
+    Raises:
+        UserError: it was trained on some of these.
+    """
+    leaked = [name for name in names if name in stored.training_subjects]
+    if leaked:
+        raise UserError(
+            f"--part: {stored.origin} was trained on {len(leaked)} of these {len(names)} subjects, such as "
+            f"{leaked[0]}; take the split of its run, or --part train to score what it has seen"
+        )
+    if not stored.training_subjects:
+        print(f"{stored.origin} does not say which subjects it was trained on; make sure that it was on none of these")
+
+
+def prepare_part(data: EvaluationData, raw: RawData) -> list[PreparedSubject]:
+    """Verify and prepare subjects; what an earlier call, or a training, prepared is used again.
+
+    Raises:
+        UserError: the raw scans cannot be used.
+        OSError: a prepared file cannot be written.
+    """
+    with show_progress("preparing") as meter:
+        preparation = prepare_dataset(
+            raw.subjects,
+            data.dataset,
+            raw.prepared_folder,
+            data.config.data.crop,
+            progress=meter,
+            grown_size=raw.grown_size,
+            skip_bad=data.config.data.skip_bad,
+        )
+    listed = [*preparation.left_out, *preparation.warnings]
+    if listed:
+        print(describe_faults(listed), flush=True)
+    left_out = preparation.names_left_out
+    if left_out:
+        print(f"--skip-bad: {len(left_out)} subjects left out: {', '.join(left_out)}", flush=True)
+    return preparation.subjects

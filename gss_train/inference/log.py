@@ -1,0 +1,95 @@
+"""What is written beside a label map: how it came about and what its values mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gss_train.data import REGIONS, Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gss_train.inference.ensemble import Ensemble
+    from gss_train.inference.outputs import Outputs
+    from gss_train.inference.prediction import Prediction
+    from gss_train.inference.scans import RawGrid
+
+_VERSION = 1
+
+
+def describe(
+    prediction: Prediction,
+    ensemble: Ensemble,
+    outputs: Outputs,
+    volumes: Mapping[str, float],
+    notes: Sequence[str],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The log of one subject, as JSON values.
+
+    Args:
+        prediction: of the subject.
+        ensemble: that predicted it.
+        outputs: the files.
+        volumes: from `region_millilitres`.
+        notes: what was done otherwise than usual, such as a resampling.
+        settings: of the sliding window and the like.
+    """
+    scans, dataset = prediction.scans, ensemble.dataset
+    return {
+        "version": _VERSION,
+        "subject": scans.name,
+        "label_map": outputs.label_map.name,
+        "probabilities": None if outputs.probabilities is None else outputs.probabilities.name,
+        "scans": {modality: str(path) for modality, path in scans.files.items()},
+        "missing_modalities": list(scans.missing),
+        "warnings": list(scans.warnings),
+        "notes": list(notes),
+        "labels": {str(v): name for v, name in zip(dataset.label_values, dataset.categories, strict=True)},
+        "regions": {
+            region: [dataset.label_values[category] for category in dataset.regions[region]] for region in REGIONS
+        },
+        "region_millilitres": dict(volumes),
+        "models": [
+            {
+                "path": str(member.origin),
+                "network": member.network_name,
+                "dataset": member.dataset.title,
+                "crop_size": list(member.crop_size),
+            }
+            for member in ensemble.members
+        ],
+        "settings": dict(settings),
+        "grid": _grid(scans.grid),
+        "segmented_grid": {
+            "orientation": "LPS",
+            "spacing_mm": list(ensemble.spacing if prediction.resampling.is_needed else scans.spacing),
+            "resampled": prediction.resampling.is_needed,
+            "box": [list(sides) for sides in prediction.normalised.box],
+        },
+    }
+
+
+def region_millilitres(categories: npt.NDArray[np.uint8], dataset: Dataset, grid: RawGrid) -> dict[str, float]:
+    """Volumes of WT, TC and ET.
+
+    Args:
+        categories: [D,H,W] category indices on `grid`.
+        dataset: for what belongs to each region.
+        grid: for the voxels' size.
+    """
+    counts = np.bincount(categories.ravel(), minlength=dataset.num_categories)
+    voxel = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
+    return {region: round(float(counts[list(dataset.regions[region])].sum()) * voxel, 3) for region in REGIONS}
+
+
+def _grid(grid: RawGrid) -> dict[str, Any]:
+    return {
+        "shape": list(grid.shape),
+        "spacing_mm": list(grid.spacing),
+        "orientation": grid.orientation,
+        "affine": grid.affine.tolist(),
+    }

@@ -1,1 +1,0 @@
-"""From raw scans and trained networks to label maps on the scans' own grid."""

@@ -1,0 +1,190 @@
+"""Checkpoints: written so that a crash leaves the old one, read without executing what is in them."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from gss_train.common import UserError, open_replacing
+from gss_train.models import CheckpointReport, load_public_checkpoint
+
+_FORMAT = "gss-checkpoint-2"
+_FORMATS = {_FORMAT, "gss-checkpoint-1"}
+_CHUNK_BYTES = 1 << 20
+_ZIP_BEGIN = b"PK\x03\x04"
+_FOLDER_ATTRIBUTE = 0x10
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+# What the readers of PyTorch and Python raise on files that are cut, altered, or hold more than weights.
+_DAMAGES = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be used; the message names the file."""
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values to `path`, replacing it at once or not at all.
+
+    Args:
+        path: in a folder that exists, or can be made.
+        content: of a run's state: "weights", and more; see `gss_train.training.recorder`.
+
+    Raises:
+        OSError: the file cannot be written, it is named; the old one is still there.
+    """
+    with open_replacing(path) as file:
+        try:
+            with _checksums():
+                torch.save({**content, "format": _FORMAT}, file)
+        except RuntimeError as error:
+            # PyTorch's writer hides the system's error behind one of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this software or of the published networks, onto the CPU.
+
+    Nothing in the file is executed: apart from tensors and plain values, only the NumPy scalar (the learning rate)
+    that the published checkpoints hold is let in.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        _refuse_damage(path)
+        with torch.serialization.safe_globals(_numpy_scalar_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file, need a checkpoint") from error
+    except _DAMAGES as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint of weights: {reason}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, need a dictionary of weights")
+    return content
+
+
+def read_own_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds anything else, such as published weights.
+    """
+    content = read_checkpoint(path)
+    if content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: its format is {content.get('format')!r}, need {_FORMAT!r}")
+    return content
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What `load_weights` found.
+
+    Attributes:
+        public_keys: which keys of a public checkpoint were used; None for a checkpoint of this software.
+        training_subjects: names of the subjects that the weights were trained on, as far as known.
+    """
+
+    public_keys: CheckpointReport | None
+    training_subjects: frozenset[str]
+
+
+def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
+    """Load the weights of a checkpoint into a network of the same shape.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its weights do not fit the network.
+    """
+    content = read_checkpoint(path)
+    try:
+        if content.get("format") in _FORMATS:
+            network.load_state_dict(content["weights"])
+            return LoadedWeights(None, frozenset(content["progress"].get("training_subjects", ())))
+        report = load_public_checkpoint(network, content)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: does not fit the network: {error}") from error
+    if report.missing:
+        raise CheckpointError(
+            f"{path}: lacks {len(report.missing)} weights of the network, such as {report.missing[0]}"
+        )
+    return LoadedWeights(report, frozenset())
+
+
+def _refuse_damage(path: Path) -> None:
+    """PyTorch's reader does not compare the checksums that its writer has put in.
+
+    Published files may have none that are right, in no part: see `torch.serialization.set_crc32_options`.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_ZIP_BEGIN)) != _ZIP_BEGIN:
+            return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        damaged = [part.filename for part in parts if not _is_whole(archive, part)]
+    if damaged and len(damaged) < len(parts):
+        raise ValueError(f"its part {damaged[0]} does not fit its checksum")
+
+
+def _is_whole(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
+    # PyTorch's reader leaves the tensors of a part that seems to be a folder as the memory was.
+    if part.external_attr & _FOLDER_ATTRIBUTE:
+        return False
+    # It knows no other compression, whose readers in Python raise errors of their own.
+    if part.compress_type not in _COMPRESSIONS:
+        return False
+    try:
+        with archive.open(part) as file:
+            while file.read(_CHUNK_BYTES):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
+
+
+@contextmanager
+def _checksums() -> Iterator[None]:
+    """PyTorch's writer computes them, whatever it was told to do in other files."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
+def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    scalar = cast("Callable[..., Any]", np.float64(0).__reduce__()[0])
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype(np.float32)),
+        type(np.dtype(np.float64)),
+    ]

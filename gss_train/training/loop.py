@@ -1,0 +1,183 @@
+"""The training loop, from a batch to the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import distributed
+
+from gss_kernels import CategoryGroups
+from gss_train.common import ALONE, Processes, UserError
+from gss_train.config import TrainingOptions
+from gss_train.data import augment
+from gss_train.training.batches import Pass, TrainingBatches
+from gss_train.training.computation import Computation
+from gss_train.training.gathering import StepResult
+from gss_train.training.objective import Objective, ObjectiveTerms
+from gss_train.training.parallel import ParallelNetwork
+from gss_train.training.schedule import Stage
+from gss_train.training.state import TrainingState
+from gss_train.training.update import GuardedUpdate
+
+
+class TrainingError(UserError):
+    """Training cannot go on."""
+
+
+class Watcher(Protocol):
+    """Who follows the training: shows it, writes it down, and may end it; see `gss_train.training.recorder`."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training shall end after this step."""
+        ...
+
+    def on_step(self, state: TrainingState, stage: Stage) -> None:
+        """Take note of a step, without waiting for the device."""
+        ...
+
+    def on_fetch(self, state: TrainingState, stage: Stage) -> None:
+        """Wait for the steps until now, and write them down; raises TrainingError if they cannot go on."""
+        ...
+
+    def on_epoch(self, state: TrainingState, stage: Stage) -> bool:
+        """Write an epoch down; whether the stage shall end here."""
+        ...
+
+    def on_stage(self, state: TrainingState, stage: Stage) -> None:
+        """Save a finished stage."""
+        ...
+
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint."""
+        ...
+
+    def save_if_due(self, state: TrainingState) -> None:
+        """Write a checkpoint at the end of an epoch."""
+        ...
+
+    def stop(self, state: TrainingState, stage: Stage) -> None:
+        """Save, and raise Interrupted."""
+        ...
+
+
+def train(
+    state: TrainingState,
+    stages: Sequence[Stage],
+    batches: TrainingBatches,
+    groups: CategoryGroups,
+    options: TrainingOptions,
+    computation: Computation,
+    watcher: Watcher,
+    *,
+    gather_every: int = 10,
+    processes: Processes = ALONE,
+) -> None:
+    """Train all stages, or what is left of them.
+
+    Args:
+        state: what changes: at the start of a run, or as a checkpoint left it.
+        stages: all of the run.
+        batches: of the training subjects.
+        groups: the category groups of the GSS loss.
+        options: the schedule.
+        computation: how a step is computed.
+        watcher: who is told.
+        gather_every: steps after which the device's scalars are read; each reading holds it up.
+        processes: that train together.
+
+    Raises:
+        TrainingError: too many steps in a row had bad numbers.
+        Interrupted: a signal came; the state is saved.
+    """
+    network = ParallelNetwork(state.network, processes, compiled=options.compile)
+    while state.stage < len(stages):
+        stage = stages[state.stage]
+        update = state.begin_or_continue_stage(options, computation)
+        ended = False
+        while not ended:
+            update.learning_rate = options.learning_rate * stage.decay(state.stage_epoch)
+            for passes in batches.steps(state.epoch, state.step_of_epoch):
+                objective = Objective(
+                    groups,
+                    stage.weights_at(state.stage_epoch, state.stage_step),
+                    per_sample=options.dice == "per-sample",
+                    process_group=processes.group,
+                )
+                return_stats = state.step % gather_every == 0 or state.step_of_epoch == 0
+                result = training_step(
+                    network, passes, objective, update, computation, processes, return_stats=return_stats
+                )
+                state.count_step(result)
+                watcher.on_step(state, stage)
+                if state.step % gather_every == 0:
+                    watcher.on_fetch(state, stage)
+                if processes.any(watcher.interrupted):
+                    watcher.stop(state, stage)
+            watcher.on_fetch(state, stage)
+            state.count_epoch()
+            ended = watcher.on_epoch(state, stage) or state.stage_epoch >= stage.epochs
+            if ended:
+                state.end_stage()
+                watcher.on_stage(state, stage)
+            watcher.save_if_due(state)
+            if processes.any(watcher.interrupted):
+                watcher.stop(state, stage)
+
+
+def training_step(
+    network: ParallelNetwork,
+    passes: Sequence[Pass],
+    objective: Objective,
+    update: GuardedUpdate,
+    computation: Computation,
+    processes: Processes = ALONE,
+    *,
+    return_stats: bool = False,
+) -> StepResult:
+    """Change the weights once; the host waits for nothing.
+
+    Args:
+        network: to train.
+        passes: of this process, each an equal part of the step's batch.
+        objective: to minimise, its mean over the passes.
+        update: the optimiser.
+        computation: how it is computed.
+        processes: that train together.
+        return_stats: with the statistics of the first pass's vote.
+    """
+    device = computation.device
+    update.forget_gradients()
+    terms: list[ObjectiveTerms] = []
+    for number, part in enumerate(passes):
+        torch.manual_seed(part.network_seed)
+        image, label = part.image.to(device, non_blocking=True), part.label.to(device, non_blocking=True)
+        image, label = augment(image, label, part.generators, computation.augmentation)
+        if computation.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        fused_modalities = part.fused_modalities.to(device, non_blocking=True)
+        available = part.available.to(device, non_blocking=True)
+
+        with network.accumulating(more=number + 1 < len(passes)):
+            with torch.autocast(device.type, computation.autocast, enabled=computation.autocast is not None):
+                output = network(image, fused_modalities, available)
+            own = objective(
+                output,
+                label,
+                available,
+                part.mask_seed,
+                first_sample=part.first_sample,
+                return_stats=return_stats and number == 0,
+            )
+            update.backward(own.total / len(passes))
+        terms.append(own._replace(total=own.total.detach()))
+    scalars = torch.stack([own.scalars() for own in terms]).mean(dim=0)
+    finite = scalars[0].isfinite()
+    if processes.group is not None:
+        worst = (~finite).float()
+        distributed.all_reduce(worst, group=processes.group)
+        finite = worst == 0
+    report = update.step(finite)
+    return StepResult(torch.cat([scalars, torch.stack(report)]), terms[0].statistics)

@@ -1,0 +1,240 @@
+"""What a training step minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from gss_kernels import (
+    CategoryGroups,
+    GSSStatistics,
+    draw_voxel_mask,
+    fused_gss_objective,
+    fused_segmentation_loss,
+)
+from gss_train.models import SegmentationOutput
+from gss_train.training.squared_dice import squared_dice
+
+_TEMPERATURE = 8.0
+
+
+@dataclass(frozen=True)
+class ObjectiveWeights:
+    """Weights of the objective's terms; the regulariser brings its own.
+
+    Attributes:
+        fused: of the fused prediction's supervised loss.
+        separate: of the modalities' own.
+        auxiliary: of the deep supervision's.
+        gss: of the GSS loss.
+        squares: whether the Dice loss is `squared_dice`; without GSS and deep supervision only.
+    """
+
+    fused: float
+    separate: float
+    auxiliary: float
+    gss: float
+    squares: bool = False
+
+    def __post_init__(self) -> None:
+        if self.squares and self.gss:
+            raise ValueError(f"squares: got True with a GSS weight of {self.gss}, need one or the other")
+
+
+BASELINE = ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.0)
+"""The published objective of the baselines (RFNet, mmFormer)."""
+
+_BASELINES = {"robustseg": replace(BASELINE, squares=True)}
+
+GROUP_SELF_SUPPORT = ObjectiveWeights(fused=1.0, separate=0.7, auxiliary=1.0, gss=0.3 * _TEMPERATURE**2 / 10)
+"""The published objective with group self-support (Qiu et al., ICCV 2023, training code)."""
+
+
+def published_baseline(network: str) -> ObjectiveWeights:
+    """The objective that a network was published with."""
+    return _BASELINES.get(network, BASELINE)
+
+
+class ObjectiveTerms(NamedTuple):
+    """The objective and its terms before weighting, scalars; terms that are not used are 0.
+
+    Attributes:
+        total: to minimise; the others have no gradient.
+        fused: supervised loss of the fused prediction.
+        separate: supervised losses of the modalities' own predictions, summed.
+        auxiliary: supervised losses of the deep supervision's levels, summed.
+        gss: the GSS loss.
+        regulariser: the network's.
+        statistics: of the vote, None unless asked for.
+    """
+
+    total: Tensor
+    fused: Tensor
+    separate: Tensor
+    auxiliary: Tensor
+    gss: Tensor
+    regulariser: Tensor
+    statistics: GSSStatistics | None = None
+
+    def scalars(self) -> Tensor:
+        """All but the statistics, in order, `[6]`, without gradient."""
+        return torch.stack([term.detach() for term in self[:-1] if term is not None])
+
+
+class Objective:
+    """`fused + separate + auxiliary + gss`, weighted, plus the network's regulariser.
+
+    Each of the first three is class-weighted cross-entropy plus soft Dice; `separate` and `auxiliary` are sums over
+    modalities and levels.
+
+    Args:
+        groups: the category groups of the GSS loss.
+        weights: of the terms. With a GSS weight of 0 that loss is not computed.
+        per_sample: every sample's objective by itself, and their mean, rather than as published with Dice losses over
+            the whole batch. The mean over parts of a batch then is that of the batch.
+        process_group: the Dice losses go over the batches of all its processes; None: of this one.
+    """
+
+    def __init__(
+        self,
+        groups: CategoryGroups,
+        weights: ObjectiveWeights,
+        *,
+        per_sample: bool = False,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        self.groups = groups
+        self.weights = weights
+        self.per_sample = per_sample
+        self.process_group = None if per_sample else process_group
+
+    def __call__(
+        self,
+        output: SegmentationOutput,
+        labels: Tensor,
+        available: Tensor,
+        seed: int,
+        *,
+        first_sample: int = 0,
+        return_stats: bool = False,
+    ) -> ObjectiveTerms:
+        """Evaluate the objective.
+
+        Args:
+            output: of the network in training; without `auxiliary` or `separate`, these terms are 0.
+            labels: `[B, D, H, W]` category indices, uint8 or int64.
+            available: `[B, M]` bool, the scans that exist.
+            seed: of the GSS loss's voxel mask.
+            first_sample: number of the first of these samples in the batch that the mask is drawn for.
+            return_stats: with the statistics of the vote, where there is one.
+
+        Raises:
+            ValueError: `output` lacks the per-modality predictions, and the GSS loss needs them.
+        """
+        if output.separate is None and self.weights.gss:
+            raise ValueError("output: has no separate predictions, need them for the GSS loss; pass per_modality=True")
+        if not self.per_sample:
+            return self._evaluate(output, labels, available, seed, first_sample, return_stats=return_stats)
+        return _mean(
+            [
+                self._evaluate(
+                    _sample(output, number),
+                    labels[number : number + 1],
+                    available[number : number + 1],
+                    seed,
+                    first_sample + number,
+                    return_stats=return_stats,
+                )
+                for number in range(len(labels))
+            ]
+        )
+
+    def _evaluate(
+        self,
+        output: SegmentationOutput,
+        labels: Tensor,
+        available: Tensor,
+        seed: int,
+        first_sample: int,
+        *,
+        return_stats: bool,
+    ) -> ObjectiveTerms:
+        weights = self.weights
+        zero = output.regulariser.new_zeros(())
+        fused = self._supervise(output.fused, labels)
+        auxiliary = zero
+        for probabilities in output.auxiliary or ():
+            terms = fused_segmentation_loss(
+                probabilities, labels, input_kind="probabilities", process_group=self.process_group
+            )
+            auxiliary = auxiliary + sum(terms, zero)
+        if output.separate is not None and weights.gss:
+            own = fused_gss_objective(
+                output.separate,
+                labels,
+                self.groups,
+                supervised_weight=weights.separate,
+                gss_weight=weights.gss,
+                temperature=_TEMPERATURE,
+                **_voxel_mask(output.separate, seed, first_sample),
+                available=available,
+                return_terms=True,
+                return_stats=return_stats,
+                process_group=self.process_group,
+            )
+            of_modalities, gss, statistics = own.total, own.gss, own.statistics
+            separate = (own.cross_entropy + own.dice).sum()
+        else:
+            separate, gss, statistics = zero, zero, None
+            own_predictions = () if output.separate is None else zip(output.separate, available.unbind(1), strict=True)
+            for logits, exists in own_predictions:
+                separate = separate + self._supervise(logits, labels, exists)
+            of_modalities = weights.separate * separate
+        total = weights.fused * fused + of_modalities + weights.auxiliary * auxiliary + output.regulariser
+        return ObjectiveTerms(total, fused, separate, auxiliary, gss, output.regulariser, statistics)
+
+    def _supervise(self, logits: Tensor, labels: Tensor, available: Tensor | None = None) -> Tensor:
+        group = self.process_group
+        cross_entropy, dice = fused_segmentation_loss(logits, labels, available=available, process_group=group)
+        return cross_entropy + (squared_dice(logits, labels, available, group) if self.weights.squares else dice)
+
+
+def _voxel_mask(separate: tuple[Tensor, ...], seed: int, first_sample: int) -> dict[str, Any]:
+    """The part that these samples have of the mask of the whole batch."""
+    if first_sample == 0:
+        return {"seed": seed}
+    num_samples, _, *spatial = separate[0].shape
+    keep = draw_voxel_mask(
+        seed,
+        num_samples=num_samples,
+        num_modalities=len(separate),
+        spatial=tuple(spatial),
+        first_sample=first_sample,
+        device=separate[0].device,
+    )
+    return {"voxel_mask": keep}
+
+
+def _sample(output: SegmentationOutput, number: int) -> SegmentationOutput:
+    """The output of one sample; the regulariser stays the batch's."""
+    one = slice(number, number + 1)
+    return SegmentationOutput(
+        output.fused[one],
+        None if output.separate is None else tuple(logits[one] for logits in output.separate),
+        None if output.auxiliary is None else tuple(probabilities[one] for probabilities in output.auxiliary),
+        output.regulariser,
+    )
+
+
+def _mean(terms: Sequence[ObjectiveTerms]) -> ObjectiveTerms:
+    scalars = [torch.stack(values).mean() for values in zip(*(own[:-1] for own in terms), strict=True)]
+    votes = [own.statistics for own in terms if own.statistics is not None]
+    statistics = (
+        GSSStatistics(*(torch.stack(parts).mean(dim=0) for parts in zip(*votes, strict=True))) if votes else None
+    )
+    return ObjectiveTerms._make([*scalars, statistics])

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+import torch
+
+from gss_train.config import AugmentationOptions, DatasetName, NetworkName, parse_config
+from gss_train.data import DATASETS, AugmentationSettings
+from gss_train.models.checks import check_crop_size
+from gss_train.models.registry import NETWORKS
+
+
+def test_quick_is_the_automatic_preset_without_data() -> None:
+    config = parse_config(["--dataset", "brats2015"])
+    assert config.run.preset == "quick"
+    assert config.training.gss
+
+
+def test_paper_is_the_automatic_preset_with_data_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--dataset", "brats2018", "--data-root", "raw"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert parse_config(arguments).run.preset == "quick"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert parse_config(arguments).run.preset == "paper"
+    assert parse_config([*arguments, "--device", "cpu"]).run.preset == "quick"
+    assert parse_config(["--dataset", "brats2018"]).run.preset == "quick"
+    assert parse_config(["--dataset", "custom", "--manifest", "mine.csv"]).run.preset == "paper"
+
+
+def test_paper_holds_the_published_hyper_parameters() -> None:
+    config = parse_config(["--dataset", "brats2020", "--preset", "paper"])
+    training = config.training
+    assert (training.learning_rate, training.weight_decay, training.batch_size) == (2e-4, 1e-4, 2)
+    assert (training.baseline_epochs, training.rounds, training.epochs, training.steps_per_epoch) == (300, 5, 300, 150)
+    assert training.fusion_warmup_epochs == 20
+    assert config.data.crop == (80, 80, 80)
+    assert config.data.tumour_share == 0
+    assert config.network.width is None
+
+
+@pytest.mark.parametrize(
+    ("network", "learning_rate", "batch", "crop", "epochs"),
+    [("mmformer", 2e-4, 8, 128, 1000), ("robustseg", 1e-4, 1, 80, 300), ("uhved", 1e-3, 1, 112, 300)],
+)
+def test_paper_follows_the_network(network: str, learning_rate: float, batch: int, crop: int, epochs: int) -> None:
+    config = parse_config(["--dataset", "brats2020", "--preset", "paper", "--network", network])
+    assert config.network.network == network
+    training = config.training
+    assert (training.learning_rate, training.batch_size, training.epochs) == (learning_rate, batch, epochs)
+    assert training.fusion_warmup_epochs == 0
+    assert config.data.crop == (crop, crop, crop)
+
+
+def test_every_network_can_take_the_crops_of_both_presets() -> None:
+    for network in get_args(NetworkName):
+        for preset in ("quick", "paper"):
+            config = parse_config(["--dataset", "brats2020", "--preset", preset, "--network", network])
+            kind = NETWORKS[network]
+            check_crop_size("crop_size", config.data.crop, stride=kind.stride, least=kind.least)
+
+
+def test_flags_override_the_preset() -> None:
+    arguments = (
+        "--dataset brats2015 --no-gss --epochs 3 --steps-per-epoch 2 --crop-size 32 40 48 --batch-size 1 --seed 7"
+    )
+    config = parse_config(arguments.split())
+    assert not config.training.gss
+    assert (config.training.epochs, config.training.steps_per_epoch, config.training.batch_size) == (3, 2, 1)
+    assert config.data.crop == (32, 40, 48)
+    assert config.run.seed == 7
+    assert parse_config(["--dataset", "brats2015", "--crop-size", "32"]).data.crop == (32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--dataset", "brats2012"], "--dataset"),
+        ([], "--dataset"),
+        (["--dataset", "brats2015", "--epochs", "0"], "--epochs"),
+        (["--dataset", "brats2015", "--learning-rate", "-1"], "--learning-rate"),
+        (["--dataset", "brats2015", "--crop-size", "32", "32"], "--crop-size"),
+        (["--dataset", "brats2015", "--tumour-share", "2"], "--tumour-share"),
+        (["--dataset", "brats2015", "--preset", "best"], "--preset"),
+        (["--dataset", "brats2015", "--data-root"], "--data-root"),
+        (["--dataset", "brats2015", "--preset", "paper", "--no-gss", "--epochs", "20"], "--fusion-warmup-epochs"),
+        (["--dataset", "brats2015", "--phantom-subjects", "5"], "--phantom-subjects"),
+        (["--dataset", "brats2015", "--max-test-subjects", "0"], "--max-test-subjects"),
+        (["--dataset", "brats2015", "--weight-decay", "nan"], "--weight-decay"),
+        (["--dataset", "brats2015", "--no-such-flag"], "--no-such-flag"),
+        (["--dataset", "auto"], "--data-root: is missing"),
+        (["--dataset", "brats2019"], "--data-root: is missing"),
+        (["--dataset", "brats2021"], "brats2015, brats2018, brats2020 only"),
+        (["--dataset", "brats2023", "--device", "cpu"], "--data-root: is missing"),
+        (["--dataset", "custom"], "--manifest: is missing"),
+        (["--dataset", "custom", "--manifest", "m.csv", "--data-root", "raw"], "--data-root: cannot go with"),
+        (["--dataset", "brats2020", "--manifest", "m.csv"], "--manifest: needs --dataset custom"),
+        (["--dataset", "auto", "--data-root", "raw", "--categories", "c.json"], "--categories: needs --dataset custom"),
+        (["--dataset", "brats2020", "--fold", "0"], "--fold: needs --folds"),
+        (["--dataset", "brats2020", "--folds", "5"], "--folds: needs --fold"),
+        (["--dataset", "brats2020", "--fold", "5", "--folds", "5"], "--fold: got 5, need a number from 0 to 4"),
+        (["--dataset", "brats2020", "--fold", "0", "--folds", "1"], "--folds: got 1"),
+        (["--dataset", "brats2020", "--fold", "0", "--folds", "5", "--split-file", "s"], "--split-file: cannot go"),
+        (["--dataset", "brats2020", "--split-seed", "3", "--split-file", "s"], "--split-seed: cannot go"),
+    ],
+)
+def test_bad_settings_stop_and_name_the_flag(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse_config(arguments)
+    assert stopped.value.code == 2
+    # The message comes in a box, broken into lines anywhere.
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert named in said
+
+
+def test_the_tree_is_plain_json() -> None:
+    config = parse_config(["--dataset", "brats2015", "--data-root", "raw"])
+    values = json.loads(json.dumps(config.to_json()))
+    assert values["data"]["data_root"] == "raw"
+    assert values["data"]["crop_size"] == [32, 40, 32]
+
+
+def test_every_edition_can_be_picked() -> None:
+    assert get_args(DatasetName) == ("auto", *DATASETS, "custom")
+    for name in ("auto", *DATASETS):
+        assert parse_config(["--dataset", name, "--data-root", "raw"]).data.dataset == name
+
+
+def test_a_phantom_stands_in_only_where_there_are_no_scans() -> None:
+    assert parse_config(["--dataset", "brats2015"]).data.uses_phantom
+    assert not parse_config(["--dataset", "brats2015", "--data-root", "raw"]).data.uses_phantom
+    assert not parse_config(["--dataset", "custom", "--manifest", "mine.csv"]).data.uses_phantom
+
+
+def test_a_recognised_data_set_takes_the_place_of_auto() -> None:
+    config = parse_config(["--dataset", "auto", "--data-root", "raw"])
+    assert config.with_dataset("brats2021").to_json()["data"]["dataset"] == "brats2021"
+    assert config.with_dataset("brats2021").with_dataset("auto") == config
+
+
+def test_augmentation_is_published_unless_asked() -> None:
+    assert parse_config(["--dataset", "brats2018"]).augmentation.settings() == AugmentationSettings()
+    arguments = ["--augment-elastic", "4", "--augment-interpolation", "linear", "--no-augment-flip"]
+    settings = parse_config(["--dataset", "brats2018", *arguments]).augmentation.settings()
+    assert settings == AugmentationSettings(elastic=4.0, interpolation="linear", flip=False)
+
+
+@pytest.mark.parametrize("flag", ["--augment-rotation-degrees", "--augment-scaling", "--augment-shift"])
+def test_faults_of_the_augmentation_name_their_flag(flag: str) -> None:
+    with pytest.raises(ValueError, match=flag):
+        AugmentationOptions(**{flag.removeprefix("--").replace("-", "_"): -1})

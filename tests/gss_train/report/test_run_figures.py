@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from PIL import Image
+
+from gss_train.data import DATASETS, MODALITIES, REGIONS, PreparedSubject
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, write_prepared
+from gss_train.inference import segment_tumour_crop
+from gss_train.report import save_epoch_figure, save_summary
+from gss_train.runs.records import EpochRecord, ValidationRecord
+
+SHAPE = (10, 8, 6)
+PANELS = (*MODALITIES, "truth", "prediction")
+VOTE = {"routes": [[0.5, 0.25, 0.125, 0.125]] * 4 + [[0.0, 0.0, 1.0, 0.0]], "agreement": [0.9, 0.8, 0.7, 0.6]}
+TERMS = ("total", "fused", "separate", "auxiliary", "gss", "regulariser")
+
+
+def make_subject() -> PreparedSubject:
+    """A subject whose slice 0 is two voxels of padding before slice 20 of the scan."""
+    metadata = Metadata(
+        name="Subject_7",
+        grade=None,
+        shape=SHAPE,
+        original_shape=(40, 40, 40),
+        box=((0, 10), (0, 8), (20, 24)),
+        padding=((0, 0), (0, 0), (2, 0)),
+        affine=tuple(tuple(row) for row in np.eye(4).tolist()),
+        spacing=(1.0, 1.0, 1.0),
+        orientation="LPS",
+        available=(True,) * 4,
+        has_label=True,
+        mean=(0.0,) * 4,
+        std=(1.0,) * 4,
+        background=(0.0,) * 4,
+        sources={},
+        digests={},
+        warnings=(),
+        settings=PreparationSettings(1, "brats2015", (0, 1, 2, 3, 4), SHAPE, SHAPE),
+        tumour_voxels=(),
+    )
+    return PreparedSubject("Subject_7", Path("no-such.npy"), metadata)
+
+
+def make_volumes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, truth with most tumour in slice 4, and a prediction with most in slice 1."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(4, *SHAPE, generator=generator)
+    truth, prediction = torch.zeros((2, *SHAPE), dtype=torch.uint8)
+    truth[2:4, 2:4, 3] = 4
+    truth[2:6, 2:5, 4] = torch.randint(1, 5, (4, 3), generator=generator, dtype=torch.uint8)
+    prediction[:, :, 1] = 1
+    prediction[1:3, 1:3, 4] = 2
+    return image, truth, prediction
+
+
+def make_records(*stages: str) -> list[EpochRecord]:
+    """Two epochs of each stage; the baseline has no GSS term."""
+    records = []
+    for epoch in range(2 * len(stages)):
+        stage = stages[epoch // 2]
+        terms = {name: 1.0 / (epoch + 1) + index for index, name in enumerate(TERMS)}
+        if stage == "baseline":
+            terms["gss"] = 0.0
+        records.append(EpochRecord(stage, epoch % 2 + 1, epoch + 1, 10 * (epoch + 1), 0.1, terms))
+    return records
+
+
+def make_validations(*means: float | None) -> list[ValidationRecord]:
+    """One after every second epoch, from 2 on: FLAIR alone is the mean, and all four better by 0.1; no T1."""
+    records = []
+    best = None
+    for number, mean in enumerate(means, start=1):
+        scores = dict.fromkeys((*REGIONS, "ET post-processed"), mean)
+        more = dict.fromkeys(scores, None if mean is None else mean + 0.1)
+        dice = {"FLAIR": scores, "FLAIR+T1ce+T1+T2": more, "T1": dict.fromkeys(scores)}
+        is_best = mean is not None and (best is None or mean >= best)
+        best = mean if is_best else best
+        records.append(ValidationRecord("baseline", 2 * number, 20 * number, mean, dice, is_best))
+    return records
+
+
+def assert_shows_validations(axis: Axes) -> None:
+    """Those of 0.4, 0.7 and 0.6."""
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert drawn["mean"] == [[2, 0.4], [4, 0.7], [6, 0.6]]
+    assert drawn["best"] == [[4, 0.7]]
+    for region in REGIONS:
+        assert drawn[region] == [[2, pytest.approx(0.45)], [4, pytest.approx(0.75)], [6, pytest.approx(0.65)]]
+    assert "ET post-processed" not in drawn
+
+
+def stacks(axis: Axes) -> list[dict[int, float]]:
+    """For each route its share by epoch; they must lie upon each other from 0 to 1."""
+    shares = []
+    bottoms: dict[int, float] = {}
+    for steps in axis.patches:
+        data = steps.get_data()
+        assert (data.edges[1:] - data.edges[:-1] == 1).all()
+        tops = {int(edge + 0.5): top for edge, top in zip(data.edges, data.values, strict=False) if not math.isnan(top)}
+        given = dict(zip((data.edges[:-1] + 0.5).astype(int).tolist(), data.baseline.tolist(), strict=True))
+        assert {epoch: given[epoch] for epoch in tops} == (bottoms or dict.fromkeys(tops, 0))
+        shares.append({epoch: top - given[epoch] for epoch, top in tops.items()})
+        bottoms = tops
+    assert set(bottoms.values()) == {1.0}
+    return shares
+
+
+def draw_epoch(
+    path: Path,
+    figures: list[Figure],
+    records: Sequence[EpochRecord],
+    validations: Sequence[ValidationRecord] = (),
+) -> Figure:
+    save_epoch_figure(path, make_subject(), *make_volumes(), DATASETS["brats2015"], records, validations)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    return figures[-1]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that is saved."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def savefig(self: Figure, *arguments: object, **settings: object) -> None:
+        saved.append(self)
+        save(self, *arguments, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
+def draw(path: Path, figures: list[Figure], truth: torch.Tensor | None = None, stages: Sequence[str] = ()) -> Figure:
+    image, usual_truth, prediction = make_volumes()
+    records = make_records(*(stages or ("baseline", "GSS round 1")))
+    chosen = usual_truth if truth is None else truth
+    save_summary(path, make_subject(), image, chosen, prediction, DATASETS["brats2015"], records)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    (figure,) = figures
+    return figure
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    return {axis.get_title(): axis for axis in figure.get_axes() if axis.images}
+
+
+def curves(figure: Figure) -> dict[str, Axes]:
+    return {axis.get_title().removesuffix(" loss"): axis for axis in figure.get_axes() if not axis.images}
+
+
+def shown(axis: Axes) -> np.ndarray:
+    (image,) = axis.images
+    return np.asarray(image.get_array())
+
+
+def test_scans_truth_and_prediction_of_the_slice_with_most_tumour(tmp_path: Path, figures: list[Figure]) -> None:
+    figure = draw(tmp_path / "summary.png", figures)
+    image, truth, prediction = make_volumes()
+    assert tuple(panels(figure)) == PANELS
+    volumes = (*image, truth, prediction)
+    for (name, axis), volume in zip(panels(figure).items(), volumes, strict=True):
+        np.testing.assert_array_equal(shown(axis), volume[:, :, 4].T, err_msg=name)
+        # The second axis of a BraTS scan runs from front to back: down the picture, the face is on top.
+        assert axis.yaxis_inverted()
+    titles = " ".join(part.get_suptitle() for part in figure.subfigs)
+    assert "Subject_7" in titles
+    assert "slice 22 of" in titles
+
+
+def test_a_category_has_one_colour_which_the_legend_names(tmp_path: Path, figures: list[Figure]) -> None:
+    axes = panels(draw(tmp_path / "summary.png", figures))
+    colours = [
+        [axes[name].images[0].to_rgba(np.array([[category]])).ravel().tolist() for category in range(5)]
+        for name in ("truth", "prediction")
+    ]
+    assert colours[0] == colours[1]
+    assert len({tuple(colour) for colour in colours[0]}) == 5
+    legend = axes["prediction"].get_legend()
+    named = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    assert tuple(named) == DATASETS["brats2015"].categories[1:]
+    for colour, patch in zip(colours[0][1:], named.values(), strict=True):
+        assert to_rgba(patch) == pytest.approx(colour)
+
+
+def test_every_stage_has_its_curve(tmp_path: Path, figures: list[Figure]) -> None:
+    axes = curves(draw(tmp_path / "summary.png", figures, stages=("baseline", "GSS round 1", "GSS round 2")))
+    assert tuple(axes) == TERMS[:5]
+    records = make_records("baseline", "GSS round 1", "GSS round 2")
+    for term, axis in axes.items():
+        stages = [line.get_label() for line in axis.lines]
+        # The baseline has no GSS loss to show.
+        assert stages == ["baseline", "GSS round 1", "GSS round 2"][term == "gss" :]
+        for line in axis.lines:
+            points = [(record.epoch, record.terms[term]) for record in records if record.stage == line.get_label()]
+            assert line.get_xydata().tolist() == [list(point) for point in points]
+    (legend,) = (legend for part in figures[0].subfigs for legend in part.legends)
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["baseline", "GSS round 1", "GSS round 2"]
+
+
+def test_a_stage_has_one_colour_in_all_panels(tmp_path: Path, figures: list[Figure]) -> None:
+    axes = curves(draw(tmp_path / "summary.png", figures))
+    colours = {(line.get_label(), line.get_color()) for axis in axes.values() for line in axis.lines}
+    assert len(colours) == 2
+
+
+def test_a_volume_without_tumour_is_shown_at_its_middle(tmp_path: Path, figures: list[Figure]) -> None:
+    figure = draw(tmp_path / "summary.png", figures, torch.zeros(SHAPE, dtype=torch.uint8))
+    image, _, prediction = make_volumes()
+    np.testing.assert_array_equal(shown(panels(figure)["FLAIR"]), image[0, :, :, 3].T)
+    np.testing.assert_array_equal(shown(panels(figure)["prediction"]), prediction[:, :, 3].T)
+
+
+def test_one_epoch_alone_is_visible(tmp_path: Path, figures: list[Figure]) -> None:
+    image, truth, prediction = make_volumes()
+    (record, _) = make_records("baseline")
+    dataset = DATASETS["brats2015"]
+    save_summary(tmp_path / "summary.png", make_subject(), image, truth, prediction, dataset, [record])
+    (line,) = curves(figures[0])["total"].lines
+    assert line.get_marker() not in {"None", "none", "", " "}
+
+
+def test_routes_are_stacked_to_one_and_agreement_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+    image, truth, prediction = make_volumes()
+    records = make_records("baseline", "GSS round 1")
+    records[2:] = [dataclasses.replace(record, vote=VOTE) for record in records[2:]]
+    dataset = DATASETS["brats2015"]
+    save_summary(tmp_path / "summary.png", make_subject(), image, truth, prediction, dataset, records)
+    axes = {axis.get_title(): axis for axis in figures[0].get_axes()}
+    for category, shares in zip(dataset.categories, VOTE["routes"], strict=True):
+        assert stacks(axes[f"routes of {category}"]) == [{3: share, 4: share} for share in shares]
+    lines = axes["agreement with the target"].get_lines()
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
+    assert drawn == {name: ([3, 4], [share] * 2) for name, share in zip(MODALITIES, VOTE["agreement"], strict=True)}
+
+
+def test_the_summary_shows_the_validations(tmp_path: Path, figures: list[Figure]) -> None:
+    records = make_records("baseline")
+    validations = make_validations(0.4, 0.7, 0.6)
+    dataset = DATASETS["brats2015"]
+    save_summary(tmp_path / "summary.png", make_subject(), *make_volumes(), dataset, records, validations)
+    assert_shows_validations(curves(figures[0])["validation Dice"])
+
+
+def test_an_epoch_figure_shows_the_crop_and_the_curves(tmp_path: Path, figures: list[Figure]) -> None:
+    records = make_records("baseline", "GSS round 1")
+    figure = draw_epoch(tmp_path / "epoch.png", figures, records)
+    image, truth, prediction = make_volumes()
+    assert tuple(panels(figure)) == PANELS
+    for (name, axis), volume in zip(panels(figure).items(), (*image, truth, prediction), strict=True):
+        np.testing.assert_array_equal(shown(axis), volume[:, :, 4].T, err_msg=name)
+    title = " ".join(part.get_suptitle() for part in figure.subfigs)
+    assert all(part in title for part in ("Subject_7", "4", "GSS round 1"))
+    axes = curves(figure)
+    assert set(axes) == {"total", "loss terms"}
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in (*axes["total"].lines, *axes["loss terms"].lines)}
+    for term in TERMS:
+        assert drawn[term] == [[record.epoch, record.terms[term]] for record in records]
+
+
+def test_an_epoch_figure_shows_validations_and_votes_if_there_are_any(tmp_path: Path, figures: list[Figure]) -> None:
+    records = make_records("baseline", "GSS round 1", "GSS round 2")
+    # As after the first epoch of a round, which has no vote while it warms up.
+    records = [dataclasses.replace(record, vote=VOTE if record.epoch in {3, 5, 6} else None) for record in records]
+    axes = curves(draw_epoch(tmp_path / "epoch.png", figures, records, make_validations(0.4, 0.7, 0.6)))
+    assert_shows_validations(axes["validation Dice"])
+    for category, shares in zip(DATASETS["brats2015"].categories, VOTE["routes"], strict=True):
+        assert stacks(axes[f"routes of {category}"]) == [{3: share, 5: share, 6: share} for share in shares]
+
+
+def test_an_epoch_without_finite_steps_leaves_a_gap(tmp_path: Path, figures: list[Figure]) -> None:
+    records = make_records("baseline", "GSS round 1")
+    records[1] = dataclasses.replace(records[1], terms=dict.fromkeys(TERMS))
+    axes = curves(draw_epoch(tmp_path / "epoch.png", figures, records))
+    (line,) = axes["total"].get_lines()[:1]
+    assert [math.isnan(height) for height in line.get_ydata()] == [False, True, False, False]
+
+
+def test_a_run_without_any_finite_step_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+    records = [dataclasses.replace(record, terms=dict.fromkeys(TERMS)) for record in make_records("baseline")]
+    draw_epoch(tmp_path / "epoch.png", figures, records, make_validations(None))
+    save_summary(
+        tmp_path / "summary.png",
+        make_subject(),
+        *make_volumes(),
+        DATASETS["brats2015"],
+        records,
+        make_validations(None),
+    )
+    assert (tmp_path / "summary.png").exists()
+
+
+def test_an_epoch_figure_is_small(tmp_path: Path, figures: list[Figure]) -> None:
+    records = [dataclasses.replace(record, vote=VOTE) for record in make_records(*(f"stage {n}" for n in range(100)))]
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(4, 128, 128, 8, generator=generator)
+    truth, prediction = torch.randint(0, 5, (2, 128, 128, 8), generator=generator, dtype=torch.uint8)
+    path = tmp_path / "epoch.png"
+    validations = make_validations(*(0.5 + 0.002 * number for number in range(200)))
+    save_epoch_figure(path, make_subject(), image, truth, prediction, DATASETS["brats2015"], records, validations)
+    height, width = imread(path).shape[:2]
+    assert (width, height) == (1000, 600)
+    assert path.stat().st_size < 150_000
+
+
+def test_text_and_panels_of_an_epoch_figure_do_not_overlap(tmp_path: Path, figures: list[Figure]) -> None:
+    records = [dataclasses.replace(record, vote=VOTE) for record in make_records("baseline", "GSS round 1")]
+    figure = draw_epoch(tmp_path / "epoch.png", figures, records, make_validations(0.5))
+    renderer = figure.canvas.get_renderer()
+    boxes = [axis.get_tightbbox(renderer) for axis in figure.get_axes()]
+    boxes += [part._suptitle.get_window_extent(renderer) for part in figure.subfigs if part.get_suptitle()]
+    assert all(not first.padded(-0.5).overlaps(second) for first, second in itertools.combinations(boxes, 2))
+    width, height = figure.canvas.get_width_height()
+    for box in boxes:
+        assert min(box.x0, box.y0) >= -1
+        assert (box.x1, box.y1) <= (width + 1, height + 1)
+
+
+@pytest.mark.parametrize("write", [save_summary, save_epoch_figure])
+def test_a_picture_that_was_not_finished_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., None]
+) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"the one before")
+
+    def fail_half_way(self: Image.Image, file: BinaryIO, **settings: object) -> None:
+        file.write(b"half a picture")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", fail_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, make_subject(), *make_volumes(), DATASETS["brats2015"], make_records("baseline"), [])
+    assert path.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class FirstScan:
+    """Takes what the scans that it may use are together for the logits of category 1; keeps what it was given."""
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.given = x
+        return (x,)
+
+    def fuse(self, features: tuple[torch.Tensor, ...], fused_modalities: torch.Tensor) -> torch.Tensor:
+        (x,) = features
+        one = torch.where(fused_modalities[:, :, None, None, None], x, 0).sum(dim=1, keepdim=True)
+        return torch.cat([torch.zeros_like(one), one], dim=1)
+
+
+def write_subject(folder: Path, tumour: tuple[tuple[int, int, int], ...]) -> tuple[PreparedSubject, np.ndarray]:
+    """A subject with the scans but T1ce on disk, whose tumour are the given voxels."""
+    voxels = np.zeros(SHAPE, VOXEL_DTYPE)
+    voxels["image"] = np.random.default_rng(0).standard_normal((*SHAPE, 4))
+    for voxel in tumour:
+        voxels["label"][voxel] = 2
+    metadata = dataclasses.replace(make_subject().metadata, tumour_voxels=tumour, available=(True, False, True, True))
+    return write_prepared(folder / "Subject_7.npy", voxels, metadata), voxels
+
+
+@pytest.mark.parametrize(
+    ("tumour", "start"),
+    [
+        # Around the middle of the tumour, wherever one voxel strays to.
+        (((4, 4, 2), (4, 4, 3), (4, 5, 2), (0, 0, 5)), (2, 2, 0)),
+        (((9, 0, 5),), (6, 0, 2)),
+        ((), (3, 2, 1)),
+    ],
+)
+def test_one_crop_around_the_tumour_is_segmented_from_all_scans(
+    tmp_path: Path, tumour: tuple[tuple[int, int, int], ...], start: tuple[int, int, int]
+) -> None:
+    subject, voxels = write_subject(tmp_path, tumour)
+    network = FirstScan()
+    image, truth, prediction = segment_tumour_crop(network, subject, (4, 4, 4), torch.device("cpu"))
+    crop = voxels[tuple(slice(first, first + 4) for first in start)]
+    np.testing.assert_array_equal(image, np.moveaxis(crop["image"], -1, 0).astype(np.float32))
+    np.testing.assert_array_equal(truth, crop["label"])
+    assert torch.equal(network.given, image[None])
+    assert (prediction.dtype, prediction.shape) == (torch.uint8, (4, 4, 4))
+    assert torch.equal(prediction, (image[[0, 2, 3]].sum(dim=0) > 0).to(torch.uint8))

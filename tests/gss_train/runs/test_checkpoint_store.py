@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gss_train.runs.checkpoint_file import CheckpointError, read_checkpoint, save_checkpoint
+from gss_train.runs.checkpoint_store import CheckpointStore
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"weights": {"layer": torch.full((40,), float(step))}, "progress": {"step": step}}
+
+
+def step_of(path: Path) -> int:
+    return read_checkpoint(path)["progress"]["step"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints", keep=2)
+
+
+def names(store: CheckpointStore) -> list[str]:
+    return sorted(entry.name for entry in store.folder.iterdir())
+
+
+def damage(path: Path) -> None:
+    altered = bytearray(path.read_bytes())
+    altered[len(altered) // 2] ^= 1
+    path.write_bytes(altered)
+
+
+def newest(store: CheckpointStore) -> tuple[int | None, list[str]]:
+    """Its step, and what was announced."""
+    said: list[str] = []
+    found = store.newest(said.append)
+    return (None if found is None else found["progress"]["step"]), said
+
+
+def test_without_a_file_there_is_none(store: CheckpointStore) -> None:
+    assert newest(store) == (None, [])
+    assert not store.has_any
+    store.folder.mkdir()
+    assert newest(store) == (None, [])
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_ones_stay(keep: int, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", keep)
+    for step in (5, 10, 15, 20):
+        path = store.save(step, state(step))
+        assert step_of(path) == step
+        assert newest(store) == (step, [])
+        assert store.has_any
+    assert names(store) == [f"step-000000{step:02d}.pt" for step in (5, 10, 15, 20)[-keep:]]
+
+
+def test_none_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep: got 0"):
+        CheckpointStore(tmp_path, keep=0)
+
+
+def test_they_are_sorted_by_step_not_by_name_or_time(store: CheckpointStore) -> None:
+    store.folder.mkdir()
+    for step in (100_000_000, 99_999_999, 7):
+        save_checkpoint(store.folder / f"step-{step:08d}.pt", state(step))
+    assert newest(store) == (100_000_000, [])
+
+
+def test_a_failed_save_removes_nothing(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (5, 10):
+        store.save(step, state(step))
+    before = names(store)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match=r"step-00000015\.pt.*No space left"):
+            store.save(15, state(15))
+    assert names(store) == before
+    assert newest(store) == (10, [])
+
+
+def test_nothing_is_removed_before_the_new_one_has_its_name(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (5, 10):
+        store.save(step, state(step))
+    unlink, seen = Path.unlink, []
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".pt":
+            seen.append((path.name, newest(store)))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    store.save(15, state(15))
+    assert seen == [("step-00000005.pt", (15, []))]
+
+
+def test_what_a_killed_process_could_not_remove_goes_when_the_run_goes_on(store: CheckpointStore) -> None:
+    store.folder.mkdir()
+    for step in (5, 10, 15):
+        save_checkpoint(store.folder / f"step-{step:08d}.pt", state(step))
+    (store.folder / ".step-00000020.pt.1@here.partial").write_text("x")
+    store.tidy(15)
+    assert names(store) == ["step-00000010.pt", "step-00000015.pt"]
+
+
+def test_temporary_files_of_killed_processes_go(store: CheckpointStore) -> None:
+    store.folder.mkdir()
+    stray = [f".step-00000005.pt.{os.getpid()}@here.partial", ".best.pt.77@there.partial", ".best.pt.link"]
+    for name in [*stray, "notes.txt", ".hidden"]:
+        (store.folder / name).write_text("x")
+    store.save(5, state(5))
+    assert names(store) == [".hidden", "notes.txt", "step-00000005.pt"]
+
+
+def test_a_damaged_one_is_announced_and_the_one_before_is_used(store: CheckpointStore) -> None:
+    for step in (5, 10):
+        store.save(step, state(step))
+    damage(store.folder / "step-00000010.pt")
+    step, said = newest(store)
+    assert step == 5
+    assert len(said) == 1
+    assert str(store.folder / "step-00000010.pt") in said[0]
+    assert "checksum" in said[0]
+
+
+def test_a_file_of_another_kind_is_no_checkpoint_of_a_run(store: CheckpointStore) -> None:
+    store.save(5, state(5))
+    torch.save({"state_dict": {}}, store.folder / "step-00000010.pt")
+    step, said = newest(store)
+    assert step == 5
+    assert "step-00000010.pt: its format is None" in said[0]
+
+
+def test_a_run_that_went_on_before_a_damaged_one_is_ahead_of_it(store: CheckpointStore) -> None:
+    for step in (5, 10):
+        store.save(step, state(step))
+    damage(store.folder / "step-00000010.pt")
+    store.tidy(5)  # nothing newer is safe yet
+    assert names(store) == ["step-00000005.pt", "step-00000010.pt"]
+    store.save(7, state(7))
+    assert names(store) == ["step-00000005.pt", "step-00000007.pt"]
+    assert newest(store) == (7, [])
+
+
+def test_none_that_can_be_read_is_an_error(store: CheckpointStore) -> None:
+    for step in (5, 10):
+        damage(store.save(step, state(step)))
+    said: list[str] = []
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints can be read"):
+        store.newest(said.append)
+    assert [name in line for name, line in zip(["step-00000010", "step-00000005"], said, strict=True)] == [True, True]
+
+
+def no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_best_outlives_its_step(links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    best = store.folder / "best.pt"
+    store.save(5, state(5))
+    for _ in range(2):  # once more, as a run that goes on from it does
+        store.mark_best(5)
+        assert names(store) == ["best.pt", "step-00000005.pt"]
+    for step in (10, 15, 20):
+        store.save(step, state(step))
+    assert step_of(best) == 5
+    store.mark_best(15)
+    assert step_of(best) == 15
+    assert names(store) == ["best.pt", "step-00000015.pt", "step-00000020.pt"]
+    assert newest(store) == (20, [])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_best_one_that_cannot_be_marked_leaves_the_one_before(
+    links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    for step in (5, 10):
+        store.save(step, state(step))
+    store.mark_best(5)
+    before = names(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", no_links)
+        with pytest.raises(OSError, match="not permitted"):
+            store.mark_best(10)
+    assert step_of(store.folder / "best.pt") == 5
+    with pytest.raises(OSError, match=r"step-00000015\.pt"):
+        store.mark_best(15)
+    assert step_of(store.folder / "best.pt") == 5
+    assert names(store) == before
+
+
+def test_marking_goes_on_where_it_was_killed(store: CheckpointStore) -> None:
+    for step in (5, 10):
+        store.save(step, state(step))
+    os.link(store.folder / "step-00000005.pt", store.folder / ".best.pt.link")
+    store.mark_best(10)
+    assert step_of(store.folder / "best.pt") == 10
+    assert names(store) == ["best.pt", "step-00000005.pt", "step-00000010.pt"]
+
+
+def test_the_best_is_not_changed_by_a_later_save_of_its_step(store: CheckpointStore) -> None:
+    store.save(5, state(5))
+    store.mark_best(5)
+    store.save(5, state(6))
+    assert step_of(store.folder / "best.pt") == 5
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_new_names_reach_the_disk(links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the folder itself, of the checkpoint and of the best one."""
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    synced: list[list[str]] = []
+
+    def noted(descriptor: int) -> None:
+        target = os.fstat(descriptor)
+        if stat.S_ISDIR(target.st_mode):
+            folder = store.folder if os.path.samestat(target, store.folder.stat()) else store.folder.parent
+            synced.append(sorted(entry.name for entry in folder.glob("[!.]*")))
+
+    monkeypatch.setattr("os.fsync", noted)
+    store.save(5, state(5))
+    store.mark_best(5)
+    assert synced == [["checkpoints"], ["step-00000005.pt"], ["best.pt", "step-00000005.pt"]]
+
+
+def test_a_damaged_best_one_does_not_matter(store: CheckpointStore) -> None:
+    store.save(5, state(5))
+    (store.folder / "best.pt").write_bytes(b"no checkpoint")
+    assert newest(store) == (5, [])
+    store.mark_best(5)
+    assert step_of(store.folder / "best.pt") == 5

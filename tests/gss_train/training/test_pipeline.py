@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gss_train.common.errors import UserError
+from gss_train.data import DATASETS, MODALITIES, MODALITY_SUBSETS, PreparedSubject, load_prepared
+from gss_train.evaluation.files import read_evaluation, read_segmented
+from gss_train.evaluation.metrics import MEASURES, region_dice
+from gss_train.evaluation.scoring import evaluate_subsets
+from gss_train.inference.segmentation import segment_subsets
+from gss_train.inference.windows import SlidingWindow
+from gss_train.main import main
+from gss_train.models import build_network, load_public_checkpoint
+from gss_train.runs.checkpoint_file import load_weights, read_checkpoint
+
+PUBLIC_SHAPES = Path(__file__).parents[2] / "data" / "rfnet_c4_keys.json"
+REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+TINY = [
+    *("--dataset", "brats2018", "--device", "cpu", "--crop-size", "16", "--rounds", "1", "--epochs", "1"),
+    *("--phantom-subjects", "5", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "2"),
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run at width 4."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--no-gss", "--width", "4", "--steps-per-epoch", "4", "--cache", str(cache), "--output", str(output)]
+    assert main([*TINY, *arguments]) == 0
+    return output
+
+
+def held_out(cache: Path, output: Path) -> list[PreparedSubject]:
+    names = json.loads((output / "split.json").read_text())["test"]
+    (folder,) = (cache / "prepared").iterdir()
+    prepared = {subject.name: subject for subject in load_prepared(folder)}
+    return [prepared[name] for name in names]
+
+
+def dice(prediction: np.ndarray, truth: np.ndarray) -> list[float]:
+    """WT, TC and ET of one volume, from sets of voxels."""
+    scores = []
+    for categories in REGIONS.values():
+        predicted, true = (
+            {tuple(voxel) for voxel in np.argwhere(np.isin(labels, categories)).tolist()}
+            for labels in (prediction, truth)
+        )
+        voxels = len(predicted) + len(true)
+        scores.append(2 * len(predicted & true) / voxels if voxels else 1.0)
+    return scores
+
+
+def expected_dice(cache: Path, output: Path) -> np.ndarray:
+    """[subjects, 15, 3], from the run's checkpoint."""
+    network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4).eval()
+    load_weights(network, output / "baseline.pt")
+    scores = []
+    for subject in held_out(cache, output):
+        voxels = subject.open()
+        image = torch.from_numpy(np.moveaxis(voxels["image"], -1, 0).astype(np.float32))
+        predictions = segment_subsets(network, image, SlidingWindow((16, 16, 16)), MODALITY_SUBSETS).numpy()
+        scores.append([dice(prediction, voxels["label"]) for prediction in predictions])
+    return np.array(scores)
+
+
+def test_reported_dice_is_that_of_the_saved_weights(cache: Path, finished: Path) -> None:
+    scores = expected_dice(cache, finished)
+    assert scores.shape == (2, 15, 3)
+    assert 0 < scores.mean() < 1
+    with (finished / "subsets.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["subject", "modalities", *(f"{region} (0 to 1)" for region in REGIONS)]
+    reported = {(name, subset): [float(cell) for cell in cells] for name, subset, *cells in rows}
+    names = [subject.name for subject in held_out(cache, finished)]
+    for name, values in zip([*names, "mean"], [*scores, scores.mean(axis=0)], strict=True):
+        for flags, expected in zip(MODALITY_SUBSETS, values, strict=True):
+            subset = "+".join(modality for modality, flag in zip(MODALITIES, flags, strict=True) if flag)
+            assert reported.pop((name, subset)) == pytest.approx(expected, abs=2e-6)
+        assert reported.pop((name, "mean")) == pytest.approx(values.mean(axis=0), abs=2e-6)
+    assert reported == {}
+
+
+def test_the_metrics_end_with_the_test(cache: Path, finished: Path) -> None:
+    scores = expected_dice(cache, finished)
+    *_, last = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert last["kind"] == "test"
+    all_modalities = MODALITY_SUBSETS.index((True,) * 4)
+    for key, values in (
+        ("dice_all_modalities", scores[:, all_modalities].mean(axis=0)),
+        ("dice_mean_over_subsets", scores.mean(axis=(0, 1))),
+    ):
+        assert tuple(last[key]) == tuple(REGIONS)
+        assert list(last[key].values()) == pytest.approx(values.tolist(), abs=1e-6)
+
+
+def test_the_evaluation_of_a_run_has_its_scores_and_subjects_to_look_at(cache: Path, finished: Path) -> None:
+    evaluation = read_evaluation(finished / "evaluation")
+    names = tuple(subject.name for subject in held_out(cache, finished))
+    assert (evaluation.name, evaluation.dataset.name, evaluation.scores.subjects) == ("run", "brats2018", names)
+    # Nothing that a run would write otherwise the next time.
+    assert evaluation.settings == {
+        "network": "rfnet",
+        "weights": "last",
+        "part": "test",
+        "crop_size": [16, 16, 16],
+        "weighting": "uniform",
+        "flips": False,
+    }
+    assert tuple(evaluation.scores.measures) == MEASURES
+    np.testing.assert_allclose(evaluation.scores.dice, expected_dice(cache, finished), atol=1e-6)
+    segmented = read_segmented(finished / "evaluation")
+    assert [subject.name for subject in segmented] == sorted(names)
+    for subject in segmented:
+        found = region_dice(torch.from_numpy(subject.predictions[-1]), torch.from_numpy(subject.truth), "brats2018")
+        expected = evaluation.scores.dice[names.index(subject.name), -1]
+        torch.testing.assert_close(found[: len(expected)], expected, atol=1e-6, rtol=0)
+        # The phantom's head is not all of the volume.
+        assert (subject.image == 0).any(axis=(1, 2, 3)).all()
+
+
+def test_evaluation_reports_its_start_so_that_the_time_left_is_right(cache: Path, finished: Path) -> None:
+    network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4).eval()
+    reports: list[tuple[int, int]] = []
+    evaluate_subsets(
+        network,
+        held_out(cache, finished),
+        DATASETS["brats2018"],
+        SlidingWindow((16, 16, 16)),
+        torch.device("cpu"),
+        lambda done, total: reports.append((done, total)),
+    )
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_subject_is_scored_from_the_subsets_that_it_has_the_scans_for(cache: Path, finished: Path) -> None:
+    network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4).eval()
+    first, second = held_out(cache, finished)
+    lacking = dataclasses.replace(
+        first, metadata=dataclasses.replace(first.metadata, available=(True, False, True, True))
+    )
+    scores = evaluate_subsets(
+        network,
+        [lacking, second],
+        DATASETS["brats2018"],
+        SlidingWindow((16, 16, 16)),
+        torch.device("cpu"),
+        lambda *_: None,
+    )
+    with_t1ce = torch.tensor([subset[MODALITIES.index("T1ce")] for subset in MODALITY_SUBSETS])
+    assert torch.equal(scores.dice[0].isnan().all(dim=1), with_t1ce)
+    assert not scores.dice[1].isnan().any()
+    assert torch.equal(scores.mean[with_t1ce], scores.dice[1][with_t1ce])
+
+
+def test_a_checkpoint_says_which_subjects_it_has_seen(finished: Path) -> None:
+    content = read_checkpoint(finished / "baseline.pt")
+    split = json.loads((finished / "split.json").read_text())
+    assert content["progress"]["training_subjects"] == split["train"]
+    assert (content["position"]["epoch"], content["position"]["step"]) == (1, 4)
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as the authors of RFNet save it, with random weights."""
+    shapes = json.loads(PUBLIC_SHAPES.read_text())
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key in sorted(shapes):
+        noise = torch.randn(shapes[key], generator=generator)
+        state[f"module.{key}"] = noise * math.sqrt(2 / noise[0].numel()) if noise.dim() > 1 else 0.05 * noise
+    path = tmp_path_factory.mktemp("public") / "model_last.pth"
+    optimiser = {"state": {}, "param_groups": [{"lr": np.float64(2e-4)}]}
+    torch.save({"epoch": 299, "state_dict": state, "optim_dict": optimiser}, path)
+    return path
+
+
+def test_gss_starts_from_a_public_checkpoint(
+    cache: Path, public: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    arguments = ["--width", "16", "--steps-per-epoch", "1", "--batch-size", "1", "--max-test-subjects", "1"]
+    # So small a step leaves the weights where they started.
+    arguments += ["--learning-rate", "1e-9", "--cache", str(cache), "--output", str(output)]
+    assert main([*TINY, *arguments, "--init-from", str(public)]) == 0
+    expected = build_network("rfnet", 4, crop_size=(16, 16, 16))
+    report = load_public_checkpoint(expected, torch.load(public, weights_only=False))
+    assert f"{len(report.used)} public keys, 0 not used" in capsys.readouterr().out
+    trained = read_checkpoint(output / "gss-round-1.pt")["weights"]
+    for name, weight in expected.state_dict().items():
+        torch.testing.assert_close(trained[name], weight, atol=1e-8, rtol=0)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines if line["kind"] == "epoch"] == ["GSS round 1"]
+
+
+def test_a_public_checkpoint_of_another_width_is_refused(
+    public: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--width", "4", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "run")]
+    assert main([*TINY, *arguments, "--init-from", str(public)]) == 2
+    message = capsys.readouterr().err
+    assert str(public) in message
+    assert "shape" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (UserError("--output: is taken"), 2, "--output: is taken"),
+        (OSError(28, "No space left on device", "checkpoint.pt"), 2, "No space left on device: 'checkpoint.pt'"),
+        (ModuleNotFoundError("No module named 'SimpleITK'"), 2, "No module named 'SimpleITK'; pip install"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_the_user_can_mend_ends_in_one_message(
+    error: BaseException,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_config: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("gss_train.training.pipeline.run_training", fail)
+    assert main(["--dataset", "brats2018"]) == status
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert "Traceback" not in printed.err
+    assert "Done" not in printed.out
+
+
+def test_faults_of_the_software_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_config: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("gss_train.training.pipeline.run_training", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        main(["--dataset", "brats2018"])
+
+
+def test_without_the_command_line_package_the_advice_is_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    monkeypatch.delitem(sys.modules, "gss_train.config")
+    assert main(["--dataset", "brats2018"]) == 2
+    message = capsys.readouterr().err
+    assert "tyro" in message
+    assert "pip install" in message
+    assert "[train,demo]" in message
+
+
+def test_without_the_template_a_phantom_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "nilearn", None)
+    arguments = ["--width", "4", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "run")]
+    assert main([*TINY, *arguments]) == 2
+    message = capsys.readouterr().err
+    assert "nilearn" in message
+    assert "pip install" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_made_is_named(
+    cache: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    arguments = ["--width", "4", "--cache", str(cache), "--output", str(tmp_path / "file" / "run")]
+    assert main([*TINY, *arguments]) == 2
+    assert str(tmp_path / "file" / "run") in capsys.readouterr().err
