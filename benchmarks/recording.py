@@ -9,13 +9,13 @@ the process before. A test that leaves the GPU unusable for its process ends pyt
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks.lines import Lines, begun
 
@@ -49,7 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def synchronise() -> None:
     """Wait for the GPU, if it is in use; an error that no process gets rid of is raised again."""
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 

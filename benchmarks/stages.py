@@ -180,7 +180,6 @@ def main() -> int:
     os.chdir(_ROOT)
     if arguments.dry_run:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.setdefault("GSS_KERNELS_CACHE", "off")  # the launch table as shipped, unless told otherwise
     run = _run(arguments, file, card)
     stages = plan(arguments.what, run)
     names = [stage.name for stage in stages]

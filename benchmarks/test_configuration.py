@@ -43,15 +43,15 @@ def test_configuration(
 ) -> None:
     from gss_kernels.triton.tuned import Launch, trying  # noqa: PLC0415  (Triton is optional)
 
-    launches = [Launch.of(name, 4, categories, False, _DTYPES[dtype], device) for name in ("forward", "backward")]
+    groups, edge = {4: BRATS_2018, 5: BRATS_2015}[categories], _EDGE[size]
+    logits = draw_logits((2, 4, categories, edge, edge, edge), _DTYPES[dtype], device)
+    launches = [Launch(name, 4, categories, False, logits.dtype, logits.device) for name in ("forward", "backward")]
     forward, backward = (launch.from_table() for launch in launches)
     if shape is not None:
         voxels, warps = shape
         forward = dataclasses.replace(forward, voxels_per_thread=voxels, num_warps=warps)
         backward = dataclasses.replace(backward, voxels_per_thread=voxels, num_warps=warps)
     forward = dataclasses.replace(forward, programs_per_multiprocessor=programs)
-    groups, edge = {4: BRATS_2018, 5: BRATS_2015}[categories], _EDGE[size]
-    logits = draw_logits((2, 4, categories, edge, edge, edge), _DTYPES[dtype], device)
     with trying(dict(zip(launches, (forward, backward), strict=True))):
         measure(
             LossStep(lambda own: fused_gss_loss(own, groups, backend="triton"), taking_turns(logits)),

@@ -11,10 +11,10 @@ import torch
 from benchmarks.crop_files import make_crops
 from benchmarks.measuring import Measure, Size
 from benchmarks.results_table import PLAIN
+from gss_train.data import TrainingCrops, augment
 
 if TYPE_CHECKING:
     from benchmarks.baselines.loader import PlainFiles
-    from gss_train.data import TrainingCrops
 
 _EDGE = {"full": 80, "small": 24}
 _VOLUME = {"full": (136, 168, 136), "small": (48, 56, 48)}
@@ -66,8 +66,6 @@ def test_plain(measure: Measure, device: torch.device, crops: TrainingCrops, pla
 
 @pytest.mark.parametrize("augmented", [False, True], ids=["read", "read + augment"])
 def test_prepared(measure: Measure, device: torch.device, crops: TrainingCrops, augmented: bool) -> None:
-    from gss_train.data import augment  # noqa: PLC0415  (needs the training dependencies)
-
     generator = torch.Generator().manual_seed(0)
 
     def read() -> None:

@@ -26,7 +26,7 @@ _THREADS = "2"
 _COMMAND = """
 import sys
 from pathlib import Path
-from gss_train.training.memory import peak_resident_bytes
+from gss_train.common import peak_resident_bytes
 from gss_train.predict import main
 status = main(sys.argv[2:])
 Path(sys.argv[1]).write_text(str(peak_resident_bytes()))

@@ -2,9 +2,234 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from gss_train.common import run_command
+# Doors, which open when a name is asked for: `--help` waits for nothing that the work needs.
+from gss_train import common, evaluation, inference, report, runs, subjects
+from gss_train.common import UserError, run_command
+from gss_train.config import DatasetName
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gss_train.data import PreparedSubject
+
+_SPLITTING = ("split_file", "split_seed", "fold", "folds")
+_DATA_OPTIONS = ("dataset", "data_root", "manifest", "categories", *_SPLITTING, "crop_size", "cache")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Score a trained network on whole subjects, from all 15 subsets of the modalities.
+
+    A run folder, or a checkpoint in it, knows its data, its split and its settings: nothing else needs to be said. For
+    other files say which scans to score.
+
+    Attributes:
+        model: a run folder, one of its checkpoints, an exported network, or a checkpoint that the authors of RFNet, GSS
+            or mmFormer publish.
+        weights: of a run folder: those after its last step, or those of its best validation.
+        part: of the split. Subjects that the network was trained on are scored with `train` only.
+        max_subjects: score no more than so many; None for all.
+        dataset: the BraTS edition of the scans; `auto` recognises the one below `--data-root`, `custom` is a data set
+            of your own, listed by `--manifest`. By default that of the training.
+        data_root: folder of the raw data set; by default that of the run.
+        manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
+        categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
+        split_file: a published split in place of the run's; as for training.
+        split_seed: of a division in place of the run's; as for training.
+        fold: of a cross-validation in place of the run's split; as for training.
+        folds: of the cross-validation.
+        skip_bad: leave out the subjects whose scans have errors.
+        cache: folder for prepared volumes; by default that of the run, or `runs/cache`.
+        crop_size: voxels of the sliding window, one number or three; by default as trained. mmFormer takes no other.
+        weighting: of a window's probabilities: `uniform` as published, or `gaussian`, by which its middle counts more.
+        flips: average over the eight ways to flip the axes, which takes eight times as long.
+        hd95: compute the 95th percentile of the Hausdorff distance too.
+        view_subjects: keep the scans and predictions of so many subjects, for the report's viewer and for figures.
+        output: folder of the results. By default `evaluation` in the run folder, where the run has put its own, or a
+            name that says what is different; for a file, beside it.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
+    """
+
+    model: Path
+    weights: Literal["last", "best"] = "last"
+    part: Literal["test", "validation", "train", "all"] = "test"
+    max_subjects: int | None = None
+    dataset: DatasetName | None = None
+    data_root: Path | None = None
+    manifest: Path | None = None
+    categories: Path | None = None
+    split_file: Path | None = None
+    split_seed: int | None = None
+    fold: int | None = None
+    folds: int | None = None
+    skip_bad: bool = False
+    cache: Path | None = None
+    crop_size: tuple[int, ...] | None = None
+    weighting: Literal["uniform", "gaussian"] = "uniform"
+    flips: bool = False
+    hd95: bool = True
+    view_subjects: int = 4
+    output: Path | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.max_subjects is not None and self.max_subjects < 1:
+            raise ValueError(f"--max-subjects: got {self.max_subjects}, need 1 or more")
+        if self.view_subjects < 0:
+            raise ValueError(f"--view-subjects: got {self.view_subjects}, need 0 or more")
+        if self.crop_size is not None and (len(self.crop_size) not in {1, 3} or min(self.crop_size) < 1):
+            raise ValueError(f"--crop-size: got {self.crop_size}, need one positive number or three")
+
+    def stated_data(self) -> dict[str, Any]:
+        """The options of `DataOptions` that were stated, by name."""
+        stated = {name: getattr(self, name) for name in _DATA_OPTIONS if getattr(self, name) is not None}
+        return {**stated, "skip_bad": True} if self.skip_bad else stated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation that can be carried out.
+
+    Attributes:
+        name: of what is evaluated.
+        trained: the network.
+        raw: the subjects to score, not yet prepared.
+        skip_bad: whether to leave out those whose scans have errors.
+        window: that slides over each of them.
+        device: to compute on.
+        measures: by name, of `gss_train.evaluation.MEASURES`.
+        viewed: how many subjects are kept to look at.
+        output: folder of the results.
+        settings: how the scores come about, JSON values.
+    """
+
+    name: str
+    trained: runs.TrainedNetwork
+    raw: subjects.RawData
+    skip_bad: bool
+    window: inference.SlidingWindow
+    device: torch.device
+    measures: tuple[str, ...]
+    viewed: int
+    output: Path
+    settings: dict[str, Any]
+
+
+def plan(options: EvaluateArguments) -> Plan:
+    """Find the network and the subjects, and check whatever can be wrong with them.
+
+    Raises:
+        UserError: the network, the scans or the folder cannot be used.
+        ModuleNotFoundError: an optional package is needed and not installed.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("torchrun: an evaluation is one process; start it with python")
+    device = common.pick_device(options.device)
+    stored = runs.read_stored(options.model, options.weights)
+    output = options.output or _default_output(options, None if stored.dataset is None else stored.dataset.name)
+    evaluation.refuse_taken(output)
+    data = evaluation.choose_data(stored, options.stated_data())
+    crop_size = None if options.crop_size is None else data.config.data.crop
+    trained = runs.build_trained(stored, device, dataset=data.dataset, crop_size=crop_size)
+    part = evaluation.find_part(data, options.part)
+    raw = part.only(part.names[: options.max_subjects])
+    if options.part != "train":
+        evaluation.refuse_training_subjects(stored, raw.names)
+    is_run = options.model.is_dir()
+    return Plan(
+        name=options.model.resolve().name if is_run else options.model.stem,
+        trained=trained,
+        raw=raw,
+        skip_bad=data.config.data.skip_bad,
+        window=inference.SlidingWindow(trained.crop_size, options.weighting, options.flips),
+        device=device,
+        measures=tuple(name for name in evaluation.MEASURES if options.hd95 or name != "hd95_mm"),
+        viewed=options.view_subjects,
+        output=output,
+        settings={
+            "network": trained.network_name,
+            "weights": options.weights if is_run else options.model.name,
+            "part": options.part,
+            "crop_size": list(trained.crop_size),
+            "weighting": options.weighting,
+            "flips": options.flips,
+        },
+    )
+
+
+def _default_output(options: EvaluateArguments, trained_on: str | None) -> Path:
+    """With the network, named by what sets the scores apart from those that a run computes at its end."""
+    is_run = options.model.is_dir()
+    different = {
+        options.part: options.part != "test",
+        "best": is_run and options.weights == "best",
+        str(options.dataset): options.dataset not in {None, trained_on},
+        "other-split": any(getattr(options, name) is not None for name in _SPLITTING),
+        f"{options.max_subjects}-subjects": options.max_subjects is not None,
+        f"crop{common.times(options.crop_size or ())}": options.crop_size is not None,
+        options.weighting: options.weighting != "uniform",
+        "flips": options.flips,
+        "no-hd95": not options.hd95,
+    }
+    words = ["evaluation", *(word for word, holds in different.items() if holds)]
+    if is_run:
+        return options.model / "-".join(words)
+    return options.model.with_name("-".join([options.model.stem, *words]))
+
+
+def carry_out(plan: Plan) -> None:
+    """Score the network, and write the evaluation's folder once all of it is there.
+
+    Raises:
+        UserError: the raw scans cannot be used, or the memory is too small.
+        OSError: a file cannot be written.
+        ModuleNotFoundError: an optional package is needed and not installed.
+    """
+    import torch  # noqa: PLC0415  (late, as the doors open)
+
+    preparation = subjects.prepare_subjects(plan.raw, skip_bad=plan.skip_bad)
+    prepared, left_out = preparation.subjects, preparation.names_left_out
+    if left_out:
+        print(f"--skip-bad: {len(left_out)} subjects left out: {', '.join(left_out)}", flush=True)
+    viewed = {subject.name for subject in prepared[: plan.viewed]}
+    with evaluation.open_replacing_folder(plan.output) as folder:
+
+        def keep(subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
+            if subject.name in viewed:
+                evaluation.write_segmented(folder, subject, image, truth, predictions)
+
+        began = time.monotonic()
+        with common.show_progress("evaluating") as meter:
+            try:
+                scores = evaluation.evaluate_subsets(
+                    plan.trained.network,
+                    prepared,
+                    plan.trained.dataset,
+                    plan.window,
+                    plan.device,
+                    meter,
+                    measures=plan.measures,
+                    keep=keep,
+                )
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"--device: the memory of {plan.device} is full, --device cpu takes more time instead"
+                ) from error
+        spent = {"seconds": time.monotonic() - began, "peak_memory_mb": common.peak_memory_bytes(plan.device) / 1e6}
+        own = evaluation.Evaluation(plan.name, plan.trained.dataset, scores, {**plan.settings, **spent})
+        evaluation.write_evaluation(folder, own)
+        seen = evaluation.read_segmented(folder)
+        report.save_evaluation_figures(folder / "figures", {plan.name: own}, {plan.name: seen})
+    print(f"\nDice in per cent on {len(prepared)} {plan.settings['part']} subjects, by the modalities given:\n")
+    print(f"{evaluation.markdown_table(scores)}\nEvaluation: {plan.output}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,9 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
 
     def evaluate() -> None:
-        from gss_train.evaluation import parse_arguments, run  # noqa: PLC0415
+        import tyro  # noqa: PLC0415  (where it is missing, the command says so)
 
-        run(parse_arguments(arguments))
+        positional = (tyro.conf.PositionalRequiredArgs,)
+        options = tyro.cli(EvaluateArguments, args=arguments, prog="python -m gss_train.evaluate", config=positional)
+        carry_out(plan(options))
 
     return run_command(evaluate, extras="train,demo", interrupted="interrupted; nothing is written")
 

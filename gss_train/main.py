@@ -20,18 +20,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     def train() -> None:
         from gss_train.config import parse_config  # noqa: PLC0415
-        from gss_train.report import save_epoch_figure, save_summary  # noqa: PLC0415
+
+        config = parse_config(arguments)
+        from gss_train.report import save_epoch_figure, save_summary  # noqa: PLC0415  (heavy: not for --help)
         from gss_train.training import Drawing, run_training  # noqa: PLC0415
 
-        run_training(parse_config(arguments), Drawing(save_epoch_figure, save_summary))
-        if _is_first_process():
+        run_training(config, Drawing(save_epoch_figure, save_summary))
+        if os.environ.get("RANK", "0") == "0":
             print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
 
     return run_command(train, extras="train,demo")
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _main_of_several() -> int:

@@ -3,8 +3,84 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+# Doors, which open when a name is asked for: `--help` does not wait for torch.
+from gss_train import data, subjects
 from gss_train.common import run_command
+from gss_train.config import Config, DataOptions, DatasetName
+
+
+@dataclass(frozen=True)
+class PrepareArguments:
+    """Verify raw scans and prepare them for training; what an earlier call prepared is kept.
+
+    Attributes:
+        dataset: the BraTS edition; `auto` recognises the one below `--data-root`, `custom` is a data set of your own,
+            listed by `--manifest`.
+        data_root: folder of the raw data set.
+        manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
+        categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
+        split_file: a published split, to be verified with the scans; as for training.
+        cache: folder for prepared volumes; the same for training.
+        crop_size: voxels of a training crop, one number or three; the same for training.
+        check: only verify, and list every fault; nothing is written.
+        skip_bad: leave out the subjects with errors, and prepare the others.
+        workers: processes; by default one for each processor, at most 8. Each needs about 1 GB.
+    """
+
+    dataset: DatasetName
+    data_root: Path | None = None
+    manifest: Path | None = None
+    categories: Path | None = None
+    split_file: Path | None = None
+    cache: Path = Path("runs/cache")
+    crop_size: tuple[int, ...] = (80,)
+    check: bool = False
+    skip_bad: bool = False
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.data_root is None and self.manifest is None:
+            raise ValueError("--data-root: is missing, need the folder of the raw scans")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers: got {self.workers}, need 1 or more")
+        if self.check and self.skip_bad:
+            raise ValueError("--skip-bad: cannot go with --check, which prepares nothing")
+        self.config()
+
+    def config(self) -> Config:
+        """These settings as a training has them, which checks them too."""
+        shared = {name: value for name, value in vars(self).items() if name not in {"check", "workers"}}
+        return Config(DataOptions(**shared))
+
+
+def carry_out(options: PrepareArguments) -> bool:
+    """Find the scans, verify them and, unless only that was asked for, prepare them.
+
+    Returns:
+        Whether the scans can be used; with `--skip-bad`, those that were not left out.
+
+    Raises:
+        UserError: no scans are found, or, unless `--check` lists them, there are faults in them or in the split.
+        OSError: a prepared file cannot be written.
+    """
+    raw = subjects.find_raw(*subjects.resolve_dataset(options.config()))
+    if options.check:
+        return subjects.verify_subjects(raw, options.split_file, options.workers)
+    if options.split_file is not None:
+        data.read_split(options.split_file, raw.names)
+    preparation = subjects.prepare_subjects(raw, skip_bad=options.skip_bad, workers=options.workers)
+    bad = preparation.names_left_out
+    if bad:
+        print(f"Left out {_count(len(bad))}: {', '.join(bad)}")
+    print(f"Prepared {_count(len(preparation.subjects))} in {raw.prepared_folder}")
+    return True
+
+
+def _count(number: int) -> str:
+    return f"{number} subject{'s' * (number != 1)}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,9 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
 
     def prepare() -> bool:
-        from gss_train.subjects import parse_arguments, run  # noqa: PLC0415
+        import tyro  # noqa: PLC0415  (where it is missing, the command says so)
 
-        return run(parse_arguments(arguments))
+        return carry_out(tyro.cli(PrepareArguments, args=arguments, prog="python -m gss_train.prepare"))
 
     return run_command(prepare, interrupted="interrupted; what is finished is kept")
 

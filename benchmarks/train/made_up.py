@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gss_train.common import Triple, to_triple
-from gss_train.data import DATASETS, VOXEL_DTYPE, Metadata, PreparationSettings, write_prepared
+from gss_train.data import DATASETS, VOXEL_DTYPE, Metadata, Recipe, write_prepared
 
 
 def make_up_subjects(folder: Path, count: int, shape: Triple) -> None:
@@ -41,7 +41,7 @@ def _make_up_subject(folder: Path, name: str, shape: Triple, generator: np.rando
         sources={},
         digests={},
         warnings=(),
-        settings=PreparationSettings(0, dataset.name, dataset.label_values, shape, shape),
+        recipe=Recipe(0, dataset.name, dataset.label_values, shape, shape),
         tumour_voxels=tuple(map(to_triple, np.argwhere(voxels["label"]).tolist())),
     )
     write_prepared(folder / f"{name}.npy", voxels, metadata)

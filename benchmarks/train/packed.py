@@ -86,7 +86,7 @@ def halve(voxels: npt.NDArray[Any], categories: int) -> npt.NDArray[Any]:
 
 
 def _pack_subject(subject: PreparedSubject, folder: Path, number: int) -> int:
-    voxels = halve(subject.open(), len(subject.metadata.settings.label_values))
+    voxels = halve(subject.open(), len(subject.metadata.recipe.label_values))
     metadata = _describe(subject.metadata, f"subject-{number:03}", voxels["label"])
     path = folder / f"{metadata.name}.npz"
     with open_replacing(path) as file:

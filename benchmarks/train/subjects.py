@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gss_train.common import UserError
-from gss_train.data import DATASETS, Dataset, PreparedSubject, load_prepared, split_subjects
+from gss_train.data import DATASETS, Dataset, PreparedSubject, Subject, load_prepared, split_subjects
 
 _SPLIT_SEED = 0
 
@@ -33,14 +33,14 @@ def read_subjects(folder: Path) -> Subjects:
         UserError: there are too few, or they are of several data sets or of one that needs a file to be understood.
     """
     subjects = {subject.name: subject for subject in load_prepared(folder) if subject.has_label}
-    datasets = {subject.metadata.settings.dataset for subject in subjects.values()}
+    datasets = {subject.metadata.recipe.dataset for subject in subjects.values()}
     if len(datasets) != 1 or not datasets <= DATASETS.keys():
         found = ", ".join(sorted(datasets)) or "none with a label"
         raise UserError(f"{folder}: holds subjects of {found}, should hold those of one of {', '.join(DATASETS)}")
     dataset = DATASETS[datasets.pop()]
-    grades = {name: subject.metadata.grade for name, subject in subjects.items()}
+    graded = [Subject(name, subject.metadata.grade, {}, None) for name, subject in subjects.items()]
     try:
-        split = split_subjects(list(subjects), dataset.published_split, _SPLIT_SEED, grades=grades)
+        split = split_subjects(graded, dataset.published_split, _SPLIT_SEED)
     except ValueError as error:
         raise UserError(f"{folder}: holds too few subjects: {error}") from error
     training, held_out = split.train, (*split.test, *split.validation)

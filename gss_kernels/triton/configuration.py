@@ -1,8 +1,7 @@
 """How many voxels, threads and programs a launch gets.
 
 No autotuner runs by itself: a first step takes no longer than compilation, and the same call always sums in the same
-order. The numbers follow from the compiled kernels' resources, see docs/kernels.md; `python -m gss_kernels.tune` times
-the alternatives on the GPU at hand, and `tuned` knows what it found.
+order. The numbers follow from the compiled kernels' resources, see docs/kernels.md; `tuned` tries others if asked to.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from gss_kernels.inputs import GroupLogits
 from gss_kernels.layout import Volumes, addressable, empty_gradients
 from gss_kernels.philox import last_masked_word
 from gss_kernels.settings import VoteSettings
-from gss_kernels.triton.configuration import num_sums
+from gss_kernels.triton.configuration import TABLE, num_sums
 from gss_kernels.triton.finish import finish_kernel
 from gss_kernels.triton.launch import (
     FINISH,
@@ -30,18 +30,23 @@ from gss_kernels.triton.launch import (
     walking_programs,
 )
 from gss_kernels.triton.loss import backward_kernel, forward_kernel, target_kernel
-from gss_kernels.triton.tuned import configuration_for
+from gss_kernels.triton.tuned import Launch, configuration_for
 from gss_kernels.triton.voxels import KEEP_ALL, KEEP_DRAWN, KEEP_GIVEN
 
 
 @by_hand
-def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) -> tuple[GroupResults, None]:  # noqa: ARG001
+def triton_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) -> tuple[GroupResults, None]:
     """The forward pass: two launches, nothing voxel-sized allocated or kept."""
     volumes = Volumes.of(addressable(logits))
     samples, M, C = volumes.num_samples, len(volumes.tensors), volumes.num_categories
     supervised = call.supervision is not None
     rows = num_sums(M, C, supervised=supervised, statistics=call.statistics)
-    configuration = configuration_for("forward", M, C, supervised, logits.dtype, logits.device)
+
+    def again() -> tuple[Tensor, ...]:
+        results, _ = triton_group_forward(logits, call, keep=keep)
+        return results.losses, results.terms, *results.coefficients
+
+    configuration = configuration_for(Launch("forward", M, C, supervised, logits.dtype, logits.device), again)
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, rows, programs), dtype=torch.float32, device=volumes.tensors[0].device)
     results = empty_results(logits, partial, supervised=call.supervision is not None, statistics=call.statistics)
@@ -103,15 +108,18 @@ def triton_group_backward(
     call: GroupCall,
     coefficients: Tensor,
     upstream: Tensor,
-    kept: None,  # noqa: ARG001
+    kept: None,
 ) -> tuple[Tensor, ...]:
     """The gradient in the logits' form under that of the total, a scalar, or of the losses, `[B, M]`: one launch."""
     logits = addressable(logits)
     volumes = Volumes.of(logits)
+    M, C, supervised = len(volumes.tensors), volumes.num_categories, call.supervision is not None
+    configuration = configuration_for(
+        Launch("backward", M, C, supervised, logits.dtype, logits.device),
+        lambda: triton_group_backward(logits, call, coefficients, upstream, kept),
+    )
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
-    M, C, supervised = len(volumes.tensors), volumes.num_categories, call.supervision is not None
-    configuration = configuration_for("backward", M, C, supervised, logits.dtype, logits.device)
     blocks = blocks_of(volumes, configuration)
     scale = 1 / (volumes.num_voxels * call.vote.temperature)
     # The losses are without weights and supervision, the total is with them.
@@ -152,7 +160,7 @@ def triton_soft_targets(
     logits = addressable(logits)
     volumes = Volumes.of(logits)
     M, C = len(volumes.tensors), volumes.num_categories
-    configuration = configuration_for("backward", M, C, False, logits.dtype, logits.device)
+    configuration = TABLE.of("backward", M, C, supervised=False)
     blocks = blocks_of(volumes, configuration)
     target = torch.empty(
         (logits.num_samples, logits.num_categories, *logits.spatial), dtype=torch.float32, device=logits.device

@@ -22,7 +22,7 @@ from gss_kernels.triton.launch import (
     walking_programs,
 )
 from gss_kernels.triton.segmentation import segmentation_backward_kernel, segmentation_forward_kernel
-from gss_kernels.triton.tuned import configuration_for
+from gss_kernels.triton.tuned import Launch, configuration_for
 
 
 @by_hand
@@ -32,7 +32,13 @@ def triton_segmentation_forward(
     """Cross-entropy and Dice, `[2]`, and what the backward pass needs, `[4, B, 1, C]`."""
     volumes = Volumes.of(addressable(_alone(prediction)))
     samples, C = volumes.num_samples, volumes.num_categories
-    configuration = configuration_for("segmentation_forward", 1, C, True, prediction.dtype, prediction.device)
+
+    def again() -> tuple[Tensor, ...]:
+        terms, coefficients = triton_segmentation_forward(prediction, labels, available, from_logits=from_logits)
+        return terms, *coefficients
+
+    launch = Launch("segmentation_forward", 1, C, True, prediction.dtype, prediction.device)
+    configuration = configuration_for(launch, again)
     programs = walking_programs(volumes, configuration)
     partial = torch.empty((samples, 4 * C, programs), dtype=torch.float32, device=prediction.device)
     terms, coefficients, unused = partial.new_empty(2), partial.new_empty((4, samples, 1, C)), partial.new_empty(())
@@ -96,10 +102,18 @@ def triton_segmentation_backward(
     """The gradient of the prediction under that of the terms, `[2]`."""
     logits = addressable(_alone(prediction))
     volumes = Volumes.of(logits)
+    C = volumes.num_categories
+
+    def again() -> tuple[Tensor, ...]:
+        gradient = triton_segmentation_backward(
+            prediction, labels, available, coefficients, upstream, from_logits=from_logits
+        )
+        return (gradient,)
+
+    launch = Launch("segmentation_backward", 1, C, True, prediction.dtype, prediction.device)
+    configuration = configuration_for(launch, again)
     gradients = empty_gradients(logits)
     results = Volumes.of(gradients)
-    C = volumes.num_categories
-    configuration = configuration_for("segmentation_backward", 1, C, True, prediction.dtype, prediction.device)
     blocks = blocks_of(volumes, configuration)
     with on_device_of(coefficients):
         segmentation_backward_kernel[volumes.num_samples * blocks,](

@@ -14,16 +14,29 @@ _KILOBYTE = 1024
 _BYTES_OF_RESIDENT_UNIT = 1 if sys.platform == "darwin" else _KILOBYTE
 
 
-def pick_device(name: str) -> torch.device:
+def device_type(name: str) -> str:
+    """The kind of the device of the flag `--device`, "cpu" or "cuda"."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name.partition(":")[0]
+
+
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device of the flag `--device`.
 
     Args:
         name: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
+        local_rank: of this process among several on this machine, which take one GPU each; None alone.
 
     Raises:
         UserError: there is no such device, or it cannot be used here.
     """
-    chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = device_type(name) if name == "auto" else name
+    if local_rank is not None:
+        kind = device_type(name)
+        if ":" in name:
+            raise UserError(f"--device: got {name!r} below torchrun, need {kind!r}: each process takes its own")
+        chosen = f"cuda:{local_rank}" if kind == "cuda" else kind
     try:
         device = torch.device(chosen)
         torch.empty(0, device=device)

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 600.0
 _SECONDS_REMEMBERED = 3600.0
 
-
-class Meter(Protocol):
-    """Shows how far some work is."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` parts are finished, with a note such as the current loss."""
-        ...
+Meter = Callable[..., None]
+"""Shows how far some work is: takes the finished parts, all parts, and if wanted a note such as the current loss."""
 
 
 @contextmanager
@@ -54,15 +45,18 @@ def _show_nothing(done: int, total: int, note: str = "") -> None:
 
 @contextmanager
 def _bar(title: str) -> Iterator[Meter]:
+    from rich import progress as bars  # noqa: PLC0415  (for terminals alone)
+    from rich.console import Console  # noqa: PLC0415
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[note]}"),
     )
     # Steps may be minutes apart: remember their speed for long.
-    with Progress(*columns, console=Console(), speed_estimate_period=_SECONDS_REMEMBERED) as progress:
+    with bars.Progress(*columns, console=Console(), speed_estimate_period=_SECONDS_REMEMBERED) as progress:
         task = progress.add_task(title, total=None, note="")
 
         def meter(done: int, total: int, note: str = "") -> None:

@@ -8,14 +8,12 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_PARTIAL = re.compile(r"\..+\.(?P<process>\d+)@(?P<host>.+)\.partial")
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]+)@(?P<host>.+)\.partial")
 _PARTIAL_LIFETIME_SECONDS = 24 * 3600.0
 
 
@@ -75,27 +73,36 @@ def remove(path: Path) -> None:
         raise OSError(_explain(path, error)) from error
 
 
-def remove_stale_partials(folder: Path) -> None:
+def final_name(name: str) -> str:
+    """The name that a temporary file of `open_replacing` was to take; any other name is its own."""
+    match = _PARTIAL.fullmatch(name)
+    return name if match is None else match["name"]
+
+
+def remove_stale_partials(folder: Path, *, locked: bool = False) -> None:
     """Removes the temporary files of processes that ended before they could.
 
-    Those of other machines, whose processes cannot be seen from here, are removed when they are a day old.
+    Args:
+        folder: that they are in.
+        locked: whether nobody else can be writing there: then all of them go. Else those of other machines, whose
+            processes cannot be seen from here, go when they are a day old.
     """
-    for path in Path(folder).glob(".*.partial"):
+    for path in folder.glob(".*.partial"):
+        match = _PARTIAL.fullmatch(path.name)
         # Another process may be quicker, or the folder read-only.
         with suppress(OSError):
-            if _is_stale(path):
+            if match is not None and (locked or _is_stale(path, match["host"], int(match["process"]))):
                 path.unlink()
 
 
-def _is_stale(path: Path) -> bool:
+def _is_stale(path: Path, host: str, process: int) -> bool:
     if time.time() - path.stat().st_mtime > _PARTIAL_LIFETIME_SECONDS:
         return True
-    match = _PARTIAL.fullmatch(path.name)
     # Elsewhere than on POSIX systems, signal 0 is no harmless question.
-    if match is None or match["host"] != socket.gethostname() or os.name != "posix":
+    if host != socket.gethostname() or os.name != "posix":
         return False
     try:
-        os.kill(int(match["process"]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except OSError:  # somebody else's, and alive

@@ -1,16 +1,19 @@
-"""Every setting of a training run: one dataclass tree, from which command line and `config.json` are made."""
+"""Every option of a training run: one dataclass tree, from which command line and `config.json` are made."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_type_hints
 
+from gss_train.common import Triple, UserError, to_triple
 from gss_train.data import AugmentationSettings
-from gss_train.phantom import PHANTOM_DATASETS
+from gss_train.phantom import DEFAULT_SIZE, PHANTOM_DATASETS
 
 DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
 NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
@@ -18,19 +21,24 @@ PresetName = Literal["auto", "quick", "paper", "lean"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+class OptionError(UserError, ValueError):
+    """The option of a name cannot have its value, or not beside the others; the message begins with its flag."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{flag_of(name)}: {problem}")
+        self.name = name
+
+
 def flag_of(name: str) -> str:
     """The flag of an option, as messages name it."""
     return "--" + name.replace("_", "-")
 
 
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least or math.isinf(value):
-        raise ValueError(f"{flag_of(name)}: got {value}, need {least} or more")
-
-
-def _above_zero(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{flag_of(name)}: got {value}, need a finite number above 0")
+def _at_least(least: int, section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not least <= value < math.inf:
+            raise OptionError(name, f"got {value}, need {least} or more")
 
 
 @dataclass(frozen=True)
@@ -76,50 +84,47 @@ class DataOptions:
     max_test_subjects: int | None = None
 
     def __post_init__(self) -> None:
-        if len(self.crop_size) not in {1, 3} or min(self.crop_size, default=0) < 1:
-            raise ValueError(f"--crop-size: got {self.crop_size}, need one positive number or three")
+        if len(self.crop_size) not in {1, 3} or min(self.crop_size) < 1:
+            raise OptionError("crop_size", f"got {self.crop_size}, need one positive number or three")
         if not 0 <= self.tumour_share <= 1:
-            raise ValueError(f"--tumour-share: got {self.tumour_share}, need a number from 0 to 1")
-        _at_least("workers", self.workers, 0)
-        _at_least("split_seed", self.split_seed, 0)
-        for name in ("max_training_subjects", "max_test_subjects"):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+            raise OptionError("tumour_share", f"got {self.tumour_share}, need a number from 0 to 1")
+        _at_least(0, self, "workers", "split_seed")
+        _at_least(1, self, "max_training_subjects", "max_test_subjects")
+        _at_least(2, self, "folds")
         self._check_source()
         self._check_split()
 
     def _check_source(self) -> None:
         if self.dataset == "custom":
             if self.manifest is None:
-                raise ValueError("--manifest: is missing, --dataset custom needs it")
+                raise OptionError("manifest", "is missing, --dataset custom needs it")
             if self.data_root is not None:
-                raise ValueError("--data-root: cannot go with --dataset custom, whose --manifest says where files are")
+                raise OptionError("data_root", "cannot go with --dataset custom, whose --manifest says where files are")
             return
-        # Presets leave the data set open.
-        if self.dataset in get_args(DatasetName):
-            for name in ("manifest", "categories"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{flag_of(name)}: needs --dataset custom, got --dataset {self.dataset}")
-            if self.data_root is None and self.dataset == "auto":
-                raise ValueError("--data-root: is missing, --dataset auto needs it to recognise the BraTS edition")
-            if self.data_root is None and self.dataset not in PHANTOM_DATASETS:
-                raise ValueError(
-                    f"--data-root: is missing, --dataset {self.dataset} needs it: phantoms, which stand in for data, "
-                    f"exist for {', '.join(PHANTOM_DATASETS)} only"
-                )
+        for name in ("manifest", "categories"):
+            if getattr(self, name) is not None:
+                raise OptionError(name, f"needs --dataset custom, got --dataset {self.dataset}")
+        if self.data_root is None and self.dataset == "auto":
+            raise OptionError("data_root", "is missing, --dataset auto needs it to recognise the BraTS edition")
+        if self.data_root is None and self.dataset not in PHANTOM_DATASETS:
+            raise OptionError(
+                "data_root",
+                f"is missing, --dataset {self.dataset} needs it: phantoms, which stand in for data, exist for "
+                f"{', '.join(PHANTOM_DATASETS)} only",
+            )
 
     def _check_split(self) -> None:
-        if (self.fold is None) != (self.folds is None):
-            given, missing = ("--folds", "--fold") if self.fold is None else ("--fold", "--folds")
-            raise ValueError(f"{given}: needs {missing}")
-        if self.fold is not None and self.folds is not None:
-            _at_least("folds", self.folds, 2)
-            if not 0 <= self.fold < self.folds:
-                raise ValueError(f"--fold: got {self.fold}, need a number from 0 to {self.folds - 1}")
+        if self.fold is None or self.folds is None:
+            if self.fold is not None:
+                raise OptionError("fold", "needs --folds")
+            if self.folds is not None:
+                raise OptionError("folds", "needs --fold")
+        elif not 0 <= self.fold < self.folds:
+            raise OptionError("fold", f"got {self.fold}, need a number from 0 to {self.folds - 1}")
         if self.split_file is not None and self.fold is not None:
-            raise ValueError("--split-file: cannot go with --fold, each of them divides the subjects")
+            raise OptionError("split_file", "cannot go with --fold, each of them divides the subjects")
         if self.split_file is not None and self.split_seed != 0:
-            raise ValueError("--split-seed: cannot go with --split-file, which leaves nothing to draw")
+            raise OptionError("split_seed", "cannot go with --split-file, which leaves nothing to draw")
 
     @property
     def uses_phantom(self) -> bool:
@@ -127,10 +132,9 @@ class DataOptions:
         return self.data_root is None and self.manifest is None
 
     @property
-    def crop(self) -> tuple[int, int, int]:
+    def crop(self) -> Triple:
         """Voxels of a crop along each axis."""
-        first, *rest = self.crop_size
-        return (first, rest[0], rest[1]) if rest else (first, first, first)
+        return to_triple(self.crop_size)
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,13 @@ class PhantomOptions:
     """
 
     phantom_subjects: int = 24
-    phantom_size: tuple[int, int, int] = (96, 112, 96)
+    phantom_size: Triple = DEFAULT_SIZE
     phantom_test_subjects: int = 4
 
     def __post_init__(self) -> None:
-        _at_least("phantom_test_subjects", self.phantom_test_subjects, 1)
+        _at_least(1, self, "phantom_test_subjects")
         # One subject at least is left for training and one for validation.
-        _at_least("phantom_subjects", self.phantom_subjects, self.phantom_test_subjects + 2)
+        _at_least(self.phantom_test_subjects + 2, self, "phantom_subjects")
 
 
 @dataclass(frozen=True)
@@ -198,10 +202,8 @@ class AugmentationOptions:
         try:
             self.settings()
         except ValueError as error:
-            names, problem = str(error).split(": ", maxsplit=1)
-            raise ValueError(
-                f"{', '.join(flag_of(f'augment_{name}') for name in names.split(', '))}: {problem}"
-            ) from None
+            name, problem = str(error).split(": ", maxsplit=1)
+            raise OptionError(f"augment_{name}", problem) from None
 
     def settings(self) -> AugmentationSettings:
         """What `gss_train.data.augmentation.augment` takes."""
@@ -215,7 +217,8 @@ class TrainingOptions:
 
     Attributes:
         gss: train with group self-support; without it the published baseline.
-        init_from: checkpoint to start from, of this software or a public one; with GSS it replaces the baseline stage.
+        init_from: a run folder, one of its checkpoints, an exported network or a public checkpoint to start from; with
+            GSS it replaces the baseline stage.
         baseline_epochs: epochs of the baseline that GSS starts from.
         rounds: rounds of GSS training, each starting from the last one's weights with a fresh optimiser.
         epochs: epochs of a round (with `--no-gss`: of the baseline).
@@ -269,36 +272,36 @@ class TrainingOptions:
     max_bad_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "epochs", "steps_per_epoch", "batch_size", "accumulate"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("baseline_epochs", "fusion_warmup_epochs", "weight_decay", "max_bad_steps"):
-            _at_least(name, getattr(self, name), 0)
-        _above_zero("learning_rate", self.learning_rate)
-        if self.clip_gradient is not None:
-            _above_zero("clip_gradient", self.clip_gradient)
+        _at_least(1, self, "rounds", "epochs", "steps_per_epoch", "batch_size", "accumulate")
+        _at_least(0, self, "baseline_epochs", "fusion_warmup_epochs", "weight_decay", "max_bad_steps")
+        _at_least(0, self, "gss_warmup", "gss_ramp")
+        for name in ("learning_rate", "clip_gradient"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(name, f"got {value}, need a finite number above 0")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"--ema: got {self.ema}, need a decay above 0 and below 1, such as 0.999")
+            raise OptionError("ema", f"got {self.ema}, need a decay above 0 and below 1, such as 0.999")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"--accumulate: got {self.accumulate}, need a divisor of --batch-size {self.batch_size}")
-        self._check_warmups()
-
-    def _check_warmups(self) -> None:
+            raise OptionError("accumulate", f"got {self.accumulate}, need a divisor of --batch-size {self.batch_size}")
         if 0 < self.epochs_of_baseline <= self.fusion_warmup_epochs:
-            raise ValueError(
-                f"--fusion-warmup-epochs: got {self.fusion_warmup_epochs} for a baseline of {self.epochs_of_baseline} "
-                "epochs, whose fused prediction would never be trained: need fewer"
+            raise OptionError(
+                "fusion_warmup_epochs",
+                f"got {self.fusion_warmup_epochs} for a baseline of {self.epochs_of_baseline} epochs, whose fused "
+                "prediction would never be trained: need fewer",
             )
+        self._check_gss_warmup()
+
+    def _check_gss_warmup(self) -> None:
         for name in ("gss_warmup", "gss_ramp"):
-            _at_least(name, getattr(self, name), 0)
             if getattr(self, name) and not self.gss:
-                raise ValueError(f"{flag_of(name)}: cannot go with --no-gss, which has no GSS loss")
+                raise OptionError(name, "cannot go with --no-gss, which has no GSS loss")
         steps = self.epochs * self.steps_per_epoch
         if self.gss_warmup + self.gss_ramp >= steps:
             name = "gss_warmup" if self.gss_warmup >= steps else "gss_ramp"
-            raise ValueError(
-                f"{flag_of(name)}: got {getattr(self, name)}: --gss-warmup {self.gss_warmup} and --gss-ramp "
-                f"{self.gss_ramp} leave no step with the full GSS loss in a round of {steps} "
-                "(--epochs x --steps-per-epoch): need fewer"
+            raise OptionError(
+                name,
+                f"got {getattr(self, name)}: --gss-warmup {self.gss_warmup} and --gss-ramp {self.gss_ramp} leave no "
+                f"step with the full GSS loss in a round of {steps} (--epochs x --steps-per-epoch): need fewer",
             )
 
     @property
@@ -327,12 +330,10 @@ class ValidationOptions:
     early_stopping: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least("validate_every", self.validate_every, 0)
-        _at_least("validation_subjects", self.validation_subjects, 1)
-        if self.early_stopping is not None:
-            _at_least("early_stopping", self.early_stopping, 1)
-            if self.validate_every == 0:
-                raise ValueError("--early-stopping: cannot go with --validate-every 0: it goes by validations")
+        _at_least(0, self, "validate_every")
+        _at_least(1, self, "validation_subjects", "early_stopping")
+        if self.early_stopping is not None and self.validate_every == 0:
+            raise OptionError("early_stopping", "cannot go with --validate-every 0: it goes by validations")
 
 
 @dataclass(frozen=True)
@@ -346,6 +347,8 @@ class RecordOptions:
         gather_every: steps after which losses and the like are read from the device, which holds it up.
         tensorboard: write scalars and figures for TensorBoard.
         figure_every: epochs from one figure to the next; 0 for none.
+        final_evaluation: what the run computes at its end on the test subjects: `all` Dice, HD95, sensitivity and
+            precision; `dice` Dice alone; `none` nothing. `python -m gss_train.evaluate` can compute the scores later.
     """
 
     resume: Literal["auto", "never"] = "auto"
@@ -354,11 +357,11 @@ class RecordOptions:
     gather_every: int = 10
     tensorboard: bool = True
     figure_every: int = 1
+    final_evaluation: Literal["none", "dice", "all"] = "all"
 
     def __post_init__(self) -> None:
-        for name in ("keep_checkpoints", "checkpoint_every", "gather_every"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("figure_every", self.figure_every, 0)
+        _at_least(1, self, "keep_checkpoints", "checkpoint_every", "gather_every")
+        _at_least(0, self, "figure_every")
 
 
 @dataclass(frozen=True)
@@ -366,7 +369,7 @@ class RunOptions:
     """The run itself.
 
     Attributes:
-        preset: what the other settings default to: `paper` as published; `lean` the same schedule with the least
+        preset: what the other options default to: `paper` as published; `lean` the same schedule with the least
             memory, by computing activations again and in bfloat16 on GPUs that can; `quick` for a first look in
             minutes. `auto` is `quick` without scans of yours or without a GPU, else `paper`.
         output: folder of the run; by default one under `runs/`, named by data set, network and time.
@@ -380,7 +383,7 @@ class RunOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
+        _at_least(0, self, "seed")
 
 
 @dataclass(frozen=True)
@@ -403,23 +406,48 @@ class Config:
         longest = max(self.training.epochs, self.training.epochs_of_baseline)
         # The stage's first validation is after its first epoch at the earliest, its last one of use before its last.
         if patience * self.validation.validate_every >= longest - 1:
-            raise ValueError(
-                f"--early-stopping: got {patience} validations, one every {self.validation.validate_every} epochs "
-                f"(--validate-every), which end no stage early: the longest has {longest} epochs; need fewer"
+            raise OptionError(
+                "early_stopping",
+                f"got {patience} validations, one every {self.validation.validate_every} epochs (--validate-every), "
+                f"which end no stage early: the longest has {longest} epochs; need fewer",
             )
 
     def with_dataset(self, name: str) -> Config:
-        """The same settings for the data set that `--dataset auto` turned out to be."""
+        """The same options for the data set that `--dataset auto` turned out to be."""
         return dataclasses.replace(self, data=dataclasses.replace(self.data, dataset=cast("DatasetName", name)))
 
     def to_json(self) -> dict[str, Any]:
         """The tree as JSON values."""
-        return _json_value(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(self), default=str)))
 
 
-def _json_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json_value(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_json_value(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+SECTIONS: dict[str, type[Any]] = get_type_hints(Config)
+# For each section, the types of its options by name; no two sections have an option of the same name.
+KINDS: dict[str, dict[str, Any]] = {section: get_type_hints(kind) for section, kind in SECTIONS.items()}
+SECTION_OF = {name: section for section, kinds in KINDS.items() for name in kinds}
+
+
+def options_of(tree: object) -> dict[str, Any]:
+    """All options of a tree by name."""
+    return {name: getattr(getattr(tree, section), name) for name, section in SECTION_OF.items()}
+
+
+def make_config(options: Mapping[str, Any], file: Path | str | None = None, flags: Collection[str] = ()) -> Config:
+    """The tree that options make.
+
+    Args:
+        options: all of them by name.
+        file: where they are from, if they are from a file, for messages.
+        flags: names of those that are from flags instead.
+
+    Raises:
+        UserError: a value is out of range, or contradicts another.
+    """
+    try:
+        return Config(
+            **{section: kind(**{name: options[name] for name in KINDS[section]}) for section, kind in SECTIONS.items()}
+        )
+    except OptionError as error:
+        if file is None or error.name in flags:
+            raise
+        raise UserError(f"{file}: {SECTION_OF[error.name]}.{error.name}: {error}") from None

@@ -1,38 +1,66 @@
-"""What the settings default to."""
+"""What the options default to."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
-from gss_train.config.options import (
-    Config,
-    DataOptions,
-    DatasetName,
-    NetworkName,
-    NetworkOptions,
-    PhantomOptions,
-    RecordOptions,
-    RunOptions,
-    TrainingOptions,
-    ValidationOptions,
-)
+from gss_train.config.options import Config, DataOptions, DatasetName, NetworkName, make_config, options_of
 
 PickedPreset = Literal["quick", "paper", "lean"]
 
-# Needs no scans. The user names the data set; this one only stands in its place.
-_STAND_IN: DatasetName = "brats2020"
+# The user names the data set. This one stands in its place where none is named; it needs no scans.
+_DEFAULTS = options_of(Config(DataOptions("brats2020")))
 
-# Of the published splits; BraTS2020's stands for all that have none.
-_TRAINING_SUBJECTS: dict[DatasetName, int] = {"brats2015": 242, "brats2018": 199}
-_TRAINING_SUBJECTS_OF_2020 = 219
+# The networks' published schedules.
+_PAPER = {"precision": "float32"}
+_PAPER_OF: dict[str, dict[str, Any]] = {
+    "mmformer": {
+        "crop_size": (128,),
+        "baseline_epochs": 1000,
+        "epochs": 1000,
+        "steps_per_epoch": 28,
+        "batch_size": 8,
+        "fusion_warmup_epochs": 0,
+    },
+    "robustseg": {"batch_size": 1, "learning_rate": 1e-4, "fusion_warmup_epochs": 0},
+    "uhved": {"crop_size": (112,), "batch_size": 1, "learning_rate": 1e-3, "fusion_warmup_epochs": 0},
+}
 
-_QUICK_WIDTHS: dict[NetworkName, int] = {"rfnet": 8, "mmformer": 4, "robustseg": 4, "uhved": 4}
+# mmFormer's epoch is a pass over the training subjects of the published split: 242 of BraTS2015, 199 of BraTS2018, 219
+# of BraTS2020, whose 28 steps stand for all that have none.
+_MMFORMER_STEPS = {"brats2015": 31, "brats2018": 25}
+
+# The least memory at equal results: nothing that changes what is learnt but for rounding.
+_LEAN = {"activation_checkpointing": True, "precision": "auto"}
+
+# A first look in minutes.
+_QUICK = {
+    "crop_size": (32, 40, 32),
+    "tumour_share": 0.5,
+    "workers": 0,
+    "max_training_subjects": 32,
+    "max_test_subjects": 4,
+    "phantom_subjects": 32,
+    "phantom_size": (48, 56, 48),
+    "phantom_test_subjects": 4,
+    "width": 4,
+    "baseline_epochs": 11,
+    "rounds": 1,
+    "epochs": 5,
+    "steps_per_epoch": 20,
+    "batch_size": 2,
+    "learning_rate": 4e-3,
+    "fusion_warmup_epochs": 0,
+    "validate_every": 5,
+    "validation_subjects": 2,
+    "figure_every": 5,
+}
+_QUICK_OF: dict[str, dict[str, Any]] = {"rfnet": {"width": 8}, "mmformer": {"crop_size": (32, 48, 32)}}
 
 
 def preset_config(preset: PickedPreset, network: NetworkName = "rfnet", dataset: DatasetName = "brats2020") -> Config:
-    """The settings that a preset stands for.
+    """The tree that a preset stands for.
 
     Args:
         preset: its name.
@@ -40,72 +68,28 @@ def preset_config(preset: PickedPreset, network: NetworkName = "rfnet", dataset:
         dataset: that the schedule is for. Where scans come from is the user's to say: the result's own `dataset`
             merely stands in for it.
     """
-    if preset == "quick":
-        return _quick(network)
-    paper = _paper(network, dataset)
-    return paper if preset == "paper" else _lean(paper)
+    return make_config(preset_options({"preset": preset, "network": network, "dataset": dataset}))
 
 
-def _paper(network: NetworkName, dataset: DatasetName) -> Config:
-    """The networks' published schedules."""
-    crop, training = 80, TrainingOptions(precision="float32")
-    if network == "mmformer":
-        crop, batch_size = 128, 8
-        subjects = _TRAINING_SUBJECTS.get(dataset, _TRAINING_SUBJECTS_OF_2020)
-        training = dataclasses.replace(
-            training,
-            baseline_epochs=1000,
-            epochs=1000,
-            steps_per_epoch=math.ceil(subjects / batch_size),
-            batch_size=batch_size,
-            fusion_warmup_epochs=0,
-        )
-    elif network == "robustseg":
-        training = dataclasses.replace(training, batch_size=1, learning_rate=1e-4, fusion_warmup_epochs=0)
-    elif network == "uhved":
-        crop = 112
-        training = dataclasses.replace(training, batch_size=1, learning_rate=1e-3, fusion_warmup_epochs=0)
-    return Config(
-        data=DataOptions(_STAND_IN, crop_size=(crop,)),
-        network=NetworkOptions(network=network),
-        training=training,
-        run=RunOptions(preset="paper"),
-    )
+def preset_options(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """All options, by name, as the preset has them that some options ask for.
+
+    Args:
+        stated: some options by name: those that decide, of which unknown values count as not stated, and any others.
+    """
+    network, preset = stated.get("network", ""), stated.get("preset", "")
+    network = network if network in get_args(NetworkName) else "rfnet"
+    preset = preset if preset in get_args(PickedPreset) else _automatic(stated)
+    shared, of_network = (_QUICK, _QUICK_OF) if preset == "quick" else (_PAPER, _PAPER_OF)
+    options = {**_DEFAULTS, **shared, **of_network.get(network, {}), "network": network, "preset": preset}
+    if preset != "quick" and network == "mmformer":
+        options["steps_per_epoch"] = _MMFORMER_STEPS.get(stated.get("dataset", ""), options["steps_per_epoch"])
+    return {**options, **_LEAN} if preset == "lean" else options
 
 
-def _lean(paper: Config) -> Config:
-    """The least memory at equal results: nothing that changes what is learnt but for rounding."""
-    return dataclasses.replace(
-        paper,
-        network=dataclasses.replace(paper.network, activation_checkpointing=True),
-        training=dataclasses.replace(paper.training, precision="auto"),
-        run=RunOptions(preset="lean"),
-    )
+def _automatic(stated: Mapping[str, Any]) -> PickedPreset:
+    if (stated.get("data_root") is None and stated.get("manifest") is None) or stated.get("device") == "cpu":
+        return "quick"
+    import torch  # noqa: PLC0415  (no other options need to wait for it)
 
-
-def _quick(network: NetworkName) -> Config:
-    """A first look in minutes."""
-    return Config(
-        data=DataOptions(
-            _STAND_IN,
-            crop_size=(32, 48, 32) if network == "mmformer" else (32, 40, 32),
-            tumour_share=0.5,
-            workers=0,
-            max_training_subjects=32,
-            max_test_subjects=4,
-        ),
-        phantom=PhantomOptions(phantom_subjects=32, phantom_size=(48, 56, 48), phantom_test_subjects=4),
-        network=NetworkOptions(network=network, width=_QUICK_WIDTHS[network]),
-        training=TrainingOptions(
-            baseline_epochs=11,
-            rounds=1,
-            epochs=5,
-            steps_per_epoch=20,
-            batch_size=2,
-            learning_rate=4e-3,
-            fusion_warmup_epochs=0,
-        ),
-        validation=ValidationOptions(validate_every=5, validation_subjects=2),
-        record=RecordOptions(figure_every=5),
-        run=RunOptions(preset="quick"),
-    )
+    return "paper" if torch.cuda.is_available() else "quick"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gss_kernels.groups import CategoryGroups
-from gss_train.data.conventions import MODALITIES, REGIONS, Dataset
+from gss_train.data.datasets import MODALITIES, REGIONS, Dataset
 
 _REQUIRED = ("categories", "label_values", "leaders")
 _KEYS = (*_REQUIRED, "regions", "spacing")
@@ -21,18 +21,6 @@ _EXAMPLE = (
 _MAX_CATEGORIES = 255
 _MAX_LABEL_VALUE = 65_535
 _MAX_SPACING = 1000
-
-
-class _Description:
-    """The file's values, and where faults are noted."""
-
-    def __init__(self, path: Path, values: dict[str, Any], faults: list[str]) -> None:
-        self.values = values
-        self.path = path
-        self.faults = faults
-
-    def fault(self, text: str) -> None:
-        self.faults.append(f"{self.path}: {text}")
 
 
 def read_categories(path: Path, stem: str, faults: list[str]) -> Dataset | None:
@@ -51,29 +39,6 @@ def read_categories(path: Path, stem: str, faults: list[str]) -> Dataset | None:
     Returns:
         The data set, or None if there is a fault.
     """
-    before = len(faults)
-    values = _read_object(path, faults)
-    if values is None:
-        return None
-    description = _Description(path, values, faults)
-    for key in values:
-        if key not in _KEYS:
-            description.fault(f"unknown key {key!r}, should be one of {', '.join(_KEYS)}")
-    for key in _REQUIRED:
-        if key not in values:
-            description.fault(f"lacks {key!r}; an example: {_EXAMPLE}")
-    categories = _read_names(description)
-    label_values = _read_label_values(description, len(categories))
-    leaders = _read_leaders(description, categories)
-    regions = _read_regions(description, categories)
-    spacing = _read_spacing(description)
-    if len(faults) > before:
-        return None
-    groups = CategoryGroups(leaders, categories, MODALITIES)
-    return Dataset("custom", f"{stem} (custom)", groups, label_values, regions, spacing=spacing)
-
-
-def _read_object(path: Path, faults: list[str]) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -85,113 +50,134 @@ def _read_object(path: Path, faults: list[str]) -> dict[str, Any] | None:
     if not isinstance(values, dict):
         faults.append(f"{path}: holds a JSON {type(values).__name__}, should hold an object such as {_EXAMPLE}")
         return None
-    return values
-
-
-def _texts(value: Any) -> tuple[str, ...] | None:
-    """The value as texts, if it is a list of different, non-empty ones."""
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item.strip() for item in value):
+    description = _Description(values)
+    categories = description.read_names()
+    label_values = description.read_label_values(len(categories))
+    leaders = description.read_leaders(categories)
+    regions = description.read_regions(categories)
+    spacing = description.read_spacing()
+    if description.faults:
+        faults += [f"{path}: {fault}" for fault in description.faults]
         return None
-    return tuple(value) if len(set(value)) == len(value) else None
+    groups = CategoryGroups(leaders, categories, MODALITIES)
+    return Dataset("custom", f"{stem} (custom)", groups, label_values, regions, spacing=spacing)
 
 
-def _read_names(description: _Description) -> tuple[str, ...]:
-    value = description.values.get("categories")
-    names = _texts(value)
-    if value is not None and (names is None or not 2 <= len(names) <= _MAX_CATEGORIES):
-        description.fault(f"categories: is {value!r}, should be a list of 2 to {_MAX_CATEGORIES} different names")
-        return ()
-    return names or ()
+class _Description:
+    """The values in the file, and what is wrong with them."""
 
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.faults = [
+            f"unknown key {key!r}, should be one of {', '.join(_KEYS)}" for key in values if key not in _KEYS
+        ]
+        self.faults += [f"lacks {key!r}; an example: {_EXAMPLE}" for key in _REQUIRED if values.get(key) is None]
 
-def _read_label_values(description: _Description, count: int) -> tuple[int, ...]:
-    value = description.values.get("label_values")
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(type(item) is int and 0 <= item <= _MAX_LABEL_VALUE for item in value):
-        description.fault(f"label_values: is {value!r}, should be a list of whole numbers from 0 to {_MAX_LABEL_VALUE}")
-        return ()
-    repeated = [item for item, times in Counter(value).items() if times > 1]
-    if repeated:
-        description.fault(f"label_values: names {', '.join(map(str, repeated))} twice, should name each value once")
-    if count and len(value) != count:
-        description.fault(f"label_values: has {len(value)} values, should have one for each of {count} categories")
-    if value and value[0] != 0:
-        description.fault(f"label_values: the first category is the background, its value is {value[0]}, should be 0")
-    return tuple(value)
+    def _get(self, key: str, accept: Callable[[Any], bool], needed: str) -> Any:
+        """The value of a key; None if it is not there or not acceptable."""
+        value = self.values.get(key)
+        if value is None or accept(value):
+            return value
+        self.faults.append(f"{key}: is {value!r}, should be {needed}")
+        return None
 
+    def read_names(self) -> tuple[str, ...]:
+        names = self._get(
+            "categories",
+            lambda v: _are_names(v) and 2 <= len(v) <= _MAX_CATEGORIES,
+            f"a list of 2 to {_MAX_CATEGORIES} different names",
+        )
+        return tuple(names or ())
 
-def _read_leaders(description: _Description, categories: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    value = description.values.get("leaders")
-    if value is None or not categories:
-        return ()
-    if not isinstance(value, dict):
-        description.fault(f"leaders: is {value!r}, should be an object with the leaders of each category")
-        return ()
-    for category in value:
-        if category not in categories:
-            description.fault(f"leaders: unknown category {category!r}, should be one of {', '.join(categories)}")
-    leaders = []
-    for category in categories:
-        names = _texts(value.get(category))
-        if names is None:
-            given = repr(value[category]) if category in value else "missing"
-            description.fault(f"leaders of {category}: {given}, should be a list of different modalities")
-            continue
+    def read_label_values(self, count: int) -> tuple[int, ...]:
+        values = self._get(
+            "label_values",
+            lambda v: isinstance(v, list) and all(type(item) is int and 0 <= item <= _MAX_LABEL_VALUE for item in v),
+            f"a list of whole numbers from 0 to {_MAX_LABEL_VALUE}",
+        )
+        if values is None:
+            return ()
+        repeated = [str(value) for value, times in Counter(values).items() if times > 1]
+        if repeated:
+            self.faults.append(f"label_values: names {', '.join(repeated)} twice, should name each value once")
+        if count and len(values) != count:
+            self.faults.append(
+                f"label_values: has {len(values)} values, should have one for each of {count} categories"
+            )
+        if values and values[0] != 0:
+            self.faults.append(
+                f"label_values: the first category is the background, its value is {values[0]}, should be 0"
+            )
+        return tuple(values)
+
+    def read_leaders(self, categories: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        leaders = self._get("leaders", lambda v: isinstance(v, dict), "an object with the leaders of each category")
+        if leaders is None or not categories:
+            return ()
+        for category in leaders:
+            if category not in categories:
+                self.faults.append(f"leaders: unknown category {category!r}, should be one of {', '.join(categories)}")
+        return tuple(self._leaders_of(category, leaders) for category in categories)
+
+    def _leaders_of(self, category: str, leaders: dict[str, Any]) -> tuple[int, ...]:
+        names: Any = leaders.get(category)
+        if not _are_names(names):
+            given = repr(names) if category in leaders else "missing"
+            self.faults.append(f"leaders of {category}: {given}, should be a list of different modalities")
+            return ()
         unknown = [name for name in names if name not in MODALITIES]
         if unknown:
             needed = ", ".join(MODALITIES)
-            description.fault(f"leaders of {category}: unknown modality {', '.join(unknown)}, should be of {needed}")
-        leaders.append(tuple(MODALITIES.index(name) for name in names if name not in unknown))
-    return tuple(leaders)
+            self.faults.append(f"leaders of {category}: unknown modality {', '.join(unknown)}, should be of {needed}")
+        return tuple(MODALITIES.index(name) for name in names if name not in unknown)
 
-
-def _read_regions(description: _Description, categories: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    value = description.values.get("regions")
-    if not categories:
-        return {}
-    if value is None:
-        return _default_regions(description, categories)
-    if not isinstance(value, dict) or set(value) != set(REGIONS):
-        description.fault(f"regions: is {value!r}, should be an object with the categories of {', '.join(REGIONS)}")
-        return {}
-    regions = {}
-    for region in REGIONS:
-        names = _texts(value[region])
-        if names is None or not set(names) <= set(categories[1:]):
-            foreground = ", ".join(categories[1:])
-            description.fault(f"regions: {region} is {value[region]!r}, should be a list out of {foreground}")
+    def read_regions(self, categories: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        if not categories:
+            return {}
+        tumour = list(categories[1:])
+        if self.values.get("regions") is not None:
+            given = self._get(
+                "regions",
+                lambda v: isinstance(v, dict) and set(v) == set(REGIONS),
+                f"an object with the categories of {', '.join(REGIONS)}",
+            )
+        elif {"ED", "ET"} <= set(tumour):
+            given = {"WT": tumour, "TC": [name for name in tumour if name != "ED"], "ET": ["ET"]}
         else:
-            regions[region] = tuple(sorted(categories.index(name) for name in names))
-    return regions
+            given = None
+            self.faults.append(
+                f"lacks 'regions', which says what joins to {', '.join(REGIONS)}; it can be left out only where "
+                "categories are named ED and ET"
+            )
+        regions = {}
+        for region, names in (given or {}).items():
+            if _are_names(names) and set(names) <= set(tumour):
+                regions[region] = tuple(sorted(map(categories.index, names)))
+            else:
+                self.faults.append(f"regions: {region} is {names!r}, should be a list out of {', '.join(tumour)}")
+        return regions
 
-
-def _default_regions(description: _Description, categories: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    if "ED" not in categories[1:] or "ET" not in categories[1:]:
-        description.fault(
-            f"lacks 'regions', which says what joins to {', '.join(REGIONS)}; it can be left out only where categories "
-            "are named ED and ET"
+    def read_spacing(self) -> tuple[float, float, float] | None:
+        spacing = self._get(
+            "spacing",
+            lambda v: (
+                isinstance(v, list)
+                and len(v) == 3
+                and all(type(item) in {int, float} and 0 < item <= _MAX_SPACING for item in v)
+            ),
+            f"three voxel sizes in millimetres up to {_MAX_SPACING}",
         )
-        return {}
-    tumour = range(1, len(categories))
-    oedema, enhancing = categories.index("ED"), categories.index("ET")
-    return {
-        "WT": tuple(tumour),
-        "TC": tuple(category for category in tumour if category != oedema),
-        "ET": (enhancing,),
-    }
+        if spacing is None:
+            return None
+        x, y, z = map(float, spacing)
+        return x, y, z
 
 
-def _read_spacing(description: _Description) -> tuple[float, float, float] | None:
-    value = description.values.get("spacing")
-    if value is None:
-        return None
-    if (
-        not isinstance(value, list)
-        or len(value) != 3
-        or not all(type(item) in {int, float} and 0 < item <= _MAX_SPACING for item in value)
-    ):
-        description.fault(f"spacing: is {value!r}, should be three voxel sizes in millimetres up to {_MAX_SPACING}")
-        return None
-    x, y, z = map(float, value)
-    return x, y, z
+def _are_names(value: Any) -> bool:
+    """Whether it is a list of different texts that are not empty."""
+    return (
+        isinstance(value, list)
+        and value != []
+        and all(isinstance(item, str) and item.strip() for item in value)
+        and len(set(value)) == len(value)
+    )

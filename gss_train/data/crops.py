@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gss_train.common import Triple
-    from gss_train.data.prepared import PreparedSubject
+from gss_train.common import Triple
+from gss_train.data.prepared import PreparedSubject
 
 # Keep the draws for the order of subjects and those for single items apart.
 _ORDER, _ITEM = 0, 1

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from gss_train.data.volumes import Volume
+from gss_train.data.volumes import Volume
 
 _TOLERANCE_MM = 0.01
 _RESAMPLE = "resample it onto the grid of the other files, the label by nearest neighbour"
@@ -18,33 +15,25 @@ _RESAMPLE_OR_RELABEL = f"{_RESAMPLE}; if only its header is wrong, copy that of 
 
 def differing_grids(
     volumes: Mapping[str, Volume], spacing: tuple[float, float, float] | None
-) -> dict[str, tuple[str, str]]:
-    """Finds the volumes that are not on the grid of the others.
+) -> Iterator[tuple[str, str, str]]:
+    """Finds the volumes that are not on the grid of the others: name, problem and remedy of each.
+
+    What most agree on is held for right, and where there is no majority, the first.
 
     Args:
         volumes: by name, in one orientation.
         spacing: voxel size in millimetres that all should have; None: any.
-
-    Returns:
-        Problem and remedy by name of the volume; empty if all fit. What most agree on is held for right, and where
-        there is no majority, the first.
     """
-    if not volumes:
-        return {}
-    agreeing = {
-        name: sum(not _difference(other, volume, "") for other in volumes.values()) for name, volume in volumes.items()
-    }
-    reference = max(agreeing, key=lambda name: agreeing[name])
-    found = {}
+
+    def agreeing(name: str) -> int:
+        return sum(not _difference(other, volumes[name], "") for other in volumes.values())
+
+    reference = max(volumes, key=agreeing, default="")
     for name, volume in volumes.items():
         if spacing is not None and np.abs(np.subtract(volume.spacing, spacing)).max() > _TOLERANCE_MM:
-            found[name] = (
-                f"has voxels of {_millimetres(volume.spacing)}, should have {_millimetres(spacing)}",
-                _RESAMPLE,
-            )
+            yield name, f"has voxels of {_millimetres(volume.spacing)}, should have {_millimetres(spacing)}", _RESAMPLE
         elif difference := _difference(volume, volumes[reference], reference):
-            found[name] = difference
-    return found
+            yield name, *difference
 
 
 def _difference(volume: Volume, reference: Volume, name: str) -> tuple[str, str] | None:

@@ -1,18 +1,17 @@
-"""Finds the subjects of a BraTS edition in the folders and file names it was released with."""
+"""Finds the subjects of a BraTS edition by the folders and file names that it was released with."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gss_train.common import UserError
-from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
-from gss_train.data.editions import GRADES, LABEL, LAYOUTS, Layout, visible
+from gss_train.data.datasets import DATASETS, LABEL, MODALITIES, VOLUME_ENDINGS, Dataset, Subject
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+_GRADES = ("HGG", "LGG")
+_FOLDER = "<folder>"
 _MAX_LISTED = 20
 
 
@@ -21,24 +20,119 @@ class LayoutError(UserError):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The raw files of one subject.
+class Layout:
+    """Folders and files of one edition.
 
     Attributes:
-        name: unique within the data set. The folder's name; for BraTS2015, whose folder names occur in both grades,
-            the grade and the folder's name, such as `HGG_brats_2013_pat0001_1`.
-        grade: "HGG", "LGG", or None where the edition does not tell.
-        images: one to four files, by names in `MODALITIES` and in that order; a scan that is missing is left out.
-        label: the file of the annotation, or None where there is none.
-        patient: what the time points of one patient share, in BraTS2015 and 2023; None: no other subject is of this
-            patient.
+        folder: pattern of the name of a subject's folder; None: any folder that has one of `files` is a subject's.
+        files: for each modality and `LABEL`, pattern of the name of its file, or of the folder that an archive of the
+            file was unpacked into; `<folder>` in it stands for the name of the subject's folder.
+        example: the path of one file, for messages.
+        tree: the folders and files of a subject, for messages.
+        patient: pattern of a subject's name, in its first group what all time points of a patient share; None: every
+            subject is another patient.
+        graded_names: whether a subject's name needs the grade before it to be unique.
     """
 
-    name: str
-    grade: str | None
-    images: dict[str, Path]
-    label: Path | None
+    folder: str | None
+    files: Mapping[str, str]
+    example: str
+    tree: str
     patient: str | None = None
+    graded_names: bool = False
+
+    def is_subject(self, folder: Path, entries: Sequence[Path]) -> bool:
+        """Whether a folder with these entries is a subject's."""
+        if self.folder is not None:
+            return re.fullmatch(self.folder, folder.name) is not None
+        return any(re.fullmatch(pattern, entry.name) for entry in entries for pattern in self.files.values())
+
+    def find_files(self, folder: Path) -> dict[str, list[Path]]:
+        """The files in a subject's folder, by modality and `LABEL`; there should be no more than one of each."""
+        entries = _visible(folder)
+        patterns = {role: pattern.replace(_FOLDER, re.escape(folder.name)) for role, pattern in self.files.items()}
+        return {
+            role: [file for entry in entries if re.fullmatch(pattern, entry.name) for file in _volumes_at(entry)]
+            for role, pattern in patterns.items()
+        }
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing hidden: macOS leaves a `._name` next to what it copies."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _volumes_at(path: Path) -> list[Path]:
+    """The file itself or, where an archive was unpacked into a folder of its own name, the volumes in that folder."""
+    files = _visible(path) if path.is_dir() else [path]
+    return [file for file in files if file.name.endswith(VOLUME_ENDINGS) and file.is_file()]
+
+
+def _named_layout(
+    folder: str,
+    shown: str,
+    *,
+    graded: bool = False,
+    suffixes: Sequence[str] = ("_flair", "_t1ce", "_t1", "_t2", "_seg"),
+    misnamed_label: str | None = None,
+    patient: str | None = None,
+) -> Layout:
+    """An edition whose files are called after the subject's folder; `shown` is its name in messages."""
+    ending = rf"({'|'.join(map(re.escape, VOLUME_ENDINGS))})"
+    files = {role: _FOLDER + suffix + ending for role, suffix in zip((*MODALITIES, LABEL), suffixes, strict=True)}
+    lines = [f"{shown}{suffix}.nii.gz" for suffix in suffixes]
+    example = f"{'HGG/' if graded else ''}{shown}/{lines[0]}"
+    lines[0] += "  (or .nii, .mha, here and below)"
+    if misnamed_label is not None:
+        files[LABEL] = f"({files[LABEL]}|{re.escape(misnamed_label)}{ending})"
+        lines[-1] += f"  ({misnamed_label}.nii for subject 355 in a widespread copy)"
+    lines = [f"{shown}/", *(f"  {line}" for line in lines)]
+    if graded:
+        lines = ["HGG/  (or LGG/, or neither)", *(f"  {line}" for line in lines)]
+    return Layout(folder, files, example, "\n".join(lines), patient)
+
+
+LAYOUTS = {
+    "brats2015": Layout(
+        folder=None,
+        # Files are numbered, so that only a part of a name tells what it is.
+        files={
+            "FLAIR": r"VSD\.Brain.*\.MR_Flair\..+",
+            "T1ce": r"VSD\.Brain.*\.MR_T1c\..+",
+            "T1": r"VSD\.Brain.*\.MR_T1\..+",
+            "T2": r"VSD\.Brain.*\.MR_T2\..+",
+            LABEL: r"VSD\.Brain.*\.OT\..+",
+        },
+        example="HGG/<subject>/VSD.Brain.XX.O.MR_Flair.<id>/*.mha",
+        tree="""\
+HGG/  (or LGG/)
+  <subject>/
+    VSD.Brain.XX.O.MR_Flair.<id>/*.mha  (or .nii, .nii.gz, here and below)
+    VSD.Brain.XX.O.MR_T1.<id>/*.mha
+    VSD.Brain.XX.O.MR_T1c.<id>/*.mha
+    VSD.Brain.XX.O.MR_T2.<id>/*.mha
+    VSD.Brain*.OT.<id>/*.mha""",
+        # The name begins with the grade: there are other patients of the same number in the other grade.
+        patient=r"(.*pat\d+)_\d+",
+        graded_names=True,
+    ),
+    # Names end in a number: a folder such as Brats18_Training holds subjects and is none.
+    "brats2018": _named_layout(r"Brats18_\w+_\d+", "Brats18_*", graded=True),
+    "brats2019": _named_layout(r"BraTS19_\w+_\d+", "BraTS19_*", graded=True),
+    "brats2020": _named_layout(
+        r"BraTS20_(Training|Validation)_\d+",
+        "BraTS20_Training_NNN",
+        # The label of BraTS20_Training_355 in the widespread Kaggle copy.
+        misnamed_label="W39_1998.09.19_Segm",
+    ),
+    "brats2021": _named_layout(r"BraTS2021_\d+", "BraTS2021_NNNNN"),
+    "brats2023": _named_layout(
+        r"BraTS-GLI-\d+-\d+",
+        "BraTS-GLI-NNNNN-NNN",
+        suffixes=("-t2f", "-t1c", "-t1n", "-t2w", "-seg"),
+        patient=r"(BraTS-GLI-\d+)-\d+",
+    ),
+}
 
 
 def find_subjects(root: Path, dataset: Dataset, *, require_labels: bool = True) -> list[Subject]:
@@ -58,9 +152,8 @@ def find_subjects(root: Path, dataset: Dataset, *, require_labels: bool = True) 
     Raises:
         LayoutError: `root` is missing, not a folder, empty or without subjects; or a subject lacks all scans or its
             label, has two files for one purpose, or is there twice (one error lists all of them).
-        ValueError: the layout of `dataset` is unknown.
     """
-    layout = _layout_of(dataset)
+    layout = LAYOUTS[dataset.name]
     root = Path(root)
     _check_root(root, f"looked for the subjects of {dataset.title}.\n{describe_layout(dataset)}")
     by_edition = _subject_folders(root)
@@ -71,19 +164,18 @@ def find_subjects(root: Path, dataset: Dataset, *, require_labels: bool = True) 
         raise LayoutError(
             f"{root}: found no {kind} of {dataset.title} in or below it{seen}.\n{describe_layout(dataset)}"
         )
-    subjects: dict[str, Subject] = {}
-    places: dict[str, Path] = {}
+    found: dict[str, tuple[Path, Subject]] = {}
     faults: list[str] = []
     for folder in sorted(folders):
         subject, subject_faults = _read_subject(folder, layout, require_labels)
-        if subject.name in subjects:
-            subject_faults = [f"{subject.name}: found twice, in {places[subject.name]} and in {folder}"]
-        faults += subject_faults
-        subjects.setdefault(subject.name, subject)
-        places.setdefault(subject.name, folder)
+        first, _ = found.setdefault(subject.name, (folder, subject))
+        faults += subject_faults if first == folder else [f"{subject.name}: found twice, in {first} and in {folder}"]
     if faults:
-        raise LayoutError(_list_faults(root, faults, dataset))
-    return sorted(subjects.values(), key=lambda subject: subject.name)
+        listed = "\n  ".join(_shortened(faults))
+        raise LayoutError(
+            f"{root}: the files of {dataset.title} cannot be used as they are:\n  {listed}\n{describe_layout(dataset)}"
+        )
+    return [subject for _, (_, subject) in sorted(found.items())]
 
 
 def recognise_dataset(root: Path) -> tuple[Dataset, int]:
@@ -107,12 +199,9 @@ def recognise_dataset(root: Path) -> tuple[Dataset, int]:
     _check_root(root, f"looked for subjects of any BraTS edition.\n{expected}")
     by_edition = _subject_folders(root)
     if not by_edition:
-        folders, files = visible(root)
-        names = [*(f"{folder.name}/" for folder in folders), *(file.name for file in files)]
-        seen = _shortened(names or ["only hidden files"])
-        raise LayoutError(
-            f"{root}: recognised no BraTS edition in or below it; it holds {', '.join(seen)}.\n{expected}"
-        )
+        names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(_visible(root), key=Path.is_file)]
+        seen = ", ".join(_shortened(names or ["only hidden files"]))
+        raise LayoutError(f"{root}: recognised no BraTS edition in or below it; it holds {seen}.\n{expected}")
     if len(by_edition) > 1:
         raise LayoutError(f"{root}: holds more than one BraTS edition: {_counts(by_edition)}; pick one with --dataset")
     ((name, folders),) = by_edition.items()
@@ -120,18 +209,8 @@ def recognise_dataset(root: Path) -> tuple[Dataset, int]:
 
 
 def describe_layout(dataset: Dataset) -> str:
-    """Shows the folders and files expected for one subject of `dataset`.
-
-    Raises:
-        ValueError: the layout of `dataset` is unknown.
-    """
-    return f"Expected layout of {dataset.title}, at any depth below the data root:\n{_layout_of(dataset).tree}"
-
-
-def _layout_of(dataset: Dataset) -> Layout:
-    if dataset.name not in LAYOUTS:
-        raise ValueError(f"dataset: got {dataset.name!r}, need one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[dataset.name]
+    """Shows the folders and files expected for one subject of `dataset`."""
+    return f"Expected layout of {dataset.title}, at any depth below the data root:\n{LAYOUTS[dataset.name].tree}"
 
 
 def _check_root(root: Path, looked_for: str) -> None:
@@ -151,26 +230,23 @@ def _subject_folders(root: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     while pending:
         folder = pending.pop()
-        folders, files = visible(folder)
-        entries = [path.name for path in (*folders, *files)]
+        entries = _visible(folder)
         edition = next((name for name, layout in LAYOUTS.items() if layout.is_subject(folder, entries)), None)
         if edition is not None:
             found.setdefault(edition, []).append(folder)
-            continue
-        real = folder.resolve()
-        if real not in entered:
+        elif (real := folder.resolve()) not in entered:
             entered.add(real)
-            pending += folders
+            pending += [entry for entry in entries if entry.is_dir()]
     return found
 
 
-def _counts(by_edition: dict[str, list[Path]]) -> str:
+def _counts(by_edition: Mapping[str, Sequence[Path]]) -> str:
     counts = [(DATASETS[name].title, len(by_edition[name])) for name in DATASETS if name in by_edition]
     return ", ".join(f"{count} subject{'s' * (count != 1)} of {title}" for title, count in counts)
 
 
 def _read_subject(folder: Path, layout: Layout, require_label: bool) -> tuple[Subject, list[str]]:
-    grade = folder.parent.name if folder.parent.name in GRADES else None
+    grade = folder.parent.name if folder.parent.name in _GRADES else None
     name = f"{grade}_{folder.name}" if layout.graded_names and grade else folder.name
     files = layout.find_files(folder)
     images = {modality: files[modality][0] for modality in MODALITIES if files[modality]}
@@ -184,16 +260,10 @@ def _read_subject(folder: Path, layout: Layout, require_label: bool) -> tuple[Su
         if len(paths) > 1:
             shown = ", ".join(str(path.relative_to(folder)) for path in paths)
             faults.append(f"{name}: has {len(paths)} files for {role} and should have one: {shown} (in {folder})")
-    # Of the name with the grade: BraTS2015 has other patients of one name in the other grade.
-    time_point = layout.patient.fullmatch(name) if layout.patient is not None else None
-    return Subject(name, grade, images, label, time_point[1] if time_point is not None else None), faults
+    time_point = re.fullmatch(layout.patient, name) if layout.patient is not None else None
+    return Subject(name, grade, images, label, time_point[1] if time_point else None), faults
 
 
 def _shortened(items: Sequence[str]) -> list[str]:
     more = len(items) - _MAX_LISTED
     return [*items[:_MAX_LISTED], f"... and {more} more"] if more > 0 else list(items)
-
-
-def _list_faults(root: Path, faults: Sequence[str], dataset: Dataset) -> str:
-    listed = "\n  ".join(_shortened(faults))
-    return f"{root}: the files of {dataset.title} cannot be used as they are:\n  {listed}\n{describe_layout(dataset)}"

@@ -13,9 +13,7 @@ from typing import Any
 
 from gss_train.common import UserError
 from gss_train.data.categories import read_categories
-from gss_train.data.conventions import MODALITIES, Dataset
-from gss_train.data.editions import VOLUME_ENDINGS
-from gss_train.data.layouts import Subject
+from gss_train.data.datasets import MODALITIES, VOLUME_ENDINGS, Dataset, Subject
 
 _SUBJECT, _LABEL = "subject", "seg"
 _SCANS = {modality.lower(): modality for modality in MODALITIES}
@@ -35,11 +33,6 @@ class _Row:
 
     line: int
     cells: dict[str, str]
-
-
-def default_categories(manifest: Path) -> Path:
-    """Where the file of a manifest's categories lies if nothing else is said: `<stem>.dataset.json` beside it."""
-    return manifest.with_name(f"{manifest.stem}.dataset.json")
 
 
 def read_manifest(manifest: Path, categories: Path | None = None) -> tuple[Dataset, list[Subject]]:
@@ -66,7 +59,8 @@ def read_manifest(manifest: Path, categories: Path | None = None) -> tuple[Datas
     subjects = _read_subjects(manifest, rows, faults)
     if not subjects and not faults:
         faults.append(f"{manifest}: names no subject, should name at least one")
-    dataset = read_categories(categories or default_categories(manifest), manifest.stem, faults)
+    categories = categories or manifest.with_name(f"{manifest.stem}.dataset.json")
+    dataset = read_categories(categories, manifest.stem, faults)
     if faults or dataset is None:
         raise ManifestError(f"{manifest}: {len(faults)} fault{'s' * (len(faults) != 1)}\n  " + "\n  ".join(faults))
     return dataset, sorted(subjects, key=lambda subject: subject.name)
@@ -77,14 +71,13 @@ def _read_rows(manifest: Path, faults: list[str]) -> list[_Row]:
     if manifest.suffix.lower() not in readers:
         faults.append(f"{manifest}: file name ends with {manifest.suffix!r}, should end with .csv or .json")
         return []
-    rows: list[_Row] = []
     try:
         # Spreadsheets put a byte order mark at the start.
         text = manifest.read_text(encoding="utf-8-sig")
-        rows.extend(readers[manifest.suffix.lower()](text, faults))
+        return list(readers[manifest.suffix.lower()](text, faults))
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         faults.append(f"{manifest}: cannot be read, should be a UTF-8 text with {', '.join(_COLUMNS)}: {error}")
-    return rows
+        return []
 
 
 def _csv_rows(text: str, faults: list[str]) -> Iterator[_Row]:
@@ -121,29 +114,19 @@ def _unknown_column(line: int, column: str) -> str:
 
 
 def _json_rows(text: str, faults: list[str]) -> Iterator[_Row]:
-    """Decodes a list object by object, which tells where each begins."""
-    decoder = json.JSONDecoder(object_pairs_hook=tuple)
-    space = re.compile(r"\s*")
-
-    def skip_space(position: int) -> int:
-        matched = space.match(text, position)
-        return matched.end() if matched else position
-
-    position = skip_space(0)
-    if not text.startswith("[", position):
+    """Decodes a list as a whole, and then object by object, which tells on which line each begins."""
+    json.loads(text)
+    if not text.lstrip().startswith("["):
         raise ValueError("it is no JSON list")
-    position = skip_space(position + 1)
-    while not text.startswith("]", position):
+    decoder = json.JSONDecoder(object_pairs_hook=tuple)
+    position = text.index("[") + 1
+    while True:
+        position = next(i for i in range(position, len(text)) if text[i] not in " \t\r\n,")
+        if text[position] == "]":
+            return
         line = text.count("\n", 0, position) + 1
         item, position = decoder.raw_decode(text, position)
         yield from _json_row(item, line, faults)
-        position = skip_space(position)
-        if text.startswith(",", position):
-            position = skip_space(position + 1)
-        elif not text.startswith("]", position):
-            raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
-    if skip_space(position + 1) != len(text):
-        raise json.JSONDecodeError("Extra data", text, position + 1)
 
 
 def _json_row(item: Any, line: int, faults: list[str]) -> Iterator[_Row]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gss_train.common import Triple, to_triple
-from gss_train.data.conventions import MODALITIES
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, SourceFile
-from gss_train.data.verification import LABEL, Categories, CheckedSubject, raw_files, sum_of_scans, to_categories
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from gss_train.data.layouts import Subject
+from gss_train.data.datasets import LABEL, MODALITIES, Subject
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, SourceFile
+from gss_train.data.verification import Categories, CheckedSubject, Scans, sum_of_scans, to_categories
 
 # The authors' preparation grows the brain's box to this many voxels on each axis, whatever the crop.
 PUBLISHED_BOX = (128, 128, 128)
@@ -56,9 +52,7 @@ class NormalisedScans:
         return _without(self.padding, self.voxels.shape)
 
 
-def normalise_scans(
-    scans: Mapping[str, npt.NDArray[Any]], minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX
-) -> NormalisedScans:
+def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX) -> NormalisedScans:
     """Computes what a network sees of scans without errors, the same for training and for prediction.
 
     The scans are cut to the box of voxels that are non-zero in any modality, grown to `grown_size` where the raw volume
@@ -81,7 +75,7 @@ def normalise_scans(
 
 
 def normalise(
-    subject: Subject, checked: CheckedSubject, settings: PreparationSettings, sources: dict[str, SourceFile]
+    subject: Subject, checked: CheckedSubject, recipe: Recipe, sources: dict[str, SourceFile]
 ) -> tuple[npt.NDArray[Any], Metadata]:
     """Computes the voxels of a prepared subject from volumes without errors.
 
@@ -93,12 +87,12 @@ def normalise(
     scans = {modality: checked.volumes[modality] for modality in MODALITIES if modality in checked.volumes}
     first = next(iter(scans.values()))
     normalised = normalise_scans(
-        {modality: scan.voxels for modality, scan in scans.items()}, settings.minimum_size, settings.grown_size
+        {modality: scan.voxels for modality, scan in scans.items()}, recipe.minimum_size, recipe.grown_size
     )
     voxels, mean, std = normalised.voxels, normalised.mean, normalised.std
     if LABEL in checked.volumes:
         raw_label = checked.volumes[LABEL].voxels[normalised.kept]
-        voxels["label"][normalised.unpadded] = to_categories(raw_label, settings.label_values)
+        voxels["label"][normalised.unpadded] = to_categories(raw_label, recipe.label_values)
     metadata = Metadata(
         name=subject.name,
         grade=subject.grade,
@@ -109,7 +103,7 @@ def normalise(
         affine=tuple(tuple(row) for row in first.affine.tolist()),
         spacing=first.spacing,
         orientation=checked.orientation,
-        available=_flags(scans),
+        available=tuple(modality in scans for modality in MODALITIES),
         has_label=LABEL in checked.volumes,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
@@ -117,23 +111,18 @@ def normalise(
         sources=sources,
         digests=checked.digests,
         warnings=_warnings(subject, checked),
-        settings=settings,
+        recipe=recipe,
         tumour_voxels=_draw_tumour_voxels(voxels["label"]),
     )
     return voxels, metadata
 
 
-def _flags(scans: Mapping[str, Any]) -> tuple[bool, bool, bool, bool]:
-    first, second, third, fourth = (modality in scans for modality in MODALITIES)
-    return first, second, third, fourth
-
-
 def _warnings(subject: Subject, checked: CheckedSubject) -> tuple[tuple[str, str, str], ...]:
-    roles = {path: role for role, path in raw_files(subject).items()}
+    roles = {path: role for role, path in subject.files.items()}
     return tuple((roles[fault.file], fault.problem, fault.remedy) for fault in checked.faults if fault.file is not None)
 
 
-def _brain_box(scans: Mapping[str, npt.NDArray[Any]], grown_size: Triple) -> Box:
+def _brain_box(scans: Scans, grown_size: Triple) -> Box:
     occupied = np.zeros(next(iter(scans.values())).shape, bool)
     for voxels in scans.values():
         occupied |= voxels != 0

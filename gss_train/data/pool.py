@@ -5,14 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from gss_train.common import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 _MAX_WORKERS = 8  # each holds a whole subject, up to 1 GB
 
@@ -21,7 +19,11 @@ Result = TypeVar("Result")
 
 
 def map_unordered(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    finished: int = 0,
 ) -> Iterator[tuple[Item, Result]]:
     """Yields each item with its result as soon as it is there.
 
@@ -29,6 +31,8 @@ def map_unordered(
         function: can be pickled when there are several workers, as its items and results can.
         items: what to call it with.
         workers: processes, of which 1 is this one. Default: the processors at hand, at most 8.
+        progress: called with the number of finished items and that of all items, at first and after each.
+        finished: items that were done before, and count as well.
 
     Raises:
         UserError: a process was killed.
@@ -39,12 +43,12 @@ def map_unordered(
     if workers < 1:
         raise ValueError(f"workers: got {workers}, need at least 1")
     workers = min(workers, len(items))
-    return _map_here(function, items) if workers <= 1 else _map_in_pool(function, items, workers)
-
-
-def _map_here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-    for item in items:
-        yield item, function(item)
+    report = progress or (lambda _finished, _total: None)
+    report(finished, finished + len(items))
+    results = ((i, function(i)) for i in items) if workers <= 1 else _map_in_pool(function, items, workers)
+    for count, pair in enumerate(results, start=finished + 1):
+        report(count, finished + len(items))
+        yield pair
 
 
 def _map_in_pool(

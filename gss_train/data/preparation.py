@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gss_train.common import Triple, UserError, remove_stale_partials, to_triple
+from gss_train.data.datasets import Dataset, Subject
+from gss_train.data.faults import Fault, bad_subjects, describe_faults
 from gss_train.data.normalisation import normalise
 from gss_train.data.pool import map_unordered
 from gss_train.data.prepared import (
-    PreparationSettings,
     PreparedError,
     PreparedSubject,
+    Recipe,
     SourceFile,
     read_prepared,
     sidecar_of,
     write_prepared,
 )
-from gss_train.data.verification import Fault, check_subjects, describe_faults, raw_files, read_and_check
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from gss_train.data.conventions import Dataset
-    from gss_train.data.layouts import Subject
+from gss_train.data.verification import check_subjects, read_and_check
 
 _VERSION = 2
 
@@ -59,15 +55,23 @@ class Preparation:
     @property
     def names_left_out(self) -> list[str]:
         """The subjects left out, each once."""
-        return list(dict.fromkeys(fault.subject for fault in self.left_out))
+        return bad_subjects(self.left_out)
 
 
 @dataclass(frozen=True)
-class _Rejected:
-    """What is known of a subject that cannot be prepared."""
+class _Outcome:
+    """What is known of a subject: its prepared form, unless it has errors; its faults; fingerprints of its scans."""
 
+    prepared: PreparedSubject | None
     faults: list[Fault]
     digests: dict[str, str]
+
+    @classmethod
+    def of(cls, subject: Subject, prepared: PreparedSubject) -> _Outcome:
+        files = subject.files
+        warnings = prepared.metadata.warnings
+        faults = [Fault(subject.name, files[role], problem, remedy, "warning") for role, problem, remedy in warnings]
+        return cls(prepared, faults, prepared.metadata.digests)
 
 
 def prepare_dataset(
@@ -83,17 +87,20 @@ def prepare_dataset(
 ) -> Preparation:
     """Verifies and prepares all subjects, those that are up to date excepted.
 
-    It may be killed at any moment: what is finished is kept, and the next call does the rest.
+    It may be killed at any moment: what is finished is kept, and the next call does the rest. `<name>.npy` gets the
+    voxels and then `<name>.json` their description, both under a temporary name first: what a killed run leaves behind
+    is never taken for complete. `gss_train.data.normalisation` tells what is computed.
 
     Args:
-        subjects: raw subjects, with different names.
+        subjects: raw subjects, with different names, and a scan at least of each; without a label, all is background.
         dataset: their edition.
         folder: where the prepared files go; made when missing.
         minimum_size: voxels per axis that every prepared volume has at least.
         workers: processes; 1 works in this process. Default: the processors at hand, at most 8.
         progress: called with the number of finished subjects and that of all subjects, at first with what was
             already there.
-        grown_size: see `prepare_subject`.
+        grown_size: voxels per axis that the brain's box is grown to within the raw volume; 128 as published. Default:
+            `minimum_size`.
         skip_bad: leave out subjects with errors rather than raise.
 
     Raises:
@@ -104,58 +111,26 @@ def prepare_dataset(
     """
     if len({subject.name for subject in subjects}) != len(subjects):
         raise ValueError("subjects: got two of the same name, need different names")
-    settings = _settings(dataset, minimum_size, grown_size)
+    recipe = _recipe(dataset, minimum_size, grown_size or minimum_size)
     remove_stale_partials(folder)
-    results: dict[str, PreparedSubject | _Rejected | None] = {
-        s.name: _up_to_date(s, settings, folder) for s in subjects
-    }
-    pending = [subject for subject in subjects if results[subject.name] is None]
-    finished = len(subjects) - len(pending)
-    report = progress or (lambda _finished, _total: None)
-    attempts = map_unordered(partial(_attempt, dataset=dataset, folder=folder, settings=settings), pending, workers)
-    report(finished, len(subjects))
-    for subject, result in attempts:
-        results[subject.name] = result
-        finished += 1
-        report(finished, len(subjects))
-    return _conclude(subjects, {name: r for name, r in results.items() if r is not None}, skip_bad=skip_bad)
+    outcomes = {}
+    for subject in subjects:
+        prepared = _up_to_date(subject, recipe, folder)
+        if prepared is not None:
+            outcomes[subject.name] = _Outcome.of(subject, prepared)
+    pending = [subject for subject in subjects if subject.name not in outcomes]
+    attempt = partial(_attempt, dataset=dataset, folder=folder, recipe=recipe)
+    for subject, outcome in map_unordered(attempt, pending, workers, progress, len(outcomes)):
+        outcomes[subject.name] = outcome
+    return _conclude(subjects, outcomes, skip_bad=skip_bad)
 
 
-def prepare_subject(
-    subject: Subject, dataset: Dataset, folder: Path, minimum_size: Triple, grown_size: Triple | None = None
-) -> PreparedSubject:
-    """Verifies and prepares one subject, or finds that it is up to date.
-
-    `<name>.npy` gets the voxels and then `<name>.json` its description, both under a temporary name first: what a
-    killed run leaves behind is never taken for complete. `gss_train.data.normalisation` tells what is computed.
-
-    Args:
-        subject: raw files, a scan at least; without a label, every voxel is background.
-        dataset: its edition.
-        folder: where the prepared files go; made when missing.
-        minimum_size: voxels per axis that the prepared volume has at least.
-        grown_size: voxels per axis that the box is grown to within the raw volume; 128 as published. Default:
-            `minimum_size`.
-
-    Raises:
-        PreparationError: errors in the raw files.
-        OSError: a prepared file cannot be written; the message names the folder.
-        ValueError: an impossible `minimum_size`.
-    """
-    settings = _settings(dataset, minimum_size, grown_size)
-    result = _up_to_date(subject, settings, folder) or _attempt(subject, dataset, folder, settings)
-    if isinstance(result, _Rejected):
-        raise _error(result.faults, 1)
-    return result
-
-
-def _settings(dataset: Dataset, minimum_size: Triple, grown_size: Triple | None) -> PreparationSettings:
-    grown_size = minimum_size if grown_size is None else grown_size
+def _recipe(dataset: Dataset, minimum_size: Triple, grown_size: Triple) -> Recipe:
     for name, size in (("minimum_size", minimum_size), ("grown_size", grown_size)):
         if len(size) != 3 or min(size) < 1:
             raise ValueError(f"{name}: got {size}, need three sizes of at least 1 voxel")
     grown_size = to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)])
-    return PreparationSettings(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), grown_size)
+    return Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), grown_size)
 
 
 def _path_of(subject: Subject, folder: Path) -> Path:
@@ -165,13 +140,13 @@ def _path_of(subject: Subject, folder: Path) -> Path:
 def _sources(subject: Subject) -> dict[str, SourceFile] | None:
     """Stamps of the raw files; None when one of them is not there."""
     try:
-        stats = {role: (path, path.stat()) for role, path in raw_files(subject).items()}
+        stats = {role: (path, path.stat()) for role, path in subject.files.items()}
     except OSError:
         return None
     return {role: SourceFile(str(path), stat.st_size, stat.st_mtime_ns) for role, (path, stat) in stats.items()}
 
 
-def _up_to_date(subject: Subject, settings: PreparationSettings, folder: Path) -> PreparedSubject | None:
+def _up_to_date(subject: Subject, recipe: Recipe, folder: Path) -> PreparedSubject | None:
     path = _path_of(subject, folder)
     if not sidecar_of(path).exists():
         return None
@@ -181,52 +156,32 @@ def _up_to_date(subject: Subject, settings: PreparationSettings, folder: Path) -
     except PreparedError:
         return None  # damaged: preparing it again is the cure
     sources = _sources(subject)
-    if sources is None:
-        return None
     # Raw files may move to another folder, but not change.
-    known = {role: (source.size, source.mtime_ns) for role, source in prepared.metadata.sources.items()}
-    now = {role: (source.size, source.mtime_ns) for role, source in sources.items()}
-    return prepared if known == now and prepared.metadata.settings == settings else None
+    known, now = (
+        {role: (source.size, source.mtime_ns) for role, source in (stamps or {}).items()}
+        for stamps in (prepared.metadata.sources, sources)
+    )
+    return prepared if known == now and prepared.metadata.recipe == recipe else None
 
 
-def _attempt(
-    subject: Subject, dataset: Dataset, folder: Path, settings: PreparationSettings
-) -> PreparedSubject | _Rejected:
+def _attempt(subject: Subject, dataset: Dataset, folder: Path, recipe: Recipe) -> _Outcome:
     # Taken before the files are read: one that changes meanwhile is then prepared again.
     sources = _sources(subject)
     checked = read_and_check(subject, dataset)
-    if sources is None or any(fault.severity == "error" for fault in checked.faults):
-        return _Rejected(checked.faults, checked.digests)
-    voxels, metadata = normalise(subject, checked, settings, sources)
-    return write_prepared(_path_of(subject, folder), voxels, metadata)
+    if sources is None or bad_subjects(checked.faults):
+        return _Outcome(None, checked.faults, checked.digests)
+    voxels, metadata = normalise(subject, checked, recipe, sources)
+    return _Outcome.of(subject, write_prepared(_path_of(subject, folder), voxels, metadata))
 
 
-def _conclude(
-    subjects: Sequence[Subject], results: dict[str, PreparedSubject | _Rejected], *, skip_bad: bool
-) -> Preparation:
-    faults = check_subjects(subjects, {name: _digests(result) for name, result in results.items()})
-    for subject in subjects:
-        faults += _faults(subject, results[subject.name])
+def _conclude(subjects: Sequence[Subject], outcomes: Mapping[str, _Outcome], *, skip_bad: bool) -> Preparation:
+    faults = check_subjects(subjects, {name: outcome.digests for name, outcome in outcomes.items()})
+    faults += [fault for subject in subjects for fault in outcomes[subject.name].faults]
+    bad = bad_subjects(faults)
+    sound = [outcomes[subject.name].prepared for subject in subjects if subject.name not in bad]
+    prepared = [subject for subject in sound if subject is not None]
+    if bad and not (skip_bad and prepared):
+        message = f"{len(bad)} of {len(subjects)} subjects cannot be used:\n{describe_faults(faults)}"
+        raise PreparationError(message, faults)
     errors = [fault for fault in faults if fault.severity == "error"]
-    bad = {fault.subject for fault in errors}
-    prepared = [result for name, result in results.items() if isinstance(result, PreparedSubject) and name not in bad]
-    if errors and not (skip_bad and prepared):
-        raise _error(faults, len(subjects))
     return Preparation(prepared, errors, [fault for fault in faults if fault.severity == "warning"])
-
-
-def _digests(result: PreparedSubject | _Rejected) -> dict[str, str]:
-    return result.metadata.digests if isinstance(result, PreparedSubject) else result.digests
-
-
-def _faults(subject: Subject, result: PreparedSubject | _Rejected) -> list[Fault]:
-    if isinstance(result, _Rejected):
-        return result.faults
-    files = raw_files(subject)
-    warnings = result.metadata.warnings
-    return [Fault(subject.name, files[role], problem, remedy, "warning") for role, problem, remedy in warnings]
-
-
-def _error(faults: Sequence[Fault], total: int) -> PreparationError:
-    bad = len({fault.subject for fault in faults if fault.severity == "error"})
-    return PreparationError(f"{bad} of {total} subjects cannot be used:\n{describe_faults(faults)}", faults)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gss_train.common import Triple, UserError, open_replacing, remove
-from gss_train.data.conventions import MODALITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from gss_train.data.datasets import MODALITIES
 
 # The modalities of a voxel lie next to each other and to its label: a crop then reads each of its rows once.
 # Half precision rounds a z-score by 2^-11 of itself at most, finer than the steps between a scan's own grey values.
@@ -42,8 +40,8 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class PreparationSettings:
-    """What else the prepared voxels depend on besides the raw files.
+class Recipe:
+    """How raw files become prepared voxels: the same files and the same recipe give the same.
 
     Attributes:
         version: of the preparation itself; raised whenever its results change.
@@ -79,10 +77,10 @@ class Metadata:
         mean: of the raw brain voxels, per modality; 0 where there is no scan.
         std: their standard deviation, per modality; 1 where there is no scan.
         background: what a raw value of 0 became, per modality: -mean/std.
-        sources: the raw files by modality, and "label" where there is one.
+        sources: the raw files by modality and `LABEL`.
         digests: fingerprint of the voxels of each scan there is, by modality.
-        warnings: what was suspicious: modality or "label", problem and remedy.
-        settings: what else the result depends on.
+        warnings: what was suspicious: modality or `LABEL`, problem and remedy.
+        recipe: what else the result depends on; `settings` in the file.
         tumour_voxels: indices into the prepared volume of up to 1024 voxels that are not background.
     """
 
@@ -95,7 +93,7 @@ class Metadata:
     affine: tuple[tuple[float, ...], ...]
     spacing: tuple[float, float, float]
     orientation: str
-    available: tuple[bool, bool, bool, bool]
+    available: tuple[bool, ...]
     has_label: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -103,12 +101,14 @@ class Metadata:
     sources: dict[str, SourceFile]
     digests: dict[str, str]
     warnings: tuple[tuple[str, str, str], ...]
-    settings: PreparationSettings
+    recipe: Recipe
     tumour_voxels: tuple[Triple, ...] = field(repr=False)
 
     def to_json(self) -> str:
         """Returns the description as JSON text."""
-        return json.dumps(asdict(self), allow_nan=False)
+        fields = asdict(self)
+        fields["settings"] = fields.pop("recipe")
+        return json.dumps(fields, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Metadata:
@@ -118,11 +118,10 @@ class Metadata:
             ValueError: `text` is not JSON.
             TypeError, KeyError: fields are missing, unknown or of another kind.
         """
-        fields = json.loads(text)
-        digests = fields.pop("digests")
-        sources = {role: SourceFile(**source) for role, source in fields.pop("sources").items()}
-        settings = PreparationSettings(**_tuples(fields.pop("settings")))
-        return cls(**_tuples(fields), sources=sources, digests=digests, settings=settings)
+        fields = _tuples(json.loads(text))
+        fields["sources"] = {role: SourceFile(**source) for role, source in fields["sources"].items()}
+        fields["recipe"] = Recipe(**fields.pop("settings"))
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class PreparedSubject:
         return self.metadata.shape
 
     @property
-    def available(self) -> tuple[bool, bool, bool, bool]:
+    def available(self) -> tuple[bool, ...]:
         """Whether there is a scan, per modality; where not, its channel is 0 everywhere."""
         return self.metadata.available
 
@@ -262,10 +261,8 @@ def load_prepared(folder: Path) -> list[PreparedSubject]:
     return sorted((read_prepared(path) for path in complete), key=lambda subject: subject.name)
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Turns JSON's lists back into tuples."""
-
-    def convert(value: Any) -> Any:
-        return tuple(convert(item) for item in value) if isinstance(value, list) else value
-
-    return {name: convert(value) for name, value in fields.items()}
+def _tuples(value: Any) -> Any:
+    """A JSON value with tuples in place of its lists."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gss_train.data.conventions import MODALITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from gss_train.data.datasets import MODALITIES
 
 # The order of the papers' tables.
 _MEMBERS = (

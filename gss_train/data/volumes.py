@@ -1,20 +1,22 @@
-"""Reads one scan or annotation, whatever its file format, into one convention of axes and millimetres."""
+"""Reads and writes volumes, whatever their file format, in one convention of axes and millimetres."""
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from gss_train.common import UserError
-from gss_train.data.metaimage import read_metaimage
+from gss_train.data.datasets import VOLUME_ENDINGS
+from gss_train.data.metaimage import read_metaimage, write_metaimage
 
 # Where the voxel axes of official BraTS files point.
 _ORIENTATION = "LPS"
-_AXIS_OF = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
 # Scanners and their rooms are smaller; what lies beyond comes from a damaged header.
 _FARTHEST_MM, _SMALLEST_VOXEL_MM = 1e6, 1e-6
 
@@ -60,23 +62,55 @@ def read_volume(path: Path) -> Volume:
         VolumeError: the file cannot be read or is damaged, is not three-dimensional, or holds something other than
             finite numbers.
     """
-    path = Path(path)
-    if path.suffix == ".mha":
-        read, kind = read_metaimage, "MetaImage (.mha)"
-    elif path.name.endswith((".nii", ".nii.gz")):
-        from gss_train.data.nifti import read_nifti  # noqa: PLC0415  (imports nibabel)
-
-        read, kind = read_nifti, "NIfTI file"
-    else:
-        raise VolumeError(f"{path}: file name ends with {path.suffix!r}, should end with .mha, .nii or .nii.gz")
-    if path.exists() and not path.is_file():
-        raise VolumeError(f"{path}: cannot be read, should be a {kind}: it is not a regular file")
+    check_volume_file(path)
     try:
-        volume = Volume(*read(path))
-    except (OSError, ValueError) as error:
-        raise VolumeError(f"{path}: cannot be read, should be a {kind}: {_last_line(error)}") from error
+        if path.suffix == ".mha":
+            volume = Volume(*read_metaimage(path))
+        else:
+            from gss_train.data.nifti import read_nifti  # noqa: PLC0415  (imports nibabel)
+
+            volume = Volume(*read_nifti(path))
+    except (OSError, EOFError, OverflowError, ValueError, zlib.error) as error:
+        raise _unreadable(path, error) from error
     _check(path, volume)
     return volume
+
+
+def check_volume_file(path: Path) -> None:
+    """Looks whether there is a file that `read_volume` may be able to read.
+
+    Raises:
+        VolumeError: it is missing, may not be read, is no regular file or has a name of another format.
+    """
+    if not path.name.endswith(VOLUME_ENDINGS):
+        raise VolumeError(f"{path}: file name ends with {path.suffix!r}, should end with .mha, .nii or .nii.gz")
+    if path.exists() and not path.is_file():
+        raise _unreadable(path, OSError("it is not a regular file"))
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def write_volume(file: BinaryIO, name: str, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
+    """Writes a volume, or several as one file of four dimensions; the same voxels give the same file.
+
+    Args:
+        file: open for writing.
+        name: that it will have, with one of `VOLUME_ENDINGS`.
+        voxels: [D,H,W], or [D,H,W,number of volumes].
+        affine: as of `Volume`.
+    """
+    from gss_train.data.nifti import write_nifti  # noqa: PLC0415  (imports nibabel)
+
+    if name.endswith(".mha"):
+        write_metaimage(file, voxels, affine)
+    elif name.endswith(".gz"):
+        # Without a time and a name.
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+            write_nifti(packed, voxels, affine)
+    else:
+        write_nifti(file, voxels, affine)
 
 
 def reorient(volume: Volume) -> Volume:
@@ -106,12 +140,8 @@ def restore_orientation(voxels: npt.NDArray[Any], orientation: str) -> npt.NDArr
         The voxels [D',H',W'] on the raw grid, sharing memory with `voxels`.
 
     Raises:
-        ValueError: `orientation` does not name each of the three directions once, or `voxels` has other dimensions.
+        ValueError: `orientation` is none.
     """
-    if sorted(_AXIS_OF.get(letter, "") for letter in orientation) != ["x", "y", "z"]:
-        raise ValueError(f"orientation: got {orientation!r}, need one letter each of 'LR', 'PA' and 'IS'")
-    if voxels.ndim != 3:
-        raise ValueError(f"voxels: got shape {voxels.shape}, need three dimensions")
     restored: npt.NDArray[Any] = _orientations().apply_orientation(voxels, _moves(_ORIENTATION, orientation))
     return restored
 
@@ -129,8 +159,10 @@ def _moves(start: str, end: str) -> npt.NDArray[Any]:
     return np.asarray(orientations.ornt_transform(orientations.axcodes2ornt(start), orientations.axcodes2ornt(end)))
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def _unreadable(path: Path, error: Exception) -> VolumeError:
+    kind = "MetaImage (.mha)" if path.suffix == ".mha" else "NIfTI file"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return VolumeError(f"{path}: cannot be read, should be a {kind}: {reason}")
 
 
 def _check(path: Path, volume: Volume) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.evaluation.subset_scores import SubsetScores, with_mean_over_subsets
 
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95
 _RESAMPLES = 2000
 _SEED = 0
 
@@ -43,7 +43,7 @@ def bootstrap_interval(values: npt.ArrayLike) -> tuple[Floats, Floats]:
             np.mean,
             axis=0,
             n_resamples=_RESAMPLES,
-            confidence_level=CONFIDENCE,
+            confidence_level=_CONFIDENCE,
             method="percentile",
             vectorized=True,
             rng=np.random.default_rng(_SEED),
@@ -52,25 +52,10 @@ def bootstrap_interval(values: npt.ArrayLike) -> tuple[Floats, Floats]:
     return low.reshape(array.shape[1:]), high.reshape(array.shape[1:])
 
 
-def paired_interval(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """The interval of the mean difference `second - first` of the same subjects, `[subjects, ...]` each."""
-    return bootstrap_interval(np.asarray(second, np.float64) - np.asarray(first, np.float64))
-
-
-def with_mean_over_subsets(values: npt.ArrayLike) -> Floats:
-    """Append to scores `[subjects, subsets, names]` each subject's mean over the subsets that it has."""
-    array = np.asarray(values, np.float64)
-    known = ~np.isnan(array)
-    counts = known.sum(axis=1, keepdims=True)
-    totals = np.where(known, array, 0).sum(axis=1, keepdims=True)
-    mean = np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
-    return np.concatenate([array, mean], axis=1)
-
-
 def interval_of(scores: SubsetScores, measure: str) -> tuple[Floats, Floats]:
     """The interval of each mean of a table.
 
     Returns:
         Lower and upper ends, `[subsets + 1, names]` each; the last row is that of the mean over the subsets.
     """
-    return bootstrap_interval(with_mean_over_subsets(scores.measures[measure].numpy()))
+    return bootstrap_interval(with_mean_over_subsets(scores.measures[measure]).numpy())

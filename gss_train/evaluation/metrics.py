@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,12 +13,38 @@ from torch import Tensor
 from gss_train.data import DATASETS, REGIONS, Dataset
 
 SCORES = (*REGIONS, "ET post-processed")
-MEASURES = ("dice", "hd95_mm", "sensitivity", "precision")
 _SMOOTHING = 1e-8
 _SMALLEST_ET_VOXELS = 500
 # As far as two voxels of 240 x 240 x 155 at 1 mm can be apart.
 _FARTHEST_MM = 373.13
 _AXES = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a measure is, and how people read its numbers.
+
+    Attributes:
+        title: with the unit in which it is shown.
+        compute: takes masks of the predicted and the true region, and the millimetres from voxel to voxel.
+        unit: of its numbers as they are computed and stored.
+        shown_times: what they are multiplied by to be shown.
+        lower_is_better: else higher is.
+    """
+
+    title: str
+    compute: Callable[[Tensor, Tensor, Sequence[float]], Tensor]
+    unit: str = "1"
+    shown_times: int = 100
+    lower_is_better: bool = False
+
+    def show(self, value: float, digits: int, *, signed: bool = False) -> str:
+        """A number, or a difference of two, as text; a dash for NaN."""
+        if math.isnan(value):
+            return "-"
+        # Rounding first, and adding 0, leaves no minus before a zero.
+        rounded = round(self.shown_times * value, digits) + 0.0
+        return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def region_dice(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> Tensor:
@@ -37,8 +65,7 @@ def region_dice(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> Te
     Raises:
         ValueError: shapes or dtypes that do not fit, or an unknown data set.
     """
-    regions = _regions(prediction, truth, dataset)
-    return torch.stack([_dice(predicted, true) for predicted, true in regions], dim=-1)
+    return region_measures(prediction, truth, dataset, (1, 1, 1), ["dice"])["dice"]
 
 
 def region_measures(
@@ -46,7 +73,7 @@ def region_measures(
     truth: Tensor,
     dataset: Dataset | str,
     spacing: Sequence[float],
-    measures: Sequence[str] = MEASURES,
+    measures: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """How well WT, TC, ET and ET post-processed agree, by several measures.
 
@@ -63,7 +90,7 @@ def region_measures(
         truth: the same for the reference labels.
         dataset: a data set or its name, for what belongs to each region.
         spacing: millimetres from voxel to voxel along D, H and W.
-        measures: which to compute, of `MEASURES`.
+        measures: which to compute, of `MEASURES`; None for all.
 
     Returns:
         For each of them float64 `[4]`, or `[B, 4]` for batched volumes, in the order of `SCORES`.
@@ -71,21 +98,19 @@ def region_measures(
     Raises:
         ValueError: shapes or dtypes that do not fit, an unknown data set or measure.
     """
-    unknown = set(measures) - set(_COMPUTE)
+    measures = MEASURES if measures is None else measures
+    unknown = set(measures) - set(MEASURES)
     if unknown:
         raise ValueError(f"measures: got {', '.join(sorted(unknown))}, need some of {', '.join(MEASURES)}")
-    regions = _regions(prediction, truth, dataset)
-    kept, changed = regions[SCORES.index("ET")], regions[SCORES.index("ET post-processed")]
-    if torch.equal(kept[0], changed[0]):
-        # The usual case, and distances take long.
-        regions = regions[:-1]
-    values = {name: [_COMPUTE[name](*region, spacing) for region in regions] for name in measures}
-    return {name: torch.stack(_complete(scores), dim=-1) for name, scores in values.items()}
-
-
-def _complete(scores: list[Tensor]) -> list[Tensor]:
-    """ET post-processed has the score of ET where it was left out."""
-    return scores if len(scores) == len(SCORES) else [*scores, scores[-1]]
+    *regions, changed = _regions(prediction, truth, dataset)
+    # Where the post-processing changed nothing, as it usually does, its scores are those of ET: distances take long.
+    is_same = torch.equal(regions[-1][0], changed[0])
+    found = {}
+    for name in measures:
+        compute = MEASURES[name].compute
+        scores = [compute(*region, spacing) for region in regions]
+        found[name] = torch.stack([*scores, scores[-1] if is_same else compute(*changed, spacing)], dim=-1)
+    return found
 
 
 def _regions(prediction: Tensor, truth: Tensor, dataset: Dataset | str) -> list[tuple[Tensor, Tensor]]:
@@ -122,7 +147,7 @@ def _count(mask: Tensor) -> Tensor:
     return mask.sum(dim=_AXES).double()
 
 
-def _dice(predicted: Tensor, true: Tensor, spacing: Sequence[float] = ()) -> Tensor:  # noqa: ARG001  (as all measures)
+def _dice(predicted: Tensor, true: Tensor, spacing: Sequence[float]) -> Tensor:  # noqa: ARG001  (as all measures)
     return (2 * _count(predicted & true) + _SMOOTHING) / (_count(predicted) + _count(true) + _SMOOTHING)
 
 
@@ -169,4 +194,10 @@ def _box_around(mask: Tensor) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-_COMPUTE = {"dice": _dice, "hd95_mm": _hd95_mm, "sensitivity": _sensitivity, "precision": _precision}
+MEASURES = {
+    "dice": Measure("Dice (%)", _dice),
+    "hd95_mm": Measure("95th percentile of the Hausdorff distance (mm)", _hd95_mm, "mm", 1, lower_is_better=True),
+    "sensitivity": Measure("Sensitivity (%)", _sensitivity),
+    "precision": Measure("Precision (%)", _precision),
+}
+"""All measures, by the names that scores are kept by."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ def evaluate_subsets(
     *,
     subsets: Sequence[Sequence[bool]] = MODALITY_SUBSETS,
     processes: Processes = ALONE,
-    measures: Sequence[str] = ("dice",),
+    measures: Collection[str] = ("dice",),
     keep: Keep | None = None,
 ) -> SubsetScores:
     """Score the network on whole subjects, each with all of the subsets that it has the scans for.
@@ -59,11 +58,20 @@ def evaluate_subsets(
     own = range(processes.rank, len(subjects), processes.size)
     progress(0, len(own))
     for done, number in enumerate(own, start=1):
-        image, truth = read_subject(subjects[number])
-        predictions = _segment(network, subjects[number], image.to(device), window, subsets)
-        scores[number] = _score(predictions, subjects[number], truth.to(device), dataset, subsets, measures)
+        subject = subjects[number]
+        image, truth = read_subject(subject)
+        possible = [place for place, subset in enumerate(subsets) if _has(subject, subset)]
+        predictions = torch.zeros(len(subsets), *truth.shape, dtype=torch.uint8)
+        scores[number] = torch.nan
+        if possible:
+            given = segment_subsets(network, image.to(device), window, [subsets[place] for place in possible])
+            predictions[possible] = given.cpu()
+            on_device = truth.to(device)
+            for place, prediction in zip(possible, given, strict=True):
+                found = region_measures(prediction, on_device, dataset, subject.metadata.spacing, measures)
+                scores[number, :, place] = torch.stack([found[measure].cpu() for measure in measures])
         if keep is not None:
-            keep(subjects[number], image, truth, predictions.cpu())
+            keep(subject, image, truth, predictions)
         progress(done, len(own))
     # Each row has one process that added anything but 0 to it, so that the sum is exact.
     scores = processes.sum(scores)
@@ -74,39 +82,6 @@ def evaluate_subsets(
         {measure: scores[:, place, :, : len(names)] for place, measure in enumerate(measures)},
         tuple(tuple(subset) for subset in subsets),
     )
-
-
-def _segment(
-    network: SegmentationNetwork,
-    subject: PreparedSubject,
-    image: Tensor,
-    window: SlidingWindow,
-    subsets: Sequence[Sequence[bool]],
-) -> Tensor:
-    """Category indices `[subsets, D, H, W]`; background for the subsets that the subject lacks a scan of."""
-    possible = [_has(subject, subset) for subset in subsets]
-    predictions = torch.zeros((len(subsets), *image.shape[1:]), dtype=torch.uint8, device=image.device)
-    if any(possible):
-        given = list(itertools.compress(subsets, possible))
-        predictions[torch.tensor(possible)] = segment_subsets(network, image, window, given)
-    return predictions
-
-
-def _score(
-    predictions: Tensor,
-    subject: PreparedSubject,
-    truth: Tensor,
-    dataset: Dataset,
-    subsets: Sequence[Sequence[bool]],
-    measures: Sequence[str],
-) -> Tensor:
-    """Scores `[measures, subsets, names]` of one subject, NaN for the subsets that it lacks a scan of."""
-    scores = torch.full((len(measures), len(subsets), len(SCORES)), torch.nan, dtype=torch.float64)
-    for number, subset in enumerate(subsets):
-        if _has(subject, subset):
-            by_measure = region_measures(predictions[number], truth, dataset, subject.metadata.spacing, measures)
-            scores[:, number] = torch.stack([by_measure[measure].cpu() for measure in measures])
-    return scores
 
 
 def _has(subject: PreparedSubject, subset: Sequence[bool]) -> bool:

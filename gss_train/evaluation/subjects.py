@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from gss_train.common import UserError, show_progress
-from gss_train.config import Config, DataOptions, ValidationOptions
-from gss_train.data import Dataset, PreparedSubject, Split, describe_faults, prepare_dataset
+from gss_train.common import UserError
+from gss_train.config import Config, DataOptions
+from gss_train.data import Dataset, Split
 from gss_train.runs import StoredNetwork, read_run_config, read_run_split
 from gss_train.subjects import RawData, find_raw, find_source, resolve_dataset
 
-PartName = Literal["test", "validation", "train", "all"]
-
-_OWN_SPLIT: dict[str, Any] = {
+# Of these, where one is stated, the others are not the run's.
+_DIVISION: dict[str, Any] = {
     "split_seed": 0,
     "fold": None,
     "folds": None,
@@ -79,29 +77,30 @@ def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
 
 def _within_run(stored: StoredNetwork, run: Config, stated: Mapping[str, Any]) -> EvaluationData:
     assert stored.run is not None
-    divides = not _OWN_SPLIT.keys().isdisjoint(stated)
-    changes = {**_OWN_SPLIT, **stated} if divides else stated
+    divides = not _DIVISION.keys().isdisjoint(stated)
+    changes = {**_DIVISION, **stated} if divides else stated
     config = dataclasses.replace(run, data=dataclasses.replace(run.data, **changes))
     return EvaluationData(*resolve_dataset(config), None if divides else read_run_split(stored.run))
 
 
-def find_part(data: EvaluationData, part: PartName) -> RawData:
+def find_part(data: EvaluationData, part: str) -> RawData:
     """Find the raw subjects of a part, in the order of their split; those without a label cannot be scored.
+
+    Args:
+        data: what they are of.
+        part: "train", "validation", "test" or "all".
 
     Raises:
         UserError: there are no scans, or not those of the run's split, or the split does not fit them.
         ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
     """
-    if part != "all" and data.split is None:
-        # All validation subjects, not only those that a training would validate on.
-        validation = ValidationOptions(validate_every=1, validation_subjects=sys.maxsize)
-        source = find_source(dataclasses.replace(data.config, validation=validation), data.dataset)
-        subjects = [source.subjects[name] for name in getattr(source.split, part)]
-        return RawData(subjects, source.prepared_folder, source.grown_size)
-    raw = find_raw(data.config, data.dataset)
-    labelled = {subject.name: subject for subject in raw.subjects if subject.label is not None}
-    names = tuple(labelled) if part == "all" or data.split is None else getattr(data.split, part)
-    lacking = [name for name in names if name not in labelled]
+    if data.split is None and part != "all":
+        source = find_source(data.config, data.dataset)
+        raw, names = source.raw, getattr(source.split, part)
+    else:
+        raw = find_raw(data.config, data.dataset)
+        names = tuple(raw.labelled) if part == "all" else getattr(data.split, part)
+    lacking = [name for name in names if name not in raw.labelled]
     if lacking:
         flag = "--data-root" if data.config.data.manifest is None else "--manifest"
         raise UserError(
@@ -110,7 +109,7 @@ def find_part(data: EvaluationData, part: PartName) -> RawData:
         )
     if not names:
         raise UserError(f"--part: {part} has no subject with a label")
-    return dataclasses.replace(raw, subjects=[labelled[name] for name in names])
+    return raw.only(names)
 
 
 def refuse_training_subjects(stored: StoredNetwork, names: Sequence[str]) -> None:
@@ -127,29 +126,3 @@ def refuse_training_subjects(stored: StoredNetwork, names: Sequence[str]) -> Non
         )
     if not stored.training_subjects:
         print(f"{stored.origin} does not say which subjects it was trained on; make sure that it was on none of these")
-
-
-def prepare_part(data: EvaluationData, raw: RawData) -> list[PreparedSubject]:
-    """Verify and prepare subjects; what an earlier call, or a training, prepared is used again.
-
-    Raises:
-        UserError: the raw scans cannot be used.
-        OSError: a prepared file cannot be written.
-    """
-    with show_progress("preparing") as meter:
-        preparation = prepare_dataset(
-            raw.subjects,
-            data.dataset,
-            raw.prepared_folder,
-            data.config.data.crop,
-            progress=meter,
-            grown_size=raw.grown_size,
-            skip_bad=data.config.data.skip_bad,
-        )
-    listed = [*preparation.left_out, *preparation.warnings]
-    if listed:
-        print(describe_faults(listed), flush=True)
-    left_out = preparation.names_left_out
-    if left_out:
-        print(f"--skip-bad: {len(left_out)} subjects left out: {', '.join(left_out)}", flush=True)
-    return preparation.subjects

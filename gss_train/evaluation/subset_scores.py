@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gss_train.data import MODALITY_SUBSETS
@@ -32,20 +33,25 @@ class SubsetScores:
         """Dice, `[subjects, subsets, names]`."""
         return self.measures["dice"]
 
-    def mean_of(self, measure: str) -> Tensor:
-        """Mean over the subjects that have the subset's scans, `[subsets, names]`; NaN where none has."""
-        return self.measures[measure].nanmean(dim=0)
+    def means_of(self, measure: str) -> Tensor:
+        """Means over the subjects that have a subset's scans, NaN where none has, and in the last row over the subsets.
 
-    def overall_of(self, measure: str) -> Tensor:
-        """Mean of `mean_of` over the subsets, `[names]`."""
-        return self.mean_of(measure).nanmean(dim=0)
+        Returns:
+            `[subsets + 1, names]`.
+        """
+        return with_mean_over_subsets(self.measures[measure].nanmean(dim=0))
 
     @property
     def mean(self) -> Tensor:
-        """`mean_of` Dice."""
-        return self.mean_of("dice")
+        """Mean Dice over the subjects, `[subsets, names]`."""
+        return self.means_of("dice")[:-1]
 
     @property
     def overall(self) -> Tensor:
-        """`overall_of` Dice."""
-        return self.overall_of("dice")
+        """Mean of `mean` over the subsets, `[names]`."""
+        return self.means_of("dice")[-1]
+
+
+def with_mean_over_subsets(scores: Tensor) -> Tensor:
+    """Append to `[..., subsets, names]` one more row: the mean over the subsets that are not NaN."""
+    return torch.cat([scores, scores.nanmean(dim=-2, keepdim=True)], dim=-2)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gss_train.common import UserError
+from gss_train.common import Triple, UserError, to_triple
+from gss_train.data import Dataset
 from gss_train.inference.resampling import Spacing, millimetres
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gss_train.common import Triple
-    from gss_train.data import Dataset
-    from gss_train.runs import TrainedNetwork
+from gss_train.runs import TrainedNetwork
 
 # Of every BraTS edition.
 _PUBLISHED_SPACING = (1.0, 1.0, 1.0)
-
-
-class EnsembleError(UserError):
-    """Networks cannot predict together; the message names the one that differs, and how."""
 
 
 @dataclass(frozen=True)
@@ -47,31 +38,27 @@ class Ensemble:
                 1 mm.
 
         Raises:
-            EnsembleError: their categories, label values, regions or voxel sizes differ.
+            UserError: their categories, label values, regions or voxel sizes differ.
         """
         first = members[0]
+        trained_spacing = first.dataset.spacing or _PUBLISHED_SPACING
         for other in members[1:]:
             for what in ("categories", "label_values", "regions"):
                 ours, others = getattr(first.dataset, what), getattr(other.dataset, what)
                 if ours != others:
-                    raise EnsembleError(
+                    raise UserError(
                         f"--model: {other.origin} has the {what.replace('_', ' ')} {others}, should have {ours} as "
                         f"{first.origin}"
                     )
-            sizes = [millimetres(_spacing_of(member)) for member in (other, first)]
-            if spacing is None and sizes[0] != sizes[1]:
-                raise EnsembleError(
-                    f"--model: {other.origin} was trained on voxels of {sizes[0]}, should be {sizes[1]} as "
+            found, wanted = millimetres(other.dataset.spacing or _PUBLISHED_SPACING), millimetres(trained_spacing)
+            if spacing is None and found != wanted:
+                raise UserError(
+                    f"--model: {other.origin} was trained on voxels of {found}, should be {wanted} as "
                     f"{first.origin}, unless --spacing is given"
                 )
-        return cls(tuple(members), first.dataset, spacing or _spacing_of(first))
+        return cls(tuple(members), first.dataset, spacing or trained_spacing)
 
     @property
     def minimum_size(self) -> Triple:
         """Voxels per axis that a volume needs: those of the largest window."""
-        x, y, z = (max(lengths) for lengths in zip(*(member.crop_size for member in self.members), strict=True))
-        return x, y, z
-
-
-def _spacing_of(member: TrainedNetwork) -> Spacing:
-    return member.dataset.spacing or _PUBLISHED_SPACING
+        return to_triple([max(lengths) for lengths in zip(*(m.crop_size for m in self.members), strict=True)])

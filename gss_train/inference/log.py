@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gss_train.data import REGIONS, Dataset
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from gss_train.inference.ensemble import Ensemble
-    from gss_train.inference.outputs import Outputs
-    from gss_train.inference.prediction import Prediction
-    from gss_train.inference.scans import RawGrid
+from gss_train.inference.ensemble import Ensemble
+from gss_train.inference.outputs import Outputs
+from gss_train.inference.prediction import Prediction
 
 _VERSION = 1
 
@@ -38,7 +34,7 @@ def describe(
         notes: what was done otherwise than usual, such as a resampling.
         settings: of the sliding window and the like.
     """
-    scans, dataset = prediction.scans, ensemble.dataset
+    scans, dataset, is_resampled = prediction.scans, ensemble.dataset, prediction.resampling.is_needed
     return {
         "version": _VERSION,
         "subject": scans.name,
@@ -63,33 +59,31 @@ def describe(
             for member in ensemble.members
         ],
         "settings": dict(settings),
-        "grid": _grid(scans.grid),
+        "grid": {
+            "shape": list(scans.first.voxels.shape),
+            "spacing_mm": list(scans.first.spacing),
+            "orientation": scans.first.orientation,
+            "affine": scans.first.affine.tolist(),
+        },
         "segmented_grid": {
             "orientation": "LPS",
-            "spacing_mm": list(ensemble.spacing if prediction.resampling.is_needed else scans.spacing),
-            "resampled": prediction.resampling.is_needed,
+            "spacing_mm": list(ensemble.spacing if is_resampled else scans.spacing),
+            "resampled": is_resampled,
             "box": [list(sides) for sides in prediction.normalised.box],
         },
     }
 
 
-def region_millilitres(categories: npt.NDArray[np.uint8], dataset: Dataset, grid: RawGrid) -> dict[str, float]:
+def region_millilitres(
+    categories: npt.NDArray[np.uint8], dataset: Dataset, affine: npt.NDArray[np.float64]
+) -> dict[str, float]:
     """Volumes of WT, TC and ET.
 
     Args:
-        categories: [D,H,W] category indices on `grid`.
+        categories: [D,H,W] category indices.
         dataset: for what belongs to each region.
-        grid: for the voxels' size.
+        affine: of their grid, for the voxels' size.
     """
     counts = np.bincount(categories.ravel(), minlength=dataset.num_categories)
-    voxel = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
-    return {region: round(float(counts[list(dataset.regions[region])].sum()) * voxel, 3) for region in REGIONS}
-
-
-def _grid(grid: RawGrid) -> dict[str, Any]:
-    return {
-        "shape": list(grid.shape),
-        "spacing_mm": list(grid.spacing),
-        "orientation": grid.orientation,
-        "affine": grid.affine.tolist(),
-    }
+    millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    return {region: round(float(counts[list(dataset.regions[region])].sum()) * millilitres, 3) for region in REGIONS}

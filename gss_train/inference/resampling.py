@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK
 
 from gss_train.common import Triple, UserError, to_triple
 
@@ -15,6 +16,9 @@ _TOLERANCE_MM = 0.01
 _MOST_VOXELS = 512**3
 # Fewer are no brain at any voxel size that a network is trained on.
 _LEAST_BRAIN_VOXELS = 1000
+
+# Any: SimpleITK leaves its methods without types.
+_ITK: Any = SimpleITK
 
 Spacing = tuple[float, float, float]
 Floats = npt.NDArray[np.float32]
@@ -28,10 +32,6 @@ def is_resampling_needed(spacing: Spacing, wanted: Spacing) -> bool:
 def millimetres(spacing: Spacing) -> str:
     """Voxel sizes for people, such as "1 x 1 x 2.5 mm"."""
     return " x ".join(f"{length:.4g}" for length in spacing) + " mm"
-
-
-class ResamplingError(UserError):
-    """Scans cannot be brought to another voxel size."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Resampling:
             [D',H',W'] float32.
 
         Raises:
-            ResamplingError: the other grid would have more than 512^3 voxels, or hardly any brain.
+            UserError: the other grid would have more than 512^3 voxels, or hardly any brain.
         """
         if math.prod(self.shape) > _MOST_VOXELS:
             raise self._error(f"would have {self.shape}, more than 512^3,")
@@ -110,8 +110,8 @@ class Resampling:
         image = _image(values, self.spacing, first)
         return _resampled(image, self.raw_shape, self.raw_spacing, (0.0, 0.0, 0.0), outside)
 
-    def _error(self, problem: str) -> ResamplingError:
-        return ResamplingError(
+    def _error(self, problem: str) -> UserError:
+        return UserError(
             f"scans of {self.raw_shape} voxels of {millimetres(self.raw_spacing)} {problem} at "
             f"{millimetres(self.spacing)}: does their header give the right voxel size?"
         )
@@ -122,32 +122,24 @@ class Resampling:
         sigma = np.maximum(0, (factors - 1) / 2) * self.raw_spacing
         if not sigma.any():
             return image
-        return _simpleitk().DiscreteGaussian(image, variance=(sigma[::-1] ** 2).tolist(), maximumKernelWidth=64)
+        return _ITK.DiscreteGaussian(image, variance=(sigma[::-1] ** 2).tolist(), maximumKernelWidth=64)
 
     def _to_other(self, image: Any) -> Floats:
         return _resampled(image, self.shape, self.spacing, self._first, 0.0)
 
 
-def _simpleitk() -> Any:
-    """Any: SimpleITK leaves its methods without types."""
-    import SimpleITK  # noqa: PLC0415 (slow to import, and most scans need no resampling)
-
-    return SimpleITK
-
-
 def _image(voxels: Floats, spacing: Spacing, first: tuple[float, ...]) -> Any:
     # SimpleITK counts the axes of an array backwards.
-    image = _simpleitk().GetImageFromArray(voxels)
+    image = _ITK.GetImageFromArray(voxels)
     image.SetSpacing(spacing[::-1])
     image.SetOrigin(first[::-1])
     return image
 
 
 def _resampled(image: Any, shape: Triple, spacing: Spacing, first: tuple[float, ...], outside: float) -> Floats:
-    itk = _simpleitk()
     directions = np.eye(3).ravel().tolist()
-    resampled = itk.Resample(
-        image, shape[::-1], itk.Transform(), itk.sitkLinear, first[::-1], spacing[::-1], directions, outside
+    resampled = _ITK.Resample(
+        image, shape[::-1], _ITK.Transform(), _ITK.sitkLinear, first[::-1], spacing[::-1], directions, outside
     )
-    array: Floats = itk.GetArrayFromImage(resampled)
+    array: Floats = _ITK.GetArrayFromImage(resampled)
     return array

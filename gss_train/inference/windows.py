@@ -14,6 +14,7 @@ from torch import Tensor
 from gss_train.common import Triple
 
 Box = tuple[slice, slice, slice]
+Weighting = Literal["uniform", "gaussian"]
 
 # Of the crop's length along each axis; nnU-Net's choice.
 _GAUSSIAN_SPREAD = 1 / 8
@@ -31,7 +32,7 @@ class SlidingWindow:
     """
 
     crop_size: Triple
-    weighting: Literal["uniform", "gaussian"] = "uniform"
+    weighting: Weighting = "uniform"
     flips: bool = False
 
     def weights(self) -> Tensor:
@@ -63,10 +64,7 @@ class SlidingWindow:
         """
         first, *rest = (window_starts(length, crop) for length, crop in zip(shape, self.crop_size, strict=True))
         for start in first:
-            yield (
-                start,
-                [self._box((start, *corner)) for corner in itertools.product(*rest)],
-            )
+            yield start, [self._box((start, *corner)) for corner in itertools.product(*rest)]
 
     def _box(self, corner: Sequence[int]) -> Box:
         x, y, z = (slice(start, start + crop) for start, crop in zip(corner, self.crop_size, strict=True))

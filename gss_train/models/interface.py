@@ -59,16 +59,49 @@ class SegmentationNetwork(nn.Module, ABC):
             x: scans `[B, 4, D, H, W]` in the order FLAIR, T1ce, T1, T2.
             fused_modalities: `[B, 4]` bool, the modalities that the fusion sees; never empty, within `available`.
             available: `[B, 4]` bool, the scans that exist; None: all of them.
-            per_modality: whether to compute `separate` and `auxiliary`; None: as the network's training mode.
+            per_modality: whether to compute all but `fused`; None: as the network's training mode.
+
+        Raises:
+            ValueError: if x or a mask has a wrong shape, or a mask is not boolean.
         """
 
     @abstractmethod
     def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
-        """Encode every available modality of scans `[B, 4, D, H, W]`."""
+        """Encode every available modality, each by itself.
+
+        Args:
+            x: scans `[B, 4, D, H, W]`; the network's class says which axes it takes.
+            available: `[B, 4]` bool, the scans that exist; the others count as zero whatever they hold. None: all.
+
+        Returns:
+            Features for `fuse` and `decode_separately`.
+
+        Raises:
+            ValueError: if x or `available` has a wrong shape, or `available` is not boolean.
+        """
 
     @abstractmethod
     def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
-        """Fuse a subset of the modalities, `[B, 4]` bool, into logits `[B, C, D, H, W]`."""
+        """Fuse a subset of the modalities.
+
+        Args:
+            features: what `encode` returned.
+            fused_modalities: `[B, 4]` bool, the subset; never empty, within the available modalities.
+
+        Returns:
+            Logits `[B, C, D, H, W]`.
+
+        Raises:
+            ValueError: if `fused_modalities` has a wrong shape or is not boolean.
+        """
+
+    @abstractmethod
+    def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
+        """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned.
+
+        Raises:
+            ValueError: if the network was built without a separate decoder.
+        """
 
     def __call__(
         self,
@@ -87,19 +120,24 @@ class SegmentationNetwork(nn.Module, ABC):
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
 
-    def run_for_each_modality(self, decoder: nn.Module, levels: Features) -> tuple[Tensor, ...]:
+    def run_for_each_modality(self, decoder: nn.Module | None, levels: Features) -> tuple[Tensor, ...]:
         """What a decoder makes of each modality by itself.
 
         All of them are one batch or, with activation checkpointing, follow each other: what the backward pass needs of
         one for a moment then never exists of all at once.
 
         Args:
-            decoder: maps levels `[B, channels, D, H, W]` to logits.
+            decoder: maps levels `[B, channels, D, H, W]` to logits; None where the network was built without.
             levels: each `[B, M * channels, D, H, W]`, modality-major.
 
         Returns:
             Logits `[B, C, D, H, W]`, M of them.
+
+        Raises:
+            ValueError: if there is no decoder.
         """
+        if decoder is None:
+            raise ValueError("separate_decoder was False: the modalities have no predictions of their own")
         if self.activation_checkpointing:
             modalities = zip(*(level.chunk(NUM_MODALITIES, dim=1) for level in levels), strict=True)
             return tuple(self.run(decoder, *own) for own in modalities)

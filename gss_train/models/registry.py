@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gss_train.models import mmformer, rfnet, robustseg, uhved
 from gss_train.models.checks import check_crop_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gss_train.models.interface import SegmentationNetwork
+from gss_train.models.interface import SegmentationNetwork
 
 
 @dataclass(frozen=True)
@@ -21,9 +18,9 @@ class NetworkKind:
     Attributes:
         build: its class.
         width: channels of one modality at the finest level, as published.
-        stride: that divides every axis of a crop.
-        least: voxels of an axis.
-        sized: whether the class takes the crop size.
+        stride: of its coarsest level; every axis of a crop must be a multiple of it.
+        least: fewest voxels of an axis of a crop.
+        sized: whether it is built for one crop size.
         has_optional_separate_decoder: whether the network's own prediction of every modality was added here, and can be
             left out.
     """
@@ -62,7 +59,7 @@ def build_network(
     name: str,
     num_categories: int,
     *,
-    crop_size: tuple[int, int, int],
+    crop_size: int | Sequence[int],
     width: int | None = None,
     activation_checkpointing: bool = False,
     separate_decoder: bool = True,
@@ -72,7 +69,7 @@ def build_network(
     Args:
         name: one of `NETWORKS`.
         num_categories: number of categories C, background included.
-        crop_size: the spatial size in voxels of the crops that it will see.
+        crop_size: voxels of the crops that it will see along each axis, one number or three.
         width: channels of one modality at the finest level; None: as published.
         activation_checkpointing: whether to trade time for memory in the backward pass.
         separate_decoder: whether every modality has a prediction of its own, which GSS needs; RobustSeg and U-HVED were
@@ -88,10 +85,10 @@ def build_network(
     if name not in NETWORKS:
         raise ValueError(f"name is {name!r}; the networks are {', '.join(sorted(NETWORKS))}")
     kind = NETWORKS[name]
-    check_crop_size("crop_size", crop_size, stride=kind.stride, least=kind.least)
+    crop = check_crop_size("crop_size", crop_size, stride=kind.stride, least=kind.least)
     options: dict[str, Any] = {"width": kind.width if width is None else width}
     if kind.sized:
-        options["crop_size"] = crop_size
+        options["crop_size"] = crop
     if kind.has_optional_separate_decoder:
         options["separate_decoder"] = separate_decoder
     elif not separate_decoder:

@@ -9,7 +9,8 @@ from typing import Literal
 
 import tyro
 
-from gss_train.phantom.generate import DEFAULT_SIZE, generate_phantoms
+from gss_train.common import Triple
+from gss_train.phantom.settings import DEFAULT_SIZE
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PhantomArguments:
     out: Path
     subjects: int = 12
     seed: int = 0
-    size: tuple[int, int, int] = DEFAULT_SIZE
+    size: Triple = DEFAULT_SIZE
     workers: int | None = None
     compressed: bool = True
 
@@ -38,17 +39,10 @@ class PhantomArguments:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     options = tyro.cli(PhantomArguments, args=arguments, prog="python -m gss_train.phantom")
+    from gss_train.phantom.generate import generate_phantoms  # noqa: PLC0415 (imports torch)
+
     try:
-        folders = generate_phantoms(
-            options.dataset,
-            options.out,
-            options.subjects,
-            options.seed,
-            options.size,
-            options.workers,
-            _print_progress,
-            compressed=options.compressed,
-        )
+        folders = generate_phantoms(**vars(options), progress=_print_progress)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gss_train.common import Triple
 from gss_train.phantom.grid import BoolVolume, FloatVolume, Grid, bounding_box
 
 # The template is larger than most brains; this linear factor brings its 1.9 l to about 1.45 l.
@@ -63,7 +64,7 @@ class Warp:
     source: FloatVolume
     linear: NDArray[np.float32]
 
-    def locate(self, atlas_voxel: NDArray[np.int64]) -> tuple[int, int, int]:
+    def locate(self, atlas_voxel: NDArray[np.int64]) -> Triple:
         """Output voxel that comes closest to an atlas voxel."""
         distance = sum((axis - target) ** 2 for axis, target in zip(self.source, atlas_voxel, strict=True))
         i, j, k = np.unravel_index(int(np.argmin(distance)), self.source.shape[1:])
@@ -127,7 +128,7 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return matrix
 
 
-def push_outwards(warp: Warp, grid: Grid, centre: tuple[int, int, int], radius: float, shift: float) -> Warp:
+def push_outwards(warp: Warp, grid: Grid, centre: Triple, radius: float, shift: float) -> Warp:
     """Mass effect: move the tissue around `centre` outwards, by `shift` mm at `radius` mm and less elsewhere.
 
     `shift` must be below `radius / e`, or tissue would be turned inside out.

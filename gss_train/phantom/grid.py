@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gss_train.common import Triple
+
 FloatVolume = NDArray[np.float32]
 BoolVolume = NDArray[np.bool_]
 
@@ -24,11 +26,11 @@ class Grid:
         spacing: edge of a voxel in mm.
     """
 
-    size: tuple[int, int, int]
+    size: Triple
     spacing: float
 
     @classmethod
-    def for_brain(cls, size: tuple[int, int, int]) -> Grid:
+    def for_brain(cls, size: Triple) -> Grid:
         """Grid of `size` voxels with the finest spacing at which a head fits: 1 mm for 240 x 240 x 155."""
         spacing = max(extent / voxels for extent, voxels in zip(FIELD_OF_VIEW, size, strict=True))
         return cls(size, round(spacing, 3))
@@ -43,7 +45,7 @@ class Grid:
         axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * self.spacing for n in self.size]
         return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
 
-    def offset_from(self, centre: tuple[int, int, int]) -> FloatVolume:
+    def offset_from(self, centre: Triple) -> FloatVolume:
         """Position of every voxel in mm from voxel `centre`, float32 (3, x, y, z)."""
         position = self.coordinates()
         return position - position[(slice(None), *centre)][:, None, None, None]

@@ -14,7 +14,7 @@ from gss_train.phantom.tumour import grow_tumour, plan_tumour
 
 
 @dataclass(frozen=True)
-class Subject:
+class SimulatedSubject:
     """Volumes of a subject on one grid.
 
     Attributes:
@@ -26,7 +26,7 @@ class Subject:
     categories: NDArray[np.uint8]
 
 
-def simulate_subject(atlas: Atlas, grid: Grid, seed: int, index: int, *, high_grade: bool) -> Subject:
+def simulate_subject(atlas: Atlas, grid: Grid, seed: int, index: int, *, high_grade: bool) -> SimulatedSubject:
     """Simulate subject `index` of the phantom with `seed`; the same arguments give the same volumes."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
     plan = plan_tumour(rng, high_grade=high_grade)
@@ -35,4 +35,4 @@ def simulate_subject(atlas: Atlas, grid: Grid, seed: int, index: int, *, high_gr
     shift = plan.core_radius * rng.uniform(0.15, 0.32)
     anatomy = sample(atlas, push_outwards(warp, grid, centre, plan.core_radius, shift))
     categories = grow_tumour(plan, anatomy, grid, centre, rng)
-    return Subject(render(anatomy, categories, grid, rng), categories)
+    return SimulatedSubject(render(anatomy, categories, grid, rng), categories)

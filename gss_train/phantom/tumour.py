@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gss_train.common import Triple
 from gss_train.phantom.anatomy import Anatomy, largest_component
 from gss_train.phantom.grid import BoolVolume, FloatVolume, Grid, bounding_box
 
@@ -58,7 +59,7 @@ def plan_tumour(rng: np.random.Generator, *, high_grade: bool) -> TumourPlan:
 
 
 def grow_tumour(
-    plan: TumourPlan, anatomy: Anatomy, grid: Grid, centre: tuple[int, int, int], rng: np.random.Generator
+    plan: TumourPlan, anatomy: Anatomy, grid: Grid, centre: Triple, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Grow a tumour around `centre`.
 
@@ -69,14 +70,14 @@ def grow_tumour(
     oedema = _spread_oedema(plan, anatomy, grid, core, rng)
     categories = np.zeros(grid.size, dtype=np.uint8)
     categories[oedema] = OEDEMA
-    fill = _fill_high_grade if plan.high_grade else _fill_low_grade
-    fill(categories, core, plan, grid, centre, rng)
+    if plan.high_grade:
+        _fill_high_grade(categories, core, plan, grid, centre, rng)
+    else:
+        _fill_low_grade(categories, core, plan, grid, rng)
     return categories
 
 
-def _grow_core(
-    plan: TumourPlan, anatomy: Anatomy, grid: Grid, centre: tuple[int, int, int], rng: np.random.Generator
-) -> BoolVolume:
+def _grow_core(plan: TumourPlan, anatomy: Anatomy, grid: Grid, centre: Triple, rng: np.random.Generator) -> BoolVolume:
     """Threshold a noise-perturbed ellipsoidal distance at the wanted volume; CSF resists."""
     offset = grid.offset_from(centre)
     stretch = np.exp(rng.normal(0, 0.15, 3)).astype(np.float32)
@@ -139,7 +140,7 @@ def _fill_high_grade(
     core: BoolVolume,
     plan: TumourPlan,
     grid: Grid,
-    centre: tuple[int, int, int],
+    centre: Triple,
     rng: np.random.Generator,
 ) -> None:
     """Necrosis inside an enhancing rim of varying thickness, interrupted by a non-enhancing sector."""
@@ -154,15 +155,9 @@ def _fill_high_grade(
 
 
 def _fill_low_grade(
-    categories: NDArray[np.uint8],
-    core: BoolVolume,
-    plan: TumourPlan,
-    grid: Grid,
-    centre: tuple[int, int, int],
-    rng: np.random.Generator,
+    categories: NDArray[np.uint8], core: BoolVolume, plan: TumourPlan, grid: Grid, rng: np.random.Generator
 ) -> None:
     """A non-enhancing core with a few cysts in its depth and, in some, spots that enhance."""
-    del centre
     depth = _depth(core, grid) / plan.core_radius
     categories[core] = NON_ENHANCING
     categories[_top_share(depth + 0.5 * grid.smooth_noise(rng, 18), core, plan.cyst_share)] = NECROSIS

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 # World position of the first voxel in BraTS files, in mm left, back and up; the axes point left, back and up.
 ORIGIN = (0.0, -239.0, 0.0)
@@ -47,10 +44,8 @@ def subject_files(dataset: str, index: int, *, high_grade: bool, compressed: boo
     if dataset == "brats2018":
         name = f"Brats18_PHANTOM_{index + 1:03d}_1"
         return _nifti_files(f"{grade}/{name}", name, suffix)
-    if dataset == "brats2020":
-        name = f"BraTS20_Training_{index + 1:03d}"
-        return _nifti_files(name, name, suffix)
-    raise ValueError(f"dataset: got {dataset!r}, need one of 'brats2015', 'brats2018', 'brats2020'")
+    name = f"BraTS20_Training_{index + 1:03d}"
+    return _nifti_files(name, name, suffix)
 
 
 def _brats2015_files(grade: str, index: int) -> SubjectFiles:

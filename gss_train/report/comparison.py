@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from gss_train.evaluation import bootstrap_interval, with_mean_over_subsets
-from gss_train.report.runs import ReportedRun
+from gss_train.report.runs import BASELINE, GSS, LONGER_BASELINE, ReportedRun
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,15 +38,25 @@ class Group:
         """Which stands for all where they are alike."""
         return self.runs[0]
 
+    @property
+    def columns(self) -> tuple[tuple[str, ...], tuple[tuple[bool, ...], ...]]:
+        """The regions and subsets that it has scores of."""
+        return self.first.evaluation.scores.names, self.first.evaluation.scores.subsets
+
     def mean_of(self, measure: str) -> Floats | None:
-        """Means over subjects and runs `[subsets + 1, regions]`, the last over the subsets; None if not measured."""
-        tables = [_means(run, measure) for run in self.runs if measure in run.evaluation.scores.measures]
+        """Means over subjects and runs `[subsets + 1, regions]`, the last over the subsets; None if a run has none."""
+        tables = self._means_of(measure)
         return np.mean(tables, axis=0) if tables else None
 
     def spread_of(self, measure: str) -> Floats | None:
         """Standard deviation of the runs' means, like `mean_of`; None with fewer than two."""
-        tables = [_means(run, measure) for run in self.runs if measure in run.evaluation.scores.measures]
+        tables = self._means_of(measure)
         return np.std(tables, axis=0, ddof=1) if len(tables) > 1 else None
+
+    def _means_of(self, measure: str) -> list[Floats]:
+        """Of each run; none if a run was not measured."""
+        every = [run.evaluation.scores for run in self.runs]
+        return [s.means_of(measure).numpy() for s in every] if all(measure in s.measures for s in every) else []
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ def group_runs(runs: Sequence[ReportedRun]) -> list[Group]:
         together.setdefault(_kind(run), []).append(run)
     groups = [sorted(members, key=lambda run: run.seed or 0) for members in together.values()]
     several = len({run.network for run in runs}) > 1
-    labels = [_label(members[0], with_network=several) for members in groups]
+    labels = [f"{run.network}, {run.arm}" if several and run.settings else run.arm for run, *_ in groups]
     return [
         Group(label if labels.count(label) == 1 else f"{label} ({members[0].name})", tuple(members))
         for label, members in zip(labels, groups, strict=True)
@@ -112,10 +124,10 @@ def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
     pairs = []
     for network in dict.fromkeys(group.first.network for group in groups):
         own = [group for group in groups if group.first.network == network]
-        baselines = [group for group in own if group.first.is_baseline][:1]
-        longer = [group for group in own if group.first.arm == "longer baseline"]
+        baselines = [group for group in own if group.first.arm == BASELINE][:1]
+        longer = [group for group in own if group.first.arm == LONGER_BASELINE]
         pairs += [(baseline, other) for baseline in baselines for other in own if other is not baseline]
-        pairs += [(group, other) for group in longer for other in own if other.first.arm == "GSS"]
+        pairs += [(group, other) for group in longer for other in own if other.first.arm == GSS]
     return pairs or [(groups[0], other) for other in groups[1:]]
 
 
@@ -125,16 +137,6 @@ def _kind(run: ReportedRun) -> str:
     settings = {key: value for key, value in run.settings.items() if not key.startswith(_INDIFFERENT)}
     evaluated = {name: run.evaluation.settings.get(name) for name in _EVALUATED}
     return f"{sorted(settings.items())} {run.arm} {evaluated}"
-
-
-def _label(run: ReportedRun, *, with_network: bool) -> str:
-    return f"{run.network}, {run.arm}" if run.settings and with_network else run.arm
-
-
-def _means(run: ReportedRun, measure: str) -> Floats:
-    scores = run.evaluation.scores
-    means: Floats = np.vstack([scores.mean_of(measure).numpy(), scores.overall_of(measure).numpy()])
-    return means
 
 
 def _difference(reference: Group, other: Group) -> Difference | str:
@@ -150,9 +152,9 @@ def _difference(reference: Group, other: Group) -> Difference | str:
     common = sorted(set.intersection(*every))
     if not common:
         return "they have no subject in common"
-    by_pair = np.stack([_dice(later, common) - _dice(earlier, common) for earlier, later in pairs])
-    low, high = bootstrap_interval(by_pair.mean(axis=0))
-    means = np.stack([_mean(values) for values in by_pair])
+    by_pair = torch.stack([_dice(later, common) - _dice(earlier, common) for earlier, later in pairs])
+    low, high = bootstrap_interval(by_pair.mean(dim=0).numpy())
+    means: Floats = by_pair.nanmean(dim=1).numpy()
     spread = means.std(axis=0, ddof=1) if len(pairs) > 1 else None
     return Difference(reference, other, len(pairs), len(common), means.mean(axis=0), low, high, spread)
 
@@ -169,17 +171,7 @@ def _pair_runs(reference: Group, other: Group) -> list[tuple[ReportedRun, Report
     return pairs
 
 
-def _dice(run: ReportedRun, subjects: Sequence[str]) -> Floats:
+def _dice(run: ReportedRun, subjects: Sequence[str]) -> Tensor:
     """Dice `[subjects, subsets + 1, regions]`, the last row over the subsets."""
     scores = run.evaluation.scores
-    chosen = [scores.subjects.index(name) for name in subjects]
-    return with_mean_over_subsets(scores.dice.numpy()[chosen])
-
-
-def _mean(values: Floats) -> Floats:
-    """Over the subjects that have a value; NaN where none has."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0).sum(axis=0)
-    mean: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return mean
+    return with_mean_over_subsets(scores.dice[[scores.subjects.index(name) for name in subjects]])

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gss_train.common import UserError
-from gss_train.evaluation import Evaluation, SegmentedSubject, read_evaluation, read_segmented
+from gss_train.evaluation import Evaluation, SegmentedSubject, is_evaluation, read_evaluation, read_segmented
 from gss_train.runs import EpochRecord, StepRecord, ValidationRecord, read_json, read_records
 
-_SCORES = "scores.json"
-_BASELINE, _GSS = "baseline", "GSS"
+BASELINE, LONGER_BASELINE, GSS = "baseline", "longer baseline", "GSS"
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,6 @@ class ReportedRun:
 
     Attributes:
         name: of its folder; in a report no other has it.
-        folder: of the run or the evaluation.
         evaluation: its scores.
         segmented: subjects to look at.
         settings: all of them, by "section.name"; empty without a run.
@@ -33,7 +31,6 @@ class ReportedRun:
     """
 
     name: str
-    folder: Path
     evaluation: Evaluation
     segmented: tuple[SegmentedSubject, ...]
     settings: dict[str, Any]
@@ -56,23 +53,16 @@ class ReportedRun:
     @property
     def is_phantom(self) -> bool:
         """Whether its subjects are known to be simulated."""
-        return (
-            bool(self.settings) and self.settings["data.data_root"] is None and self.settings["data.manifest"] is None
-        )
+        return bool(self.settings) and self.settings["data.data_root"] is self.settings["data.manifest"] is None
 
     @property
     def arm(self) -> str:
-        """What it trained, for people."""
+        """What it trained, for people: GSS, or a baseline, which is longer if it started from one."""
         if not self.settings:
             return self.name
         if self.settings["training.gss"]:
-            return _GSS
-        return _BASELINE if self.settings["training.init_from"] is None else "longer baseline"
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether it trained without GSS from the start."""
-        return self.arm == _BASELINE
+            return GSS
+        return BASELINE if self.settings["training.init_from"] is None else LONGER_BASELINE
 
 
 def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
@@ -92,25 +82,20 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
 def _read_run(folder: Path, name: str) -> ReportedRun:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder, need that of a finished run")
-    if (folder / _SCORES).exists():
-        return ReportedRun(name, folder, read_evaluation(folder), tuple(read_segmented(folder)), {}, {})
+    if is_evaluation(folder):
+        return ReportedRun(name, read_evaluation(folder), tuple(read_segmented(folder)), {}, {})
     scores = folder / "evaluation"
-    if not (scores / _SCORES).exists():
+    if not is_evaluation(scores):
         raise UserError(f"{folder}: has no scores; if it is that of a run: python -m gss_train.evaluate {folder}")
-    records = read_records(folder / "metrics.jsonl")
+    records, config = read_records(folder / "metrics.jsonl"), read_json(folder / "config.json")
     return ReportedRun(
         name,
-        folder,
         read_evaluation(scores),
         tuple(read_segmented(scores)),
-        _flat(read_json(folder / "config.json")),
+        {f"{section}.{name}": value for section, options in config.items() for name, value in options.items()},
         read_json(folder / "environment.json"),
         tuple(records.epochs),
         tuple(records.validations),
         tuple(records.steps),
         records.seconds,
     )
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{name}": value for section, options in settings.items() for name, value in options.items()}

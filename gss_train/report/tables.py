@@ -1,8 +1,9 @@
-"""The tables of a report, as the page's template takes them."""
+"""The tables of a report, as the page's template takes them, in colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -10,32 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from gss_train.data import MODALITIES
-from gss_train.evaluation import MEASURES, TITLES, interval_of
-from gss_train.report.cells import Cell, difference_style, heat_style, number
-from gss_train.report.comparison import Difference, Floats, Group
+from gss_train.evaluation import MEASURES, interval_of
+from gss_train.report.comparison import Difference, Group
+from gss_train.report.figures.style import HEAT, heat, text_colour
 from gss_train.report.runs import ReportedRun
 
-_LOWER_IS_BETTER = {"hd95_mm"}
 # Smaller differences than this never look large.
 _LEAST_LARGEST = 0.02
 _MB_PER_GB = 1e3
+_BLUE, _ORANGE = np.array([33, 102, 172]) / 255, np.array([200, 96, 8]) / 255
 
 
 @dataclass(frozen=True)
-class Row:
-    """A labelled row of cells."""
+class Cell:
+    """One number of a table.
 
-    label: str
-    cells: tuple[Cell, ...]
+    Attributes:
+        text: the number, a dash where there is none.
+        small: more about it, below it.
+        style: of its colours, as CSS; empty without.
+        clear: whether to mark it.
+    """
 
-
-@dataclass(frozen=True)
-class RegionRows:
-    """The rows of one region."""
-
-    region: str
-    rows: tuple[Row, ...]
+    text: str
+    small: str = ""
+    style: str = ""
+    clear: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,111 +45,87 @@ class SubsetTable:
 
     Attributes:
         title: says what the numbers are.
-        circles: for each modality a row that says which columns have it.
-        regions: the rows.
+        subsets: one flag per modality for each.
+        regions: for each region a row of cells for each label.
     """
 
     title: str
-    circles: tuple[tuple[str, tuple[bool, ...]], ...]
-    regions: tuple[RegionRows, ...]
+    subsets: tuple[tuple[bool, ...], ...]
+    regions: dict[str, dict[str, list[Cell]]]
 
 
 def score_tables(groups: Sequence[Group]) -> list[SubsetTable]:
     """For each measure that a group has, the means of all groups with the same regions and subsets as the first."""
-    scores = groups[0].first.evaluation.scores
-    columns = (scores.names, scores.subsets)
-    alike = [group for group in groups if _columns(group) == columns]
+    alike = [group for group in groups if group.columns == groups[0].columns]
+    names, subsets = groups[0].columns
     tables = []
-    for measure in MEASURES:
-        means = {group.label: mean for group in alike if (mean := group.mean_of(measure)) is not None}
-        measured = [group for group in alike if group.label in means]
-        if measured:
-            rows = [
-                RegionRows(name, tuple(_score_row(group, measure, means, place) for group in measured))
-                for place, name in enumerate(scores.names)
-            ]
-            tables.append(SubsetTable(TITLES[measure], _circles(scores.subsets), tuple(rows)))
+    for measure, described in MEASURES.items():
+        means = {group.label: mean.T for group in alike if (mean := group.mean_of(measure)) is not None}
+        if not means:
+            continue
+        doubts = {group.label: _uncertainty(group, measure) for group in alike if group.label in means}
+        regions: dict[str, dict[str, list[Cell]]] = {}
+        for place, name in enumerate(names):
+            shares = heat(np.stack([mean[place] for mean in means.values()]), measure)
+            regions[name] = {
+                label: [
+                    Cell(described.show(value, 1), below, _heat_style(share))
+                    for value, below, share in zip(means[label][place], doubts[label][place], row, strict=True)
+                ]
+                for label, row in zip(means, shares, strict=True)
+            }
+        tables.append(SubsetTable(described.title, subsets, regions))
     return tables
 
 
-def _columns(group: Group) -> tuple[tuple[str, ...], tuple[tuple[bool, ...], ...]]:
-    scores = group.first.evaluation.scores
-    return scores.names, scores.subsets
-
-
-def _score_row(group: Group, measure: str, means: dict[str, Floats], place: int) -> Row:
-    values = means[group.label][:, place]
-    every = np.concatenate([mean[:, place] for mean in means.values()])
-    reverse = measure in _LOWER_IS_BETTER
-    lowest, highest = float(np.nanmin(every)), float(np.nanmax(every))
-    return Row(
-        group.label,
-        tuple(
-            Cell(number(value, measure), below, heat_style(value, lowest, highest, reverse=reverse))
-            for value, below in zip(values.tolist(), _uncertainty(group, measure, place), strict=True)
-        ),
-    )
-
-
-def _uncertainty(group: Group, measure: str, place: int) -> list[str]:
-    """Of several runs the standard deviation, of one the interval over its subjects."""
+def _uncertainty(group: Group, measure: str) -> list[list[str]]:
+    """For each region and column: of several runs the standard deviation, of one the interval over its subjects."""
     spread = group.spread_of(measure)
     if spread is not None:
-        return [f"± {number(value, measure)}" for value in spread[:, place].tolist()]
+        return [[f"± {MEASURES[measure].show(value, 1)}" for value in row] for row in spread.T.tolist()]
     low, high = interval_of(group.first.evaluation.scores, measure)
-    return [_range(a, b, measure) for a, b in zip(low[:, place].tolist(), high[:, place].tolist(), strict=True)]
+    return [
+        [_range(a, b, measure) for a, b in zip(*ends, strict=True)]
+        for ends in zip(low.T.tolist(), high.T.tolist(), strict=True)
+    ]
 
 
-def _range(low: float, high: float, measure: str, *, signed: bool = False) -> str:
-    ends = [number(value, measure, signed=signed) for value in (low, high)]
+def _range(low: float, high: float, measure: str = "dice", *, signed: bool = False) -> str:
+    ends = [MEASURES[measure].show(value, 1, signed=signed) for value in (low, high)]
     return "" if "-" in ends else " to ".join(ends)
-
-
-def _circles(subsets: Sequence[Sequence[bool]]) -> tuple[tuple[str, tuple[bool, ...]], ...]:
-    return tuple((name, tuple(subset[place] for subset in subsets)) for place, name in enumerate(MODALITIES))
 
 
 def difference_table(difference: Difference) -> SubsetTable:
     """Differences in per cent with their intervals; those whose interval excludes 0 are marked."""
-    scores = difference.reference.first.evaluation.scores
     largest = max(float(np.nanmax(np.abs(difference.mean), initial=0)), _LEAST_LARGEST)
-    regions = []
-    for place, name in enumerate(scores.names):
-        columns = zip(difference.mean, difference.low, difference.high, difference.is_clear, strict=True)
-        cells = [
-            Cell(
-                number(mean[place], "dice", signed=True),
-                _range(low[place], high[place], "dice", signed=True),
-                difference_style(mean[place], largest),
-                bool(clear[place]),
-            )
-            for mean, low, high, clear in columns
-        ]
-        regions.append(RegionRows(name, (Row("", tuple(cells)),)))
-    return SubsetTable(TITLES["dice"], _circles(scores.subsets), tuple(regions))
+    names, subsets = difference.reference.columns
+    columns = (difference.mean, difference.low, difference.high, difference.is_clear)
+    regions = {}
+    for place, name in enumerate(names):
+        cells = []
+        for mean, low, high, clear in zip(*(values[:, place].tolist() for values in columns), strict=True):
+            text = MEASURES["dice"].show(mean, 1, signed=True)
+            cells.append(Cell(text, _range(low, high, signed=True), _difference_style(mean, largest), clear))
+        regions[name] = {"": cells}
+    return SubsetTable(MEASURES["dice"].title, subsets, regions)
 
 
-def summary_rows(differences: Sequence[Difference]) -> list[dict[str, Any]]:
-    """For each comparison and region the mean difference over the subsets, in words for the page's beginning."""
-    return [
-        {
-            "other": difference.other.label,
-            "reference": difference.reference.label,
-            "pairs": difference.pairs,
-            "subjects": difference.subjects,
-            "regions": [
-                {
-                    "name": name,
-                    "mean": number(difference.mean[-1, place], "dice", signed=True),
-                    "range": _range(difference.low[-1, place], difference.high[-1, place], "dice", signed=True),
-                    "spread": None if difference.spread is None else number(difference.spread[-1, place], "dice"),
-                    "excludes_zero": bool(difference.is_clear[-1, place]),
-                }
-                for place, name in enumerate(difference.reference.first.evaluation.scores.names)
-            ],
-        }
-        for difference in differences
-    ]
+def _heat_style(share: float) -> str:
+    """Colours from dark blue for 0, the worst, to yellow for 1, the best."""
+    return "" if math.isnan(share) else _style(HEAT(share)[:3])
+
+
+def _difference_style(value: float, largest: float) -> str:
+    """Colours from orange for losses over white to blue for gains."""
+    if math.isnan(value):
+        return ""
+    share = min(abs(value) / largest, 1.0)
+    return _style((1 + share * ((_BLUE if value > 0 else _ORANGE) - 1)).tolist())
+
+
+def _style(colour: Sequence[float]) -> str:
+    red, green, blue = (round(255 * part) for part in colour)
+    return f"background:#{red:02x}{green:02x}{blue:02x};color:{text_colour(colour)}"
 
 
 def speed_rows(runs: Sequence[ReportedRun]) -> list[dict[str, str]]:
@@ -196,13 +173,3 @@ def setting_rows(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], 
 
 def _show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def subject_rows(run: ReportedRun) -> list[tuple[str, list[str]]]:
-    """Each subject's Dice by region: the mean over its subsets."""
-    scores = run.evaluation.scores
-    means = scores.dice.nanmean(dim=1).tolist()
-    return [
-        (subject, [number(value, "dice") for value in values])
-        for subject, values in zip(scores.subjects, means, strict=True)
-    ]

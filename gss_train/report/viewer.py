@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gss_train.data import MODALITIES, Dataset, subset_name
+from gss_train.data import MODALITIES, subset_name
 from gss_train.evaluation import SegmentedSubject
-from gss_train.report.figures.style import CATEGORY_COLOURS
+from gss_train.report.figures.slices import level_with_most_tumour
+from gss_train.report.figures.style import category_colours
+from gss_train.report.runs import ReportedRun
 
 _SCAN_QUALITY = 60
 
 Bytes = npt.NDArray[np.uint8]
-ShownRun = tuple[str, Dataset, Sequence[Sequence[bool]], Sequence[SegmentedSubject]]
 
 
-def viewer_data(runs: Sequence[ShownRun], most_subjects: int) -> dict[str, Any]:
+def viewer_data(runs: Mapping[str, ReportedRun], most_subjects: int) -> dict[str, Any]:
     """Encode subjects for `viewer.js`.
 
     Every volume becomes one picture, its axial slices side by side: scans as lossy WebP, labels as PNG whose grey
@@ -30,46 +31,43 @@ def viewer_data(runs: Sequence[ShownRun], most_subjects: int) -> dict[str, Any]:
     small. A subject's scans and truth are stored once for all runs.
 
     Args:
-        runs: label, data set, subsets and subjects of each run.
+        runs: with subjects to look at, by what they are called on the page.
         most_subjects: of the page, the first by name.
 
     Returns:
         JSON values: "runs", their labels, and "subjects".
     """
-    names = sorted({subject.name for _, _, _, subjects in runs for subject in subjects})[:most_subjects]
-    return {"runs": [label for label, *_ in runs], "subjects": [_subject(name, runs) for name in names]}
+    names = sorted({subject.name for run in runs.values() for subject in run.segmented})[:most_subjects]
+    return {"runs": list(runs), "subjects": [_subject(name, runs) for name in names]}
 
 
-def _subject(name: str, runs: Sequence[ShownRun]) -> dict[str, Any]:
+def _subject(name: str, runs: Mapping[str, ReportedRun]) -> dict[str, Any]:
     having = [
-        (label, dataset, subsets, subject)
-        for label, dataset, subsets, subjects in runs
-        for subject in subjects
+        (label, run.evaluation, subject)
+        for label, run in runs.items()
+        for subject in run.segmented
         if subject.name == name
     ]
-    _, dataset, _, first = having[0]
-    tumour = (first.truth > 0).sum(axis=(0, 1))
-    colours = CATEGORY_COLOURS[1:]
+    _, evaluation, first = having[0]
+    categories = evaluation.dataset.categories
+    named = list(zip(categories, category_colours(evaluation.dataset), strict=True))
     return {
         "name": name,
         "shape": list(first.truth.shape),
         "spacing": first.spacing.tolist(),
         "columns": _columns(first.truth.shape[2]),
-        "start": int(tumour.argmax()) if tumour.any() else first.truth.shape[2] // 2,
-        "categories": [
-            {"name": category, "colour": colours[number % len(colours)]}
-            for number, category in enumerate(dataset.categories[1:])
-        ],
+        "start": level_with_most_tumour(first.truth),
+        "categories": [{"name": category, "colour": colour} for category, colour in named[1:]],
         "scans": [
-            {"name": modality, "image": _scan(volume) if exists else None}
+            {"name": modality, "image": _uri(volume, "webp", quality=_SCAN_QUALITY, method=4) if exists else None}
             for modality, volume, exists in zip(MODALITIES, first.image, first.available.tolist(), strict=True)
         ],
         "truth": _labels(first.truth),
         # Of runs that segment the same voxels into the same categories.
         "predictions": {
-            label: _predictions(subject, subsets)
-            for label, other, subsets, subject in having
-            if subject.truth.shape == first.truth.shape and other.categories == dataset.categories
+            label: _predictions(subject, other.scores.subsets)
+            for label, other, subject in having
+            if subject.truth.shape == first.truth.shape and other.dataset.categories == categories
         },
     }
 
@@ -98,10 +96,6 @@ def _sheet(volume: Bytes) -> Bytes:
         top, left = level // columns * depth, level % columns * width
         sheet[top : top + depth, left : left + width] = volume[:, :, level].T
     return sheet
-
-
-def _scan(volume: Bytes) -> str:
-    return _uri(volume, "webp", quality=_SCAN_QUALITY, method=4)
 
 
 def _labels(volume: Bytes) -> str:

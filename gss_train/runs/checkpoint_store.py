@@ -15,8 +15,6 @@ from gss_train.runs.checkpoint_file import CheckpointError, read_own_checkpoint,
 _NAME = re.compile(r"step-([0-9]{8,})\.pt")
 _BEST = "best.pt"
 _LINK = ".best.pt.link"
-# Of `open_replacing`, whose writer was killed.
-_STRAY = re.compile(r"\.(?:step-[0-9]+|best)\.pt\.[0-9]+@.+\.partial|" + re.escape(_LINK))
 
 
 class CheckpointStore:
@@ -62,7 +60,7 @@ class CheckpointStore:
         return path
 
     def tidy(self, step: int) -> None:
-        """Remove those that are no longer among the last, and the temporary files of killed processes.
+        """Remove those that are no longer among the last, and what a killed `mark_best` left.
 
         A run that goes on from a checkpoint does it too: it may have been killed before it could.
 
@@ -74,8 +72,7 @@ class CheckpointStore:
         """
         for old in [other for other in self._steps() if other <= step][: -self.keep]:
             remove(self._path(old))
-        for stray in [entry for entry in self.folder.iterdir() if _STRAY.fullmatch(entry.name)]:
-            remove(stray)
+        remove(self.folder / _LINK)
 
     def mark_best(self, step: int) -> None:
         """`best.pt` becomes the checkpoint of that step, and stays when it is no longer among the last.

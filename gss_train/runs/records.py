@@ -1,13 +1,16 @@
-"""What a run notes about itself while it trains, for `metrics.jsonl`, TensorBoard and figures."""
+"""What a run notes about itself while it trains: the records, and `metrics.jsonl`, which keeps them."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from gss_train.common import UserError
+from gss_train.common import UserError, sync_folder
 
 
 @dataclass(frozen=True)
@@ -133,3 +136,89 @@ def _add(records: Records, line: dict[str, Any]) -> Records:
     elif kind == "validation":
         records.validations.append(ValidationRecord(**line))
     return replace(records, seconds=seconds)
+
+
+class MetricsLog:
+    """Lines are added to it; going on from a checkpoint brings it back to the length that it had.
+
+    One process at a time may write to it; see `gss_train.runs.folder.RunFolder`.
+
+    Args:
+        path: of the file; made when the first line, or a length, is needed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: FileIO | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Write no more."""
+        self._closed = True
+        if self._file is not None:
+            self._file.close()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line; a number that is not finite becomes null, as JSON has none.
+
+        Raises:
+            OSError: it cannot be written; the file ends with the line before.
+        """
+        rest = memoryview((json.dumps(_json_value(record), allow_nan=False) + "\n").encode())
+        file = self._open()
+        length = _length(file)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            file.truncate(length)
+            raise OSError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def length(self) -> int:
+        """Bytes of the file, once they are on the disk."""
+        file = self._open()
+        os.fsync(file.fileno())
+        return _length(file)
+
+    def cut(self, length: int) -> None:
+        """Bring the file back to a length that it had.
+
+        Args:
+            length: in bytes, of `length`.
+
+        Raises:
+            UserError: it is shorter, or has no end of a line there.
+        """
+        file = self._open()
+        found = _length(file)
+        if found < length:
+            raise UserError(f"{self.path}: has {found} bytes, had {length} at the checkpoint: it was changed")
+        if length and os.pread(file.fileno(), 1, length - 1) != b"\n":
+            raise UserError(
+                f"{self.path}: has no line that ends at byte {length}, as at the checkpoint: it was changed"
+            )
+        file.truncate(length)
+        os.fsync(file.fileno())
+
+    def _open(self) -> FileIO:
+        if self._closed:
+            raise ValueError(f"{self.path}: is closed")
+        if self._file is None:
+            is_new = not self.path.exists()
+            # Unbuffered: a line is in the file, or not, and nothing is left over for forked processes to write.
+            self._file = self.path.open("a+b", buffering=0)
+            if is_new:
+                sync_folder(self.path.parent)
+        return self._file
+
+
+def _length(file: FileIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from gss_train.common import Triple, UserError
-from gss_train.config import Config, config_from_json
-from gss_train.data import DATASETS, Dataset, Split
+from gss_train.common import Triple, UserError, times
+from gss_train.config import Config
+from gss_train.data import DATASETS, Dataset
 from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoint_file import CheckpointError, read_checkpoint
 from gss_train.runs.checkpoint_store import CheckpointStore
-from gss_train.runs.folder import old_config
-from gss_train.training import plan_stages
+from gss_train.runs.folder import old_config, read_run_config, read_run_dataset
 
 EXPORT_FORMAT = "gss-export-1"
 _RUN_FORMATS = {"gss-checkpoint-1", "gss-checkpoint-2"}
@@ -25,16 +23,42 @@ WeightsName = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
-class StoredNetwork:
-    """A network as it lies on the disk; what is not said there is None.
+class Architecture:
+    """What decides over the shapes of a network's weights.
+
+    Attributes:
+        network_name: of `gss_train.models.NETWORKS`.
+        width: channels of one modality at the finest level.
+        num_categories: number of categories C, background included.
+        crop_size: voxels of the crops that it is trained on; None where that is not said.
+    """
+
+    network_name: str
+    width: int
+    num_categories: int
+    crop_size: Triple | None
+
+    @classmethod
+    def of_run(cls, config: Config, dataset: Dataset) -> Self:
+        """That of a run with these settings, on this data set."""
+        name = config.network.network
+        width = config.network.width or NETWORKS[name].width
+        return cls(name, width, dataset.num_categories, config.data.crop)
+
+    def describe(self) -> str:
+        """For people; the crop size where the network has learnt it."""
+        is_sized = NETWORKS[self.network_name].sized and self.crop_size is not None
+        crops = f" for crops of {times(self.crop_size or ())}" if is_sized else ""
+        return f"{self.network_name} of width {self.width} and {self.num_categories} categories{crops}"
+
+
+@dataclass(frozen=True)
+class StoredNetwork(Architecture):
+    """A network as it lies on the disk.
 
     Attributes:
         origin: the run folder or file.
-        network_name: of `gss_train.models.registry.NETWORKS`.
-        width: channels of one modality at the finest level.
-        num_categories: number of categories C, background included.
-        crop_size: voxels of the crops that it was trained on.
-        dataset: that it was trained on.
+        dataset: that it was trained on; None where that is not said.
         weights: of the network by their names, or, if `is_public`, the whole checkpoint; not yet checked.
         is_public: whether these are as the authors of RFNet, GSS and mmFormer publish them.
         training_subjects: names of the subjects that it was trained on, as far as known.
@@ -42,10 +66,6 @@ class StoredNetwork:
     """
 
     origin: Path
-    network_name: str
-    width: int
-    num_categories: int
-    crop_size: Triple | None
     dataset: Dataset | None
     weights: Mapping[str, Any]
     is_public: bool = False
@@ -53,19 +73,27 @@ class StoredNetwork:
     run: Path | None = None
 
 
-def read_stored(path: Path, weights: WeightsName = "last") -> StoredNetwork:
+def read_stored(
+    path: Path, weights: WeightsName = "last", *, averaged: bool = True, assumed: Architecture | None = None
+) -> StoredNetwork:
     """Read what is at a path; what a file is, is told from its content, whatever its name.
 
     Args:
-        path: a run folder, one of its checkpoints, an exported network, or a public checkpoint.
-        weights: of a run folder: those after its last step, or those of its best validation.
+        path: a run folder, one of its checkpoints, a file of `export_network`, or a checkpoint that the authors of
+            RFNet, GSS or mmFormer publish.
+        weights: of a run folder: those after its last step, or those of its best validation. Files are taken as they
+            are.
+        averaged: of a run with `--ema`: whether to take the averaged weights, as the run itself evaluates, or the
+            trained ones.
+        assumed: what a checkpoint is of that lies in no run folder; None: there, it cannot be used.
 
     Raises:
         UserError: there is nothing of that kind, or it is damaged; the message names it.
     """
     if path.is_dir():
-        config = read_run_config(path)
-        return _from_run(path, path, config, _pick_checkpoint(path, config, weights))
+        if old_config(path) is None:
+            raise UserError(f"{path}: is not the folder of a run, has no config.json; {_WANTED}")
+        return _from_run(path, path, _pick_checkpoint(path, weights), averaged=averaged)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder, {_WANTED}")
     content = read_checkpoint(path)
@@ -73,38 +101,11 @@ def read_stored(path: Path, weights: WeightsName = "last") -> StoredNetwork:
     if kind == EXPORT_FORMAT:
         return _from_export(path, content)
     if kind in _RUN_FORMATS:
-        folder = _run_around(path)
-        return _from_run(path, folder, read_run_config(folder), content)
+        return _from_run(path, _run_around(path), content, averaged=averaged, assumed=assumed)
     return _from_public(path, content)
 
 
-def read_run_config(folder: Path) -> Config:
-    """The settings of the run in a folder.
-
-    Raises:
-        UserError: it is not the folder of a run, or they cannot be read.
-    """
-    values = old_config(folder)
-    if values is None:
-        raise UserError(f"{folder}: is not the folder of a run, has no config.json; {_WANTED}")
-    return config_from_json(values, folder / "config.json")
-
-
-def read_run_split(folder: Path) -> Split:
-    """The subjects that the run in a folder trains, validates and tests on.
-
-    Raises:
-        UserError: they cannot be read.
-    """
-    path = folder / "split.json"
-    values = _read_json(path)
-    try:
-        return Split(*(tuple(map(str, values[part])) for part in ("train", "validation", "test")))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged, need the names for train, validation and test: {error!r}") from error
-
-
-def _pick_checkpoint(folder: Path, config: Config, weights: WeightsName) -> dict[str, Any]:
+def _pick_checkpoint(folder: Path, weights: WeightsName) -> dict[str, Any]:
     checkpoints = folder / "checkpoints"
     if weights == "best":
         best = checkpoints / "best.pt"
@@ -119,59 +120,39 @@ def _pick_checkpoint(folder: Path, config: Config, weights: WeightsName) -> dict
         others = sorted(folder.glob("*.pt"))
         hint = f"; {others[-1]} can be named itself" if others else ""
         raise UserError(f"{folder}: has no weights, there is no checkpoint in {checkpoints}{hint}")
-    position = content.get("position", {})
-    if position.get("stage", 0) < len(plan_stages(config.training)):
-        print(f"{folder}: its training is not at its end; these are the weights after step {position.get('step')}")
+    # Checkpoints of earlier versions do not say it; but at the end of the training, no stage is under way.
+    if not content.get("progress", {}).get("finished", content.get("update") is None):
+        step = content.get("position", {}).get("step")
+        print(f"{folder}: its training is not at its end; these are the weights after step {step}", flush=True)
     return content
 
 
-def _run_around(path: Path) -> Path:
-    for folder in path.absolute().parents[:2]:
-        if old_config(folder) is not None:
-            return folder
-    raise UserError(
-        f"{path}: is a checkpoint out of a run folder, whose config.json says how to build its network; put it back, "
-        "or name the run folder, or export it from there to one file that stands alone"
-    )
+def _run_around(path: Path) -> Path | None:
+    return next((folder for folder in path.absolute().parents[:2] if old_config(folder) is not None), None)
 
 
-def _from_run(path: Path, folder: Path, config: Config, content: dict[str, Any]) -> StoredNetwork:
-    dataset, name = _read_dataset(folder, config), config.network.network
+def _from_run(
+    path: Path, run: Path | None, content: dict[str, Any], *, averaged: bool, assumed: Architecture | None = None
+) -> StoredNetwork:
+    dataset = None
+    if run is not None:
+        config = read_run_config(run)
+        dataset = read_run_dataset(run, config)
+        assumed = Architecture.of_run(config, dataset)
+    if assumed is None:
+        raise UserError(
+            f"{path}: is a checkpoint out of a run folder, whose config.json says how to build its network; put it "
+            "back, or name the run folder, or export it from there to one file that stands alone"
+        )
     try:
-        # As the run itself evaluates: the averaged weights, if there are any.
-        weights = content["weights"] if content.get("averaged") is None else content["averaged"]
+        weights = content.get("averaged") if averaged else None
+        weights = content["weights"] if weights is None else weights
         subjects = frozenset(content["progress"].get("training_subjects", ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: is a damaged checkpoint: {error!r}") from error
     return StoredNetwork(
-        path,
-        name,
-        config.network.width or NETWORKS[name].width,
-        dataset.num_categories,
-        config.data.crop,
-        dataset,
-        weights,
-        training_subjects=subjects,
-        run=folder,
+        **vars(assumed), origin=path, dataset=dataset, weights=weights, training_subjects=subjects, run=run
     )
-
-
-def _read_dataset(folder: Path, config: Config) -> Dataset:
-    path = folder / "dataset.json"
-    # Runs of earlier versions lack it; what an edition of BraTS is, is known all the same.
-    if not path.exists() and config.data.dataset in DATASETS:
-        return DATASETS[config.data.dataset]
-    try:
-        return Dataset.from_json(_read_json(path))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: is damaged: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
 
 
 def _from_export(path: Path, content: dict[str, Any]) -> StoredNetwork:
@@ -185,7 +166,7 @@ def _from_export(path: Path, content: dict[str, Any]) -> StoredNetwork:
     if name not in NETWORKS:
         raise CheckpointError(f"{path}: is an exported {name!r}, need one of {', '.join(NETWORKS)}")
     return StoredNetwork(
-        path, name, width, dataset.num_categories, (x, y, z), dataset, weights, training_subjects=subjects
+        name, width, dataset.num_categories, (x, y, z), path, dataset, weights, training_subjects=subjects
     )
 
 
@@ -195,13 +176,7 @@ def _from_public(path: Path, content: dict[str, Any]) -> StoredNetwork:
         held = ", ".join(map(str, list(content)[:3])) or "nothing"
         raise CheckpointError(f"{path}: is not known (it holds {held}, ...), {_WANTED}")
     five = DATASETS["brats2015"]
+    dataset = five if kind.num_categories == five.num_categories else None
     return StoredNetwork(
-        path,
-        kind.network_name,
-        kind.width,
-        kind.num_categories,
-        kind.crop_size,
-        five if kind.num_categories == five.num_categories else None,
-        content,
-        is_public=True,
+        kind.network_name, kind.width, kind.num_categories, kind.crop_size, path, dataset, content, is_public=True
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from gss_train.common import ALONE, Processes, ignore_interrupts
+from gss_train.common import ALONE, Processes, UserError, ignore_interrupts
 from gss_train.data import Crop, TrainingCrops, draw_subsets
 from gss_train.training.draws import mask_seed, network_seed, sample_generator
 
@@ -54,7 +54,7 @@ class BatchPlan:
         processes: that train together.
 
     Raises:
-        ValueError: the samples cannot be divided evenly.
+        UserError: the samples cannot be divided evenly.
     """
 
     batch_size: int
@@ -64,7 +64,7 @@ class BatchPlan:
 
     def __post_init__(self) -> None:
         if self.batch_size % (self.passes * self.processes.size):
-            raise ValueError(
+            raise UserError(
                 f"--batch-size: got {self.batch_size}, need a multiple of {self.passes * self.processes.size}: "
                 f"{self.processes.size} processes with {self.passes} passes each (--accumulate)"
             )

@@ -26,6 +26,11 @@ class Computation:
     channels_last: bool = False
     augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION
 
+    @property
+    def precision(self) -> str:
+        """That the network computes in, such as "float32"."""
+        return str(self.autocast or torch.float32).removeprefix("torch.")
+
 
 def pick_autocast(precision: PrecisionName, device: torch.device) -> torch.dtype | None:
     """What the network's forward pass computes in under autocast; None: float32."""

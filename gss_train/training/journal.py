@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gss_train.config import RecordOptions
-from gss_train.data import Dataset, PreparedSubject
+from gss_train.data import PreparedSubject
 from gss_train.runs import EpochRecord, RunFolder, StepRecord, ValidationRecord, read_records
-from gss_train.training.drawing import Drawing
+from gss_train.training.plan import TrainingPlan
 from gss_train.training.tensorboard import ScalarWriter
 
 
@@ -22,19 +21,15 @@ class Journal:
         validations: likewise.
 
     Args:
+        plan: of the run.
         folder: of the run, None in all processes but the first.
-        dataset: for the names of categories.
-        options: what to write.
-        drawing: draws the figures.
     """
 
-    def __init__(self, folder: RunFolder | None, dataset: Dataset, options: RecordOptions, drawing: Drawing) -> None:
+    def __init__(self, plan: TrainingPlan, folder: RunFolder | None) -> None:
         self.folder = folder
         self.epochs: list[EpochRecord] = []
         self.validations: list[ValidationRecord] = []
-        self._dataset = dataset
-        self._options = options
-        self._drawing = drawing
+        self._plan = plan
         self._scalars: ScalarWriter | None = None
 
     def begin(self, step: int, metrics_length: int) -> None:
@@ -49,7 +44,7 @@ class Journal:
         self.folder.cut_metrics(metrics_length)
         records = read_records(self.folder.metrics)
         self.epochs, self.validations = records.epochs, records.validations
-        if self._options.tensorboard:
+        if self._plan.config.record.tensorboard:
             self._scalars = ScalarWriter(self.folder.tensorboard, step)
 
     def write_steps(self, record: StepRecord) -> None:
@@ -67,7 +62,7 @@ class Journal:
         self.epochs.append(record)
         self._log("epoch", {**asdict(record), "seconds": round(seconds, 3)})
         if self._scalars is not None:
-            self._scalars.write_epoch(record, self._dataset)
+            self._scalars.write_epoch(record, self._plan.dataset)
 
     def write_validation(self, record: ValidationRecord) -> None:
         """Of a validation."""
@@ -82,7 +77,9 @@ class Journal:
             return
         last = self.epochs[-1]
         path = self.folder.epoch_figure(last.epoch)
-        self._drawing.epoch(path, subject, image, truth, prediction, self._dataset, self.epochs, self.validations)
+        self._plan.drawing.epoch(
+            path, subject, image, truth, prediction, self._plan.dataset, self.epochs, self.validations
+        )
         if self._scalars is not None:
             self._scalars.write_figure(last.step, path)
 

@@ -3,105 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import distributed
 
-from gss_kernels import CategoryGroups
-from gss_train.common import ALONE, Processes, UserError
-from gss_train.config import TrainingOptions
+from gss_train.common import ALONE, Processes
 from gss_train.data import augment
 from gss_train.training.batches import Pass, TrainingBatches
 from gss_train.training.computation import Computation
 from gss_train.training.gathering import StepResult
 from gss_train.training.objective import Objective, ObjectiveTerms
 from gss_train.training.parallel import ParallelNetwork
-from gss_train.training.schedule import Stage
+from gss_train.training.plan import TrainingPlan
+from gss_train.training.recorder import Recorder
 from gss_train.training.state import TrainingState
 from gss_train.training.update import GuardedUpdate
 
 
-class TrainingError(UserError):
-    """Training cannot go on."""
-
-
-class Watcher(Protocol):
-    """Who follows the training: shows it, writes it down, and may end it; see `gss_train.training.recorder`."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the training shall end after this step."""
-        ...
-
-    def on_step(self, state: TrainingState, stage: Stage) -> None:
-        """Take note of a step, without waiting for the device."""
-        ...
-
-    def on_fetch(self, state: TrainingState, stage: Stage) -> None:
-        """Wait for the steps until now, and write them down; raises TrainingError if they cannot go on."""
-        ...
-
-    def on_epoch(self, state: TrainingState, stage: Stage) -> bool:
-        """Write an epoch down; whether the stage shall end here."""
-        ...
-
-    def on_stage(self, state: TrainingState, stage: Stage) -> None:
-        """Save a finished stage."""
-        ...
-
-    def save(self, state: TrainingState) -> None:
-        """Write a checkpoint."""
-        ...
-
-    def save_if_due(self, state: TrainingState) -> None:
-        """Write a checkpoint at the end of an epoch."""
-        ...
-
-    def stop(self, state: TrainingState, stage: Stage) -> None:
-        """Save, and raise Interrupted."""
-        ...
-
-
-def train(
-    state: TrainingState,
-    stages: Sequence[Stage],
-    batches: TrainingBatches,
-    groups: CategoryGroups,
-    options: TrainingOptions,
-    computation: Computation,
-    watcher: Watcher,
-    *,
-    gather_every: int = 10,
-    processes: Processes = ALONE,
-) -> None:
+def train(plan: TrainingPlan, state: TrainingState, batches: TrainingBatches, recorder: Recorder) -> None:
     """Train all stages, or what is left of them.
 
     Args:
+        plan: of the run.
         state: what changes: at the start of a run, or as a checkpoint left it.
-        stages: all of the run.
         batches: of the training subjects.
-        groups: the category groups of the GSS loss.
-        options: the schedule.
-        computation: how a step is computed.
-        watcher: who is told.
-        gather_every: steps after which the device's scalars are read; each reading holds it up.
-        processes: that train together.
+        recorder: is told of everything, and says when to end.
 
     Raises:
-        TrainingError: too many steps in a row had bad numbers.
+        UserError: too many steps in a row had bad numbers.
         Interrupted: a signal came; the state is saved.
     """
-    network = ParallelNetwork(state.network, processes, compiled=options.compile)
-    while state.stage < len(stages):
-        stage = stages[state.stage]
+    options, computation, processes = plan.config.training, plan.computation, plan.processes
+    gather_every = plan.config.record.gather_every
+    network = ParallelNetwork(state.network.train(), processes, compiled=options.compile)
+    while state.stage < len(plan.stages):
+        stage = plan.stages[state.stage]
         update = state.begin_or_continue_stage(options, computation)
         ended = False
         while not ended:
             update.learning_rate = options.learning_rate * stage.decay(state.stage_epoch)
             for passes in batches.steps(state.epoch, state.step_of_epoch):
                 objective = Objective(
-                    groups,
+                    plan.dataset.groups,
                     stage.weights_at(state.stage_epoch, state.stage_step),
                     per_sample=options.dice == "per-sample",
                     process_group=processes.group,
@@ -111,20 +54,20 @@ def train(
                     network, passes, objective, update, computation, processes, return_stats=return_stats
                 )
                 state.count_step(result)
-                watcher.on_step(state, stage)
+                recorder.on_step(state)
                 if state.step % gather_every == 0:
-                    watcher.on_fetch(state, stage)
-                if processes.any(watcher.interrupted):
-                    watcher.stop(state, stage)
-            watcher.on_fetch(state, stage)
+                    recorder.on_fetch(state, stage)
+                if processes.any(recorder.interrupted):
+                    recorder.stop(state, stage)
+            recorder.on_fetch(state, stage)
             state.count_epoch()
-            ended = watcher.on_epoch(state, stage) or state.stage_epoch >= stage.epochs
+            ended = recorder.on_epoch(state, stage) or state.stage_epoch >= stage.epochs
             if ended:
                 state.end_stage()
-                watcher.on_stage(state, stage)
-            watcher.save_if_due(state)
-            if processes.any(watcher.interrupted):
-                watcher.stop(state, stage)
+                recorder.on_stage(state, stage)
+            recorder.save_if_due(state)
+            if processes.any(recorder.interrupted):
+                recorder.stop(state, stage)
 
 
 def training_step(

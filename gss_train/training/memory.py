@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from gss_train.common import UserError
-from gss_train.config import Config
 from gss_train.models import NETWORKS
+from gss_train.training.plan import TrainingPlan
 
 # Float32: weight, gradient and Adam's three moments (amsgrad).
 _BYTES_PER_PARAMETER = 20
@@ -78,19 +80,18 @@ class StepSize:
     averaged: bool = False
 
     @classmethod
-    def of(cls, config: Config, parameters: int, crops: int, autocast: torch.dtype | None) -> StepSize:
-        """Of a run whose passes have so many crops."""
-        depth, height, width = config.data.crop
-        name = config.network.network
+    def of(cls, plan: TrainingPlan, network: nn.Module) -> StepSize:
+        """Of a run and its network."""
+        options = plan.config.network
         return cls(
-            network=name,
-            width=NETWORKS[name].width if config.network.width is None else config.network.width,
-            parameters=parameters,
-            voxels=depth * height * width,
-            crops=crops,
-            activation_checkpointing=config.network.activation_checkpointing,
-            in_16_bits=autocast is not None,
-            averaged=config.training.ema is not None,
+            network=options.network,
+            width=options.width or NETWORKS[options.network].width,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            voxels=math.prod(plan.config.data.crop),
+            crops=plan.batch_plan.pass_size,
+            activation_checkpointing=options.activation_checkpointing,
+            in_16_bits=plan.computation.autocast is not None,
+            averaged=plan.config.training.ema is not None,
         )
 
     @property

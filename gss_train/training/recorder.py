@@ -5,22 +5,18 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from gss_train.common import Interrupted, Interruption, Meter, Processes, peak_memory_bytes
-from gss_train.config import Config
-from gss_train.data import Dataset, PreparedSubject
+from gss_train.common import Interrupted, Interruption, Meter, UserError, peak_memory_bytes
+from gss_train.data import PreparedSubject
 from gss_train.inference import evaluation_mode, segment_tumour_crop
-from gss_train.runs import CheckpointStore, EpochRecord, RunFolder, StepRecord, save_checkpoint
+from gss_train.runs import EpochRecord, RunFolder, StepRecord, save_checkpoint
 from gss_train.training.bad_steps import dump_bad_step
 from gss_train.training.batches import TrainingBatches
-from gss_train.training.drawing import Drawing
 from gss_train.training.gathering import TERMS, FetchedStep, longest_bad_row
 from gss_train.training.journal import Journal
-from gss_train.training.loop import TrainingError
+from gss_train.training.plan import TrainingPlan
 from gss_train.training.schedule import Stage
 from gss_train.training.state import TrainingState
 from gss_train.training.validation import ValidationState, validate, validation_subsets
@@ -28,55 +24,35 @@ from gss_train.training.validation import ValidationState, validate, validation_
 _MAX_DUMPS = 16  # each holds a batch of whole crops
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a training takes place in, and what does not change during it.
-
-    Attributes:
-        config: all settings.
-        dataset: that is trained on.
-        batches: of the training subjects.
-        validation: the validation subjects that are used.
-        device: that it is trained on.
-        processes: that train together.
-        seen: names of the subjects that the weights have been trained on.
-        precision: that the network computes in, such as "float32".
-        drawing: draws its figures.
-    """
-
-    config: Config
-    dataset: Dataset
-    batches: TrainingBatches
-    validation: Sequence[PreparedSubject]
-    device: torch.device
-    processes: Processes
-    seen: frozenset[str]
-    precision: str
-    drawing: Drawing
-
-
 class Recorder:
-    """The watcher of a run's training; see `gss_train.training.loop.Watcher`.
+    """Follows the training of a run.
 
     Args:
-        setting: of the training.
+        plan: of the run.
+        batches: of the training subjects.
+        validation: the validation subjects that are used.
         folder: of the run, in the process that writes; None in the others.
         interruption: that may end the training.
         meter: for people.
-        total_steps: of all stages, for the meter.
     """
 
     def __init__(
-        self, setting: Setting, folder: RunFolder | None, interruption: Interruption, meter: Meter, total_steps: int
+        self,
+        plan: TrainingPlan,
+        batches: TrainingBatches,
+        validation: Sequence[PreparedSubject],
+        folder: RunFolder | None,
+        interruption: Interruption,
+        meter: Meter,
     ) -> None:
-        self.setting = setting
+        self.plan = plan
+        self.batches = batches
+        self.subjects = validation
         self.folder = folder
         self.interruption = interruption
         self.meter = meter
-        self.total_steps = total_steps
-        options = setting.config.record
-        self.journal = Journal(folder, setting.dataset, options, setting.drawing)
-        self.store = None if folder is None else CheckpointStore(folder.checkpoints, options.keep_checkpoints)
+        self.journal = Journal(plan, folder)
+        self.store = None if folder is None else plan.checkpoints
         self.validation = ValidationState()
         self._best_step: int | None = None
         self._seconds_before = 0.0
@@ -92,7 +68,7 @@ class Recorder:
             progress: what `save` wrote beside it, if it goes on from a checkpoint.
         """
         if progress is not None:
-            self.validation = ValidationState.from_plain(progress["validation"])
+            self.validation = ValidationState(**progress["validation"])
             self._best_step = progress["best_step"]
             self._seconds_before = progress["seconds"]
             # A run that was killed between a checkpoint and what follows it would be left without the latter.
@@ -102,7 +78,7 @@ class Recorder:
         self.journal.begin(state.step, 0 if progress is None else progress["metrics_length"])
         self._started = time.monotonic()
         self._rate = _Rate()
-        self.meter(state.step, self.total_steps)
+        self.meter(state.step, self.plan.total_steps)
 
     @property
     def interrupted(self) -> bool:
@@ -114,16 +90,16 @@ class Recorder:
         """That the run has trained for, before a stop and since."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def on_step(self, state: TrainingState, stage: Stage) -> None:  # noqa: ARG002  (what every watcher is told)
+    def on_step(self, state: TrainingState) -> None:
         """Show it."""
         self._rate.steps += 1
-        self.meter(state.step, self.total_steps, self._note)
+        self.meter(state.step, self.plan.total_steps, self._note)
 
     def on_fetch(self, state: TrainingState, stage: Stage) -> None:
         """Count bad steps and write a record, where one is due.
 
         Raises:
-            TrainingError: too many bad steps in a row.
+            UserError: too many bad steps in a row.
         """
         fetched = state.gathered.fetch()
         for step in fetched:
@@ -131,11 +107,11 @@ class Recorder:
                 state.bad_steps += 1
                 self._report_bad_step(step, state, stage)
         longest, state.bad_row = longest_bad_row(state.bad_row, fetched)
-        if longest > self.setting.config.training.max_bad_steps:
+        if longest > self.plan.config.training.max_bad_steps:
             # The first process that ends may take the others with it.
-            self.setting.processes.barrier()
-            raise TrainingError(_too_many_bad_steps(longest, fetched[-1], self.folder))
-        if fetched and state.step % self.setting.config.record.gather_every == 0:
+            self.plan.processes.barrier()
+            raise UserError(_too_many_bad_steps(longest, fetched[-1], self.folder))
+        if fetched and state.step % self.plan.config.record.gather_every == 0:
             self._write_steps(state, stage, state.epoch + 1)
 
     def _report_bad_step(self, step: FetchedStep, state: TrainingState, stage: Stage) -> None:
@@ -145,8 +121,9 @@ class Recorder:
         record = {"stage": stage.name, "step": step.step + 1, "terms": terms, "gradient_norm": step.gradient_norm}
         where = f"not kept, as {_MAX_DUMPS} are already"
         if state.bad_steps <= _MAX_DUMPS:
-            augmentation = self.setting.config.augmentation.settings()
-            path, subjects = dump_bad_step(self.folder.bad_steps, step, self.setting.batches, augmentation)
+            path, subjects = dump_bad_step(
+                self.folder.bad_steps, step, self.batches, self.plan.computation.augmentation
+            )
             where = str(path.relative_to(self.folder.path))
             record |= {"subjects": subjects, "file": where}
         self.journal.write_bad_step(record)
@@ -166,8 +143,8 @@ class Recorder:
             gss_weight=stage.weights_at(state.stage_epoch, state.stage_step - 1).gss,
             gradient_norm=recent.gradient_norm,
             skipped_steps=recent.skipped,
-            samples_per_second=self._rate.steps_per_second() * self.setting.batches.plan.batch_size,
-            peak_memory_mb=peak_memory_bytes(self.setting.device) / 1e6,
+            samples_per_second=self._rate.steps_per_second() * self.batches.plan.batch_size,
+            peak_memory_mb=peak_memory_bytes(self.plan.device) / 1e6,
         )
         state.gathered.begin_record()
         self._rate = _Rate()
@@ -192,9 +169,9 @@ class Recorder:
         )
         state.gathered.begin_epoch()
         self.journal.write_epoch(record, self.seconds)
-        config = self.setting.config
+        config = self.plan.config
         ends = False
-        if self.setting.validation and _is_due(state.epoch, config.validation.validate_every):
+        if self.subjects and _is_due(state.epoch, config.validation.validate_every):
             self._validate(state, stage)
             ends = self.validation.should_stop(config.validation.early_stopping)
         if self.folder is not None and _is_due(state.epoch, config.record.figure_every):
@@ -206,18 +183,18 @@ class Recorder:
         return ends
 
     def _validate(self, state: TrainingState, stage: Stage) -> None:
-        setting = self.setting
-        _, record = validate(
+        plan = self.plan
+        record = validate(
             state.evaluated,
-            setting.validation,
-            setting.dataset,
-            setting.config.data.crop,
-            setting.device,
+            self.subjects,
+            plan.dataset,
+            plan.config.data.crop,
+            plan.device,
             stage=stage.name,
             epoch=state.epoch,
             step=state.step,
-            subsets=validation_subsets(setting.config.validation.validation_subsets),
-            processes=setting.processes,
+            subsets=validation_subsets(plan.config.validation.validation_subsets),
+            processes=plan.processes,
             best_before=self.validation.best_dice,
         )
         self.validation = self.validation.update(record.mean_dice)
@@ -226,10 +203,10 @@ class Recorder:
         self.journal.write_validation(record)
 
     def _draw(self, state: TrainingState) -> None:
-        subject = (*self.setting.validation, *self.setting.batches.crops.subjects)[0]
-        network, crop = state.evaluated, self.setting.config.data.crop
+        subject = (*self.subjects, *self.batches.crops.subjects)[0]
+        network, crop = state.evaluated, self.plan.config.data.crop
         with evaluation_mode(network):
-            self.journal.draw_epoch(subject, *segment_tumour_crop(network, subject, crop, self.setting.device))
+            self.journal.draw_epoch(subject, *segment_tumour_crop(network, subject, crop, self.plan.device))
 
     def on_stage(self, state: TrainingState, stage: Stage) -> None:
         """Keep the weights of a finished stage, before the checkpoint with which the next one begins."""
@@ -238,7 +215,7 @@ class Recorder:
 
     def save_if_due(self, state: TrainingState) -> None:
         """At the end of an epoch: every so often, between stages, and if no validation was better."""
-        every = self.setting.config.record.checkpoint_every
+        every = self.plan.config.record.checkpoint_every
         if state.stage_epoch == 0 or self._best_step == state.step or _is_due(state.epoch, every):
             self.save(state)
 
@@ -257,11 +234,12 @@ class Recorder:
     def _content(self, state: TrainingState) -> dict[str, Any]:
         assert self.folder is not None
         progress = {
-            "training_subjects": sorted(self.setting.seen),
-            "precision": self.setting.precision,
-            "validation": self.validation.to_plain(),
+            "training_subjects": sorted(state.training_subjects),
+            "precision": self.plan.computation.precision,
+            "validation": asdict(self.validation),
             "best_step": self._best_step,
             "seconds": self.seconds,
+            "finished": state.stage == len(self.plan.stages),
             "metrics_length": self.folder.metrics_length(),
         }
         return {**state.state_dict(), "progress": progress}
@@ -275,7 +253,7 @@ class Recorder:
         self.on_fetch(state, stage)
         self.save(state)
         # The first process that ends may take the others with it.
-        self.setting.processes.barrier()
+        self.plan.processes.barrier()
         raise Interrupted(self.interruption.signal or signal.SIGTERM)
 
     def close(self) -> None:

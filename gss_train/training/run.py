@@ -1,238 +1,258 @@
-"""The training of a run: from the settings to a network, begun or gone on with."""
+"""A whole run: plan, prepare, train, evaluate."""
 
 from __future__ import annotations
 
+import io
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import torch
 
-from gss_train.common import Interrupted, Interruption, Processes, UserError, show_progress
+from gss_train.common import (
+    Interrupted,
+    Interruption,
+    Processes,
+    UserError,
+    device_type,
+    join_processes,
+    pick_device,
+    show_progress,
+    times,
+)
 from gss_train.config import Config
-from gss_train.data import Dataset, PreparedSubject, TrainingCrops
+from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops
 from gss_train.models import SegmentationNetwork, build_network
-from gss_train.runs import CheckpointError, CheckpointStore, LoadedWeights, RunFolder, load_weights
+from gss_train.runs import (
+    CheckpointError,
+    LoadedWeights,
+    RunFolder,
+    describe_environment,
+    load_weights,
+    refuse_other_settings,
+)
+from gss_train.subjects import Source, find_source, prepare_source, resolve_dataset
 from gss_train.training.averaging import WeightAverage
-from gss_train.training.batches import BatchPlan, TrainingBatches
-from gss_train.training.computation import Computation, pick_autocast
-from gss_train.training.drawing import Drawing
+from gss_train.training.batches import TrainingBatches
+from gss_train.training.final_evaluation import finish
 from gss_train.training.gathering import Gathered
 from gss_train.training.loop import train
-from gss_train.training.memory import StepSize, describe_need
-from gss_train.training.objective import published_baseline
-from gss_train.training.recorder import Recorder, Setting
-from gss_train.training.schedule import plan_stages
+from gss_train.training.memory import StepSize, describe_need, full_memory_explained
+from gss_train.training.plan import Drawing, TrainingPlan, plan_training
+from gss_train.training.recorder import Recorder
 from gss_train.training.state import TrainingState
 
 
-def build(config: Config, dataset: Dataset, device: torch.device) -> SegmentationNetwork:
-    """The network of a run, with weights of its seed.
+def run_training(config: Config, drawing: Drawing) -> None:
+    """Train, evaluate and leave a run folder; or go on with the run in the folder, from where it was stopped.
+
+    In several processes, as `torchrun` starts them, all of them train and evaluate; the first one alone writes and
+    speaks.
 
     Raises:
-        UserError: it cannot have this crop or width.
+        UserError: a setting, a file or the data cannot be used; the message names it.
+        OSError: the disk is full, or a folder cannot be written.
+        ModuleNotFoundError: an optional package is needed and not installed.
+        Interrupted: a signal came while it trained; the run is saved and can go on.
     """
-    options = config.network
+    with join_processes(device_type(config.run.device)) as processes, _speech(processes):
+        device = pick_device(config.run.device, None if processes.group is None else processes.local_rank)
+        config, dataset = resolve_dataset(config)
+        plan = plan_training(config, dataset, device, processes, drawing)
+        if plan.standing == "finished":
+            print(f"This run is finished already:\n\n{(plan.output / 'subsets.md').read_text(encoding='utf-8')}")
+            return
+        network, origin = _first_weights(plan)
+        size = StepSize.of(plan, network)
+        _announce(plan, size, origin)
+        source, preparation = _prepare_in_turn(plan, origin)
+        subjects = {subject.name: subject for subject in preparation.subjects}
+        training, validation, test = (
+            [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
+        )
+        with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(size):
+            batches = _batches(plan, training)
+            state, progress = _load_state(plan, network, batches, origin)
+            trained = _train(plan, state, progress, batches, validation, folder)
+            finish(plan, trained, test, folder)
+
+
+def _speech(processes: Processes) -> AbstractContextManager[object]:
+    """Only the first process says what all of them do; errors are everybody's own."""
+    return nullcontext() if processes.is_first else redirect_stdout(io.StringIO())
+
+
+def _first_weights(plan: TrainingPlan) -> tuple[SegmentationNetwork, LoadedWeights | None]:
+    """The network with the weights of its seed or, where the training begins from it, of `--init-from`."""
+    config = plan.config
     torch.manual_seed(config.run.seed)
     try:
         network = build_network(
-            options.network,
-            dataset.num_categories,
+            config.network.network,
+            plan.dataset.num_categories,
             crop_size=config.data.crop,
-            width=options.width,
-            activation_checkpointing=options.activation_checkpointing,
-        )
+            width=config.network.width,
+            activation_checkpointing=config.network.activation_checkpointing,
+        ).to(plan.device)
     except ValueError as error:
         raise UserError(f"--network, --crop-size, --width: {error}") from error
-    return network.to(device)
+    if config.training.init_from is None or plan.standing == "begun":
+        return network, None
+    return network, load_weights(network, config.training.init_from, config, plan.dataset)
 
 
-@dataclass
-class TrainingRun:
-    """A run's training.
+def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) -> None:
+    """Say what was chosen, and what it is expected to need."""
+    config, options, batch_plan, processes = plan.config, plan.config.training, plan.batch_plan, plan.processes
+    if origin is not None:
+        keys = origin.public_keys
+        which = "all weights" if keys is None else f"{len(keys.used)} public keys, {len(keys.unused)} not used"
+        print(f"Starting from {options.init_from}: {which}")
+    categories = plan.dataset.categories
+    print(f"{plan.dataset.title}: {len(categories)} categories ({', '.join(categories)})")
+    if config.run.preset == "quick" and not config.data.uses_phantom:
+        print("Preset quick: a first look at your data, not the published training, which is --preset paper")
+    others = f" and {processes.size - 1} more" if processes.size > 1 else ""
+    print(
+        f"Preset {config.run.preset}: {config.network.network} with {size.parameters:,} parameters on {plan.device}"
+        f"{others}, {plan.computation.precision}"
+    )
+    stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan.stages)
+    divided = f" ({batch_plan.pass_size} at a time)" if batch_plan.pass_size < batch_plan.batch_size else ""
+    print(
+        f"Stages: {stages}; {batch_plan.steps} steps an epoch of {batch_plan.batch_size} crops{divided} of "
+        f"{times(config.data.crop)} voxels; seed {config.run.seed}"
+    )
+    print(describe_need(size), flush=True)
 
-    Attributes:
-        config: all settings.
-        dataset: that it trains on.
-        device: that it trains on.
-        processes: that train together.
-        network: that is trained.
-        output: the run folder's path.
-        drawing: draws its figures.
-        loaded: what `--init-from` held, None where the training did not begin, or does not begin again, from it.
-    """
 
-    config: Config
-    dataset: Dataset
-    device: torch.device
-    processes: Processes
-    network: SegmentationNetwork
-    output: Path
-    drawing: Drawing
-    loaded: LoadedWeights | None = None
+def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> tuple[Source, Preparation]:
+    """The first process prepares; the others wait, and find it done."""
+    if not plan.processes.is_first:
+        plan.processes.barrier()
+    source = find_source(plan.config, plan.dataset)
+    if origin is not None:
+        _refuse_leak(plan, origin, source.split.test)
+    source, preparation = prepare_source(source, skip_bad=plan.config.data.skip_bad)
+    if plan.processes.is_first:
+        plan.processes.barrier()
+    return source, preparation
 
-    def __post_init__(self) -> None:
-        options = self.config.training
-        self.stages = plan_stages(options, published_baseline(self.config.network.network))
+
+def _refuse_leak(plan: TrainingPlan, origin: LoadedWeights, test: Sequence[str]) -> None:
+    """Weights must not be tested on subjects that they were trained on."""
+    leaked = sorted(origin.training_subjects & set(test))
+    if leaked:
+        raise UserError(
+            f"--init-from: {plan.config.training.init_from} was trained on {len(leaked)} of the {len(test)} test "
+            f"subjects, such as {leaked[0]}; take the --split-seed, --fold or --split-file of its run"
+        )
+
+
+@contextmanager
+def _open_folder(plan: TrainingPlan, split: Split, preparation: Preparation) -> Iterator[RunFolder | None]:
+    """The run folder, in the first process, with all that is known before the training."""
+    if not plan.processes.is_first:
+        plan.processes.barrier()
+        yield None
+        return
+    with RunFolder.open(plan.output, resume=plan.config.record.resume == "auto") as folder:
+        # Another process may have been here since the plan was made.
+        refuse_other_settings(plan.config, plan.output)
+        if folder.old_config is not None:
+            _refuse_other_split(folder, split)
+        folder.write_json("environment.json", describe_environment(plan.device))
+        folder.write_json("dataset.json", plan.dataset.to_json())
+        folder.write_json("split.json", vars(split))
+        if preparation.left_out:
+            folder.write_json("left_out.json", [fault.to_json() for fault in preparation.left_out])
+        # Last: a folder that has it can be gone on with.
+        folder.write_json("config.json", plan.config.to_json())
+        plan.processes.barrier()
+        yield folder
+
+
+def _refuse_other_split(folder: RunFolder, split: Split) -> None:
+    before = folder.read_json("split.json")
+    now = {part: list(names) for part, names in vars(split).items()}
+    different = [part for part in now if before.get(part) != now[part]]
+    if different:
+        raise UserError(
+            f"--data-root: the {', '.join(different)} subjects are not those of the run in {folder.path}, as its "
+            "split.json has them; give it the same data, or another --output"
+        )
+
+
+def _batches(plan: TrainingPlan, subjects: Sequence[PreparedSubject]) -> TrainingBatches:
+    data, seed = plan.config.data, plan.config.run.seed
+    length = plan.batch_plan.batch_size * plan.batch_plan.steps
+    crops = TrainingCrops(subjects, data.crop, length, seed, data.tumour_share)
+    return TrainingBatches(crops, plan.batch_plan, seed, workers=data.workers, pin_memory=plan.device.type == "cuda")
+
+
+def _load_state(
+    plan: TrainingPlan, network: SegmentationNetwork, batches: TrainingBatches, origin: LoadedWeights | None
+) -> tuple[TrainingState, dict[str, Any] | None]:
+    """As the newest checkpoint left it, or at the start; and what the checkpoint has for the recorder."""
+    options = plan.config.training
+    if options.channels_last:
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    average = None if options.ema is None else WeightAverage(network, options.ema)
+    state = TrainingState(network, plan.batch_plan.steps, average, gathered=Gathered(plan.processes))
+    before = frozenset() if origin is None else origin.training_subjects
+    content = plan.checkpoints.newest(lambda message: print(message, flush=True))
+    progress: dict[str, Any] | None = None
+    if content is not None:
         try:
-            self.plan = BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch, self.processes)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        self.checkpoints = CheckpointStore(self.output / "checkpoints", self.config.record.keep_checkpoints)
-        self.goes_on = self.checkpoints.has_any
-        if options.init_from is not None and not self.goes_on:
-            self.loaded = load_weights(self.network, options.init_from)
+            state.load_state_dict(content)
+            progress = content["progress"]
+            before = frozenset(progress["training_subjects"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{plan.checkpoints.folder}: does not fit the run: {error}") from error
+        print(f"Going on after step {state.step} of the run in {plan.output}", flush=True)
+        if progress["precision"] != plan.computation.precision:
+            print(f"Until now it computed in {progress['precision']}: the --device is another", flush=True)
+    state.training_subjects = before | {subject.name for subject in batches.crops.subjects}
+    # Nobody writes a checkpoint before all have read this one.
+    _refuse_different_steps(plan, state.step)
+    return state, progress
 
-    @property
-    def computation(self) -> Computation:
-        """How a step is computed."""
-        return Computation(
-            self.device,
-            pick_autocast(self.config.training.precision, self.device),
-            self.config.training.channels_last,
-            self.config.augmentation.settings(),
+
+def _refuse_different_steps(plan: TrainingPlan, step: int) -> None:
+    steps = plan.processes.gather(step)
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"--output: the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
+            f"{plan.output} has to lie on a file system that all of them share"
         )
 
-    @property
-    def precision(self) -> str:
-        """That the network computes in, such as "float32"."""
-        return str(self.computation.autocast or torch.float32).removeprefix("torch.")
 
-    @property
-    def size(self) -> StepSize:
-        """What decides over the memory."""
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        return StepSize.of(self.config, parameters, self.plan.pass_size, self.computation.autocast)
+def _train(
+    plan: TrainingPlan,
+    state: TrainingState,
+    progress: dict[str, Any] | None,
+    batches: TrainingBatches,
+    validation: Sequence[PreparedSubject],
+    folder: RunFolder | None,
+) -> SegmentationNetwork:
+    """Train all stages, or what is left of them.
 
-    def announce(self) -> None:
-        """Say what was chosen, and what it is expected to need."""
-        config, options = self.config, self.config.training
-        if self.loaded is not None:
-            keys = self.loaded.public_keys
-            which = "all weights" if keys is None else f"{len(keys.used)} public keys, {len(keys.unused)} not used"
-            print(f"Starting from {options.init_from}: {which}")
-        stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in self.stages)
-        crop = "x".join(str(length) for length in config.data.crop)
-        categories = self.dataset.categories
-        print(f"{self.dataset.title}: {self.dataset.num_categories} categories ({', '.join(categories)})")
-        if config.run.preset == "quick" and not config.data.uses_phantom:
-            print("Preset quick: a first look at your data, not the published training, which is --preset paper")
-        others = f" and {self.processes.size - 1} more" if self.processes.size > 1 else ""
-        where = f"{self.device}{others}, {self.precision}"
-        print(
-            f"Preset {config.run.preset}: {config.network.network} with {self.size.parameters:,} parameters on {where}"
-        )
-        divided = f" ({self.plan.pass_size} at a time)" if self.plan.pass_size < options.batch_size else ""
-        print(
-            f"Stages: {stages}; {options.steps_per_epoch} steps an epoch of {options.batch_size} crops{divided} of "
-            f"{crop} voxels; seed {config.run.seed}"
-        )
-        print(describe_need(self.size), flush=True)
+    Returns:
+        The network to be evaluated.
 
-    def refuse_leak(self, test: Sequence[str]) -> None:
-        """Weights must not be tested on subjects that they were trained on.
-
-        Raises:
-            UserError: they would be.
-        """
-        leaked = sorted(self.loaded.training_subjects & set(test)) if self.loaded is not None else []
-        if leaked:
-            raise UserError(
-                f"--init-from: {self.config.training.init_from} was trained on {len(leaked)} of the {len(test)} test "
-                f"subjects, such as {leaked[0]}; take the --split-seed, --fold or --split-file of its run"
-            )
-
-    def train(
-        self, subjects: Sequence[PreparedSubject], validation: Sequence[PreparedSubject], folder: RunFolder | None
-    ) -> SegmentationNetwork:
-        """Train all stages, or what is left of them.
-
-        Args:
-            subjects: to train on.
-            validation: to validate on.
-            folder: of the run, in the first process.
-
-        Returns:
-            The network to be evaluated.
-
-        Raises:
-            UserError: a checkpoint cannot be used, or the numbers went bad.
-            Interrupted: a signal came; the run is saved.
-        """
-        options = self.config.training
-        length = options.batch_size * options.steps_per_epoch
-        data, seed = self.config.data, self.config.run.seed
-        crops = TrainingCrops(subjects, data.crop, length, seed, data.tumour_share)
-        batches = TrainingBatches(crops, self.plan, seed, workers=data.workers, pin_memory=self.device.type == "cuda")
-        state, progress = self._state()
-        before = progress["training_subjects"] if progress else self.loaded.training_subjects if self.loaded else ()
-        seen = frozenset({*(subject.name for subject in subjects), *before})
-        setting = Setting(
-            self.config,
-            self.dataset,
-            batches,
-            validation,
-            self.device,
-            self.processes,
-            seen,
-            self.precision,
-            self.drawing,
-        )
-        total_steps = options.steps_per_epoch * sum(stage.epochs for stage in self.stages)
-        with Interruption() as interruption, show_progress("training", quiet=folder is None) as meter:
-            recorder = Recorder(setting, folder, interruption, meter, total_steps)
-            recorder.begin(state, progress)
-            try:
-                self._train(state, batches, recorder)
-            finally:
-                recorder.close()
-        # One that came after the last step; the others have to know, or they would wait for this process.
-        if self.processes.any(interruption.signal is not None):
-            raise Interrupted(interruption.signal or signal.SIGTERM)
-        return state.evaluated
-
-    def _train(self, state: TrainingState, batches: TrainingBatches, recorder: Recorder) -> None:
-        state.network.train()
-        train(
-            state,
-            self.stages,
-            batches,
-            self.dataset.groups,
-            self.config.training,
-            self.computation,
-            recorder,
-            gather_every=self.config.record.gather_every,
-            processes=self.processes,
-        )
-
-    def _state(self) -> tuple[TrainingState, dict[str, Any] | None]:
-        """As the newest checkpoint left it, or at the start; and what the checkpoint has beside it."""
-        options = self.config.training
-        if options.channels_last:
-            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        average = None if options.ema is None else WeightAverage(self.network, options.ema)
-        state = TrainingState(self.network, options.steps_per_epoch, average, gathered=Gathered(self.processes))
-        content = self.checkpoints.newest(lambda message: print(message, flush=True))
-        progress: dict[str, Any] | None = None
-        if content is not None:
-            try:
-                state.load_state_dict(content)
-                progress = content["progress"]
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{self.checkpoints.folder}: does not fit the run: {error}") from error
-            print(f"Going on after step {state.step} of the run in {self.output}", flush=True)
-            if progress["precision"] != self.precision:
-                print(f"Until now it computed in {progress['precision']}: the --device is another", flush=True)
-        # Nobody writes a checkpoint before all have read this one.
-        self._refuse_different_steps(state.step)
-        return state, progress
-
-    def _refuse_different_steps(self, step: int) -> None:
-        steps = self.processes.gather(step)
-        if len(set(steps)) > 1:
-            raise UserError(
-                f"--output: the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
-                f"{self.output} has to lie on a file system that all of them share"
-            )
+    Raises:
+        UserError: the numbers went bad.
+        Interrupted: a signal came; the run is saved.
+    """
+    with Interruption() as interruption, show_progress("training", quiet=folder is None) as meter:
+        recorder = Recorder(plan, batches, validation, folder, interruption, meter)
+        recorder.begin(state, progress)
+        try:
+            train(plan, state, batches, recorder)
+        finally:
+            recorder.close()
+    # One that came after the last step; the others have to know, or they would wait for this process.
+    if plan.processes.any(interruption.signal is not None):
+        raise Interrupted(interruption.signal or signal.SIGTERM)
+    return state.evaluated

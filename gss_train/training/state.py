@@ -35,6 +35,7 @@ class TrainingState:
         gathered: what the steps left.
         bad_row: how many of the last steps had bad numbers.
         bad_steps: how many in all.
+        training_subjects: names of those that the weights have been trained on, as far as known.
     """
 
     network: SegmentationNetwork
@@ -48,6 +49,7 @@ class TrainingState:
     gathered: Gathered = field(default_factory=Gathered)
     bad_row: int = 0
     bad_steps: int = 0
+    training_subjects: frozenset[str] = frozenset()
     _loaded_update: dict[str, Any] | None = None
 
     @property

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.image import imread
-
 from gss_kernels import ROUTES
 from gss_train.common import UserError
 from gss_train.data import MODALITIES, Dataset
@@ -71,8 +69,9 @@ class ScalarWriter:
 
     def write_figure(self, step: int, path: Path) -> None:
         """A PNG, as the figure of a step."""
-        pixels = imread(path)[..., :3]
-        self._writer.add_image("epoch", pixels, step, dataformats="HWC")
+        from matplotlib.image import imread  # noqa: PLC0415  (the training alone must do without Matplotlib)
+
+        self._writer.add_image("epoch", imread(path)[..., :3], step, dataformats="HWC")
 
     def flush(self) -> None:
         """Have everything written to the disk."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gss_train.common import ALONE, Processes, Triple
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject, subset_name
-from gss_train.evaluation import SubsetScores, evaluate_subsets
+from gss_train.evaluation import evaluate_subsets
 from gss_train.inference import SlidingWindow, evaluation_mode
 from gss_train.models import SegmentationNetwork
 from gss_train.runs import ValidationRecord
@@ -60,15 +60,6 @@ class ValidationState:
         """Whether the stage had so many validations in a row without a better mean Dice; never with None."""
         return patience is not None and self.without_improvement >= patience
 
-    def to_plain(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> ValidationState:
-        """What `to_plain` gave."""
-        return cls(**plain)
-
 
 @torch.inference_mode()
 def validate(
@@ -84,7 +75,7 @@ def validate(
     subsets: Sequence[Sequence[bool]] = FEW_SUBSETS,
     processes: Processes = ALONE,
     best_before: float | None = None,
-) -> tuple[SubsetScores, ValidationRecord]:
+) -> ValidationRecord:
     """Score the network on the validation subjects; its weights and modes are afterwards what they were.
 
     Args:
@@ -101,8 +92,7 @@ def validate(
         best_before: highest mean Dice of the validations before, None if there was none.
 
     Returns:
-        Scores and record, the same in every process. The record's mean counts each Dice of a subject, subset and region
-        (WT, TC and ET) alike.
+        The same in every process; its mean counts each Dice of a subject, subset and region (WT, TC and ET) alike.
     """
     with evaluation_mode(network):
         scores = evaluate_subsets(
@@ -116,7 +106,7 @@ def validate(
             processes=processes,
         )
     mean = _number(scores.dice[..., : len(REGIONS)].nanmean())
-    record = ValidationRecord(
+    return ValidationRecord(
         stage=stage,
         epoch=epoch,
         step=step,
@@ -127,7 +117,6 @@ def validate(
         },
         best=mean is not None and (best_before is None or mean >= best_before),
     )
-    return scores, record
 
 
 def _keep_quiet(done: int, total: int) -> None:

@@ -161,9 +161,9 @@ def test_gives_the_published_outputs() -> None:
 @pytest.mark.parametrize(
     ("num_categories", "width", "shape", "fused", "available"),
     [
-        (4, 2, (32, 32, 32), "1111 1111", "1111 1111"),
+        (4, 1, (32, 32, 32), "1111 1111", "1111 1111"),
         (5, 1, (32, 48, 32), "1011 0100", "1111 1111"),
-        (5, 1, (32, 32, 48), "0011 1000", "1011 1001"),
+        (5, 1, (32, 32, 32), "0011 1000", "1011 1001"),
         (4, 1, (32, 32, 32), "0001 0110", "0001 1110"),
     ],
 )
@@ -212,24 +212,23 @@ def test_lean_gradients_equal_it_in_float32_but_for_the_rectifiers(monkeypatch: 
     assert_same_gradients(lean, plain, tolerance=2e-5)
 
 
-@pytest.mark.parametrize(("activation_checkpointing", "share"), [(False, 0.5), (True, 0.35)])
-def test_lean_network_takes_a_fraction_of_its_memory(activation_checkpointing: bool, share: float) -> None:
-    shape = (64, 64, 32)
+def test_lean_network_takes_a_fraction_of_its_memory() -> None:
+    shape = (64, 32, 32)
     x, fused_modalities = scans(0, shape, torch.float32)[:1], torch.ones(1, 4, dtype=torch.bool)
-    peaks = []
-    for network in pair(
-        4, torch.float32, seed=0, shape=shape, width=3, activation_checkpointing=activation_checkpointing
-    ):
 
-        def step(network: PlainMMFormer | MMFormer = network) -> None:
+    def peak(network: PlainMMFormer | MMFormer) -> int:
+        def step() -> None:
             outputs = meaningful(network(x, fused_modalities), fused_modalities)
             torch.autograd.backward([tensor.mean() for tensor in outputs.values()])
-            network.zero_grad()
 
-        step()
-        peaks.append(peak_extra_bytes(step, torch.device("cpu")))
-    plain, lean = peaks
-    assert lean < share * plain
+        return peak_extra_bytes(step, torch.device("cpu"))
+
+    plain, lean = pair(4, torch.float32, seed=0, shape=shape, width=3)
+    plain_peak = peak(plain)
+    assert peak(lean) < 0.5 * plain_peak
+    lean.activation_checkpointing = True
+    lean.zero_grad()
+    assert peak(lean) < 0.35 * plain_peak
 
 
 def test_follows_the_training_mode_unless_asked() -> None:

@@ -80,34 +80,32 @@ def test_killed(measure):
     note(measure, "killed")
     os.kill(os.getpid(), signal.SIGKILL)
 
-def test_hangs(measure):
-    note(measure, "hangs")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    time.sleep(600)
-
 def test_after(measure):
     note(measure, "after")
 """
 
 
+@pytest.fixture(autouse=True)
+def _processes_find_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And load no plugin but those that they name: most of them take longer to load than the tests to run."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # or pytest-benchmark would refuse
+
+
 def pytest_command(folder: Path, lines: Lines, *options: str) -> tuple[str, ...]:
-    recorded = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}", "--benchmark-until={until}")
-    small = ("--benchmark-only", "--benchmark-size=small", f"--benchmark-json={folder / 'report.json'}")
-    return (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *recorded, *small, *options, str(folder))
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    recorded = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}")
+    return (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *recorded, *options, str(folder))
 
 
-def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     (tmp_path / "test_planted.py").write_text(PLANTED, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     lines = Lines(tmp_path / "run.jsonl")
-    monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # or pytest-benchmark would refuse
-    monkeypatch.setattr(stage, "_GRACE", 0.5)
-    planted = Stage("planted", pytest_command(tmp_path, lines), seconds=300, silence=10)
-    assert run_stage(planted, lines, time.monotonic() + 300)
+    small = ("--benchmark-only", "--benchmark-size=small", f"--benchmark-json={tmp_path / 'report.json'}")
+    command = pytest_command(tmp_path, lines, "-p", "pytest_benchmark.plugin", "--benchmark-until={until}", *small)
+    assert run_stage(Stage("planted", command, seconds=300), lines, time.monotonic() + 300)
     records = read(lines.path)
     assert_measured_once(records)
     assert_failures_say_why(records)
@@ -115,7 +113,7 @@ def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(
 
 
 def assert_measured_once(records: list[Record]) -> None:
-    names = ("before", "raises", "part raises", "skips", "interrupted", "sticky", "killed", "hangs", "after")
+    names = ("before", "raises", "part raises", "skips", "interrupted", "sticky", "killed", "after")
     measured = {record["name"] for record in of_kind(records, "result") if "wall_ms" in record["figures"]}
     assert measured == set(names)
     ids = [record["id"] for record in of_kind(records, "begin")]
@@ -132,34 +130,54 @@ def assert_failures_say_why(records: list[Record]) -> None:
 
 def assert_processes_that_broke_say_how(records: list[Record]) -> None:
     broken = [(record["status"], record["ended_for"]) for record in of_kind(records, "broken")]
-    assert broken == [(2, None), (2, None), (70, None), (-signal.SIGKILL, None), (-signal.SIGKILL, "silence")]
+    assert broken == [(2, None), (2, None), (70, None), (-signal.SIGKILL, None)]
     assert "illegal memory access" in next(r["unusable"] for r in of_kind(records, "failed") if "unusable" in r)
     (end,) = of_kind(records, "end")
     assert end["complete"]
 
 
-def test_worker_that_is_killed_takes_no_other_test_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+HANGING = """
+import signal, sys, time
+from pathlib import Path
+from benchmarks.lines import Lines, begun
+path = Path(sys.argv[1])
+lines = Lines(path)
+for test in ("before", "hangs", "after"):
+    if test not in begun(path):
+        lines.write("begin", id=test)
+        if test == "hangs":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            time.sleep(600)
+"""
+
+
+def test_process_that_hangs_is_followed_by_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_GRACE", 0.2)
+    lines = Lines(tmp_path / "run.jsonl")
+    command = (sys.executable, "-c", HANGING, str(lines.path))
+    assert run_stage(Stage("hanging", command, seconds=300, silence=2), lines, time.monotonic() + 300)
+    assert begun(lines.path) == ["before", "hangs", "after"]
+    (broken,) = of_kind(read(lines.path), "broken")
+    assert (broken["status"], broken["ended_for"]) == (-signal.SIGKILL, "silence")
+
+
+def test_worker_that_is_killed_takes_no_other_test_with_it(tmp_path: Path) -> None:
     pytest.importorskip("xdist", reason="needs pytest-xdist")
     body = "import os, signal\ndef test_killed(): os.kill(os.getpid(), signal.SIGKILL)\n"
     body += "".join(f"def test_{number}(): pass\n" for number in range(4))
     (tmp_path / "test_planted.py").write_text(body, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    monkeypatch.chdir(ROOT)
     lines = Lines(tmp_path / "run.jsonl")
-    options = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}", "-p", "no:benchmark", "-n", "1")
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path))
+    command = pytest_command(tmp_path, lines, "-p", "xdist.plugin", "-n", "1")
     assert run_stage(Stage("tests", command, 120), lines, time.monotonic() + 120)
     assert len(of_kind(read(lines.path), "passed")) == 4
     (failed,) = of_kind(read(lines.path), "failed")
     assert "test_killed" in failed["id"]
 
 
-def test_nothing_begins_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_begins_too_late(tmp_path: Path) -> None:
     (tmp_path / "test_planted.py").write_text("def test_late(): pass\n", encoding="utf-8")
-    monkeypatch.chdir(ROOT)
     lines = Lines(tmp_path / "run.jsonl")
-    options = ("-p", "benchmarks.recording", f"--benchmark-lines={lines.path}", "--benchmark-until=1")
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path))
+    command = pytest_command(tmp_path, lines, "--benchmark-until=1")
     run_stage(Stage("late", command, 120), lines, time.monotonic() + 120)
     assert begun(lines.path) == []
     (left_out,) = of_kind(read(lines.path), "left_out")
@@ -182,11 +200,12 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
-def test_no_process_of_a_stage_outlives_its_time(tmp_path: Path) -> None:
+def test_no_process_of_a_stage_outlives_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_LEAST_SECONDS", 1.0)
     lines = Lines(tmp_path / "run.jsonl")
     command = (sys.executable, "-c", SLEEP_WITH_A_CHILD, str(tmp_path / "child"))
     start = time.monotonic()
-    assert not run_stage(Stage("slow", command, seconds=3.5), lines, start + 300)
+    assert not run_stage(Stage("slow", command, seconds=3), lines, start + 300)
     (end,) = of_kind(read(lines.path), "end")
     assert end["ended_for"] == "time"
     assert not is_running(int((tmp_path / "child").read_text(encoding="utf-8")))

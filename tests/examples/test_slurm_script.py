@@ -16,7 +16,7 @@ from typing import get_type_hints
 import pytest
 
 from gss_train.config import Config, parse_config
-from gss_train.subjects.preparing import parse_arguments
+from gss_train.prepare import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "slurm.sh"

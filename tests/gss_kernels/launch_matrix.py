@@ -98,8 +98,8 @@ def every_call() -> Iterator[PublicCall]:
 
 
 def chosen_calls() -> list[PublicCall]:
-    """Few, in which every two values of two options meet."""
-    return [PublicCall(**row) for row in covering_rows(OPTIONS)]
+    """Few, in which every two values of two options meet; of many seeds that of the least to compile."""
+    return [PublicCall(**row) for row in covering_rows(OPTIONS, seed=26)]
 
 
 def specialisations_of(calls: Iterable[PublicCall], target: str) -> list[Specialisation]:

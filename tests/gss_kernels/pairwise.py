@@ -28,13 +28,13 @@ def all_pairs(options: Options) -> list[Pair]:
     ]
 
 
-def covering_rows(options: Options, given: Iterable[Row] = ()) -> list[Row]:
-    """Rows that, with those given, hold every pair; the same on every call.
+def covering_rows(options: Options, given: Iterable[Row] = (), seed: int = 0) -> list[Row]:
+    """Rows that, with those given, hold every pair; the same on every call with this seed.
 
     Every row starts from a pair that is still open and takes, option by option in random order, the value that closes
     most pairs with what the row has; the best of several such rows is kept.
     """
-    rng = random.Random(0)
+    rng = random.Random(seed)
     missing = set(all_pairs(options)).difference(*map(pairs_of, given))
     rows = []
     for start in all_pairs(options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import subprocess
@@ -38,9 +39,14 @@ def assert_all_compile(specialisations: Iterable[Specialisation]) -> None:
     assert not failed, "\n".join(failed)
 
 
+@functools.cache
+def of_chosen_calls(target: str) -> list[Specialisation]:
+    return specialisations_of(chosen_calls(), target)
+
+
 @pytest.mark.parametrize("part", range(_PARTS))
 def test_chosen_calls_compile(part: int) -> None:
-    assert_all_compile(specialisations_of(chosen_calls(), "sm_90")[part::_PARTS])
+    assert_all_compile(of_chosen_calls("sm_90")[part::_PARTS])
 
 
 def of_multiples_of_16(own: Specialisation) -> Specialisation:
@@ -65,13 +71,14 @@ def beyond_32_bits(own: Specialisation) -> Specialisation:
 
 def test_finish_kernel_compiles_whatever_is_known_of_its_integers() -> None:
     """Triton 3.6 to 3.8 rewrites, and fails at, some loops over a number that it knows to be a multiple of 16."""
-    chosen = specialisations_of(chosen_calls(), "sm_90")
-    assert_all_compile(of_multiples_of_16(own) for own in chosen if own.name == "finish_kernel")
+    assert_all_compile(
+        map(of_multiples_of_16, (own for own in of_chosen_calls("sm_90") if own.name == "finish_kernel"))
+    )
 
 
 @pytest.mark.parametrize("target", ["sm_90", pytest.param("gfx942", marks=pytest.mark.exhaustive)])
 def test_kernels_for_volumes_beyond_32_bits_compile(target: str) -> None:
-    last_of_each = {own.name: own for own in specialisations_of(chosen_calls(), target)}
+    last_of_each = {own.name: own for own in of_chosen_calls(target)}
     assert len(last_of_each) == 6
     assert_all_compile(map(beyond_32_bits, last_of_each.values()))
 

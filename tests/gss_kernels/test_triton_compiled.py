@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import importlib.util
 import os
 import sys
@@ -14,7 +15,8 @@ if importlib.util.find_spec("triton") is None:
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: the interpreter compiles nothing", allow_module_level=True)
 
-from benchmarks.machine_code import SIZES, Kernel, Resources, compiled, resources
+from benchmarks import machine_code
+from benchmarks.machine_code import SIZES, Kernel, Resources, compiled
 from benchmarks.stub_card import TARGETS
 from gss_kernels.triton.configuration import TABLE
 
@@ -24,6 +26,8 @@ PASSES = ("forward_kernel", "backward_kernel")
 OTHERS = ("target_kernel", "finish_kernel", "segmentation_forward_kernel", "segmentation_backward_kernel")
 _BITS = {"fp32": 32, "bf16": 16}
 _BYTES_OF_STACK = 16
+
+resources = functools.cache(machine_code.resources)
 
 
 @pytest.mark.parametrize("target", TARGETS)

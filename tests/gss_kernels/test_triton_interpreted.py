@@ -32,7 +32,12 @@ def test_behaviour(outcome: Outcome, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mask_index_needs_more_than_32_bits", "category_offset_needs_more_than_32_bits", "voxels_may_lie_far_apart"],
+    [
+        "mask_index_needs_more_than_32_bits",
+        "category_offset_needs_more_than_32_bits",
+        "voxels_may_lie_far_apart",
+        "every_number_of_voxels_per_thread_will_do",
+    ],
 )
-def test_addresses_beyond_32_bits(outcome: Outcome, name: str) -> None:
+def test_addresses_and_blocks(outcome: Outcome, name: str) -> None:
     outcome.require(name)

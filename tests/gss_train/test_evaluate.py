@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,30 +15,18 @@ import pytest
 import torch
 
 from gss_train.common.errors import UserError
-from gss_train.evaluate import main
+from gss_train.evaluate import EvaluateArguments, main, plan
 from gss_train.evaluation.subjects import choose_data, find_part
 from gss_train.main import main as train
+from gss_train.report.__main__ import main as report
 from gss_train.runs.stored_networks import read_stored
-from gss_train.runs.trained_networks import export_network, load_trained
+from gss_train.runs.weights import export_network, load_trained
 from tests.gss_train.data.raw_files import make_head, write_subject
 
 TINY = [
     *("--dataset", "brats2020", "--preset", "quick", "--device", "cpu", "--no-gss", "--epochs", "1", "--width", "4"),
-    *(
-        "--crop-size",
-        "16",
-        "--steps-per-epoch",
-        "2",
-        "--batch-size",
-        "1",
-        "--ema",
-        "0.5",
-        "--validate-every",
-        "1",
-        "--figure-every",
-        "0",
-    ),
-    "--no-tensorboard",
+    *("--crop-size", "16", "--steps-per-epoch", "2", "--batch-size", "1", "--ema", "0.5", "--validate-every", "1"),
+    *("--figure-every", "0", "--no-tensorboard", "--final-evaluation", "dice"),
 ]
 PARTS = ("train", "validation", "test")
 
@@ -57,6 +47,8 @@ def run(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # So few subjects are not worth the start of processes.
         patch.setattr("gss_train.data.pool._available_processors", lambda: 1)
+        # What it looks like is tested elsewhere.
+        patch.setattr("gss_train.report.figures.run.save_summary", lambda *_: None)
         arguments = ["--data-root", str(scans), "--cache", str(folder / "cache"), "--output", str(folder / "run")]
         assert train([*TINY, *arguments]) == 0
     return folder / "run"
@@ -73,7 +65,7 @@ def exported(run: Path) -> Path:
 def evaluation(run: Path) -> Path:
     """What the command makes of the run."""
     output = run.parent / "evaluation"
-    assert main([str(run), "--device", "cpu", "--view-subjects", "1", "--output", str(output)]) == 0
+    assert main([str(run), "--device", "cpu", "--view-subjects", "1", "--no-hd95", "--output", str(output)]) == 0
     return output
 
 
@@ -224,6 +216,45 @@ def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest
 
 
 @pytest.mark.parametrize(
+    ("flags", "ending"),
+    [
+        ({}, ""),
+        ({"weights": "best", "part": "validation", "dataset": "brats2020"}, "-validation-best"),
+        ({"part": "train", "fold": 0, "folds": 3}, "-train-other-split"),
+        ({"max_subjects": 1, "crop_size": (16, 24, 16)}, "-1-subjects-crop16x24x16"),
+        ({"weighting": "gaussian", "flips": True, "hd95": False}, "-gaussian-flips-no-hd95"),
+    ],
+)
+def test_by_default_it_is_with_the_network_and_says_what_is_different(
+    flags: dict[str, Any], ending: str, run: Path
+) -> None:
+    planned = plan(EvaluateArguments(run, **{"device": "cpu", **flags}))
+    assert planned.output == run / f"evaluation{ending}"
+    assert ("hd95_mm" in planned.measures) == flags.get("hd95", True)
+
+
+def test_by_default_it_is_beside_a_file(exported: Path, scans: Path) -> None:
+    arguments = EvaluateArguments(exported, part="train", data_root=scans, device="cpu")
+    assert plan(arguments).output == exported.with_name("tiny-evaluation-train")
+
+
+def test_errors_that_need_no_torch_do_not_wait_for_it() -> None:
+    program = """
+import os, sys
+from gss_train.evaluate import main
+from gss_train.report.__main__ import main as report
+try:
+    main(["run", "--part", "best"])
+except SystemExit:
+    os.environ["TORCHELASTIC_RUN_ID"] = "any"
+    assert main(["run"]) == report(["run", "--output", "."]) == 2
+    print({"torch", "monai", "SimpleITK", "nibabel", "matplotlib"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -238,6 +269,15 @@ def test_what_ends_it_decides_over_the_exit_status(
     def fail(_options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("gss_train.evaluation.evaluating.run", fail)
+    monkeypatch.setattr("gss_train.evaluate.plan", fail)
     assert main(["run"]) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [main, report])
+def test_a_missing_package_is_said(
+    command: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert command(["run"]) == 2
+    assert "tyro" in capsys.readouterr().err

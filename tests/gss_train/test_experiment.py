@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from gss_train import experimenting
-from gss_train.common.errors import UserError
-from gss_train.common.interruption import Interrupted
+from gss_train import report, training
+from gss_train.common import Interrupted, UserError
 from gss_train.config import Config, parse_config
-from gss_train.experiment import main
-from gss_train.experimenting import parse_arguments, run
-from gss_train.models.registry import NETWORKS
+from gss_train.experiment import carry_out, main, plan
 
 QUICK = ["--dataset", "brats2018", "--preset", "quick", "--device", "cpu"]
 TINY = [
-    *("--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "2"),
+    *("--phantom-subjects", "3", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"),
     *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--validate-every", "0"),
     *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
-    *("--no-tensorboard", "--figure-every", "0"),
+    *("--no-tensorboard", "--figure-every", "0", "--final-evaluation", "dice"),
 ]
 
 
@@ -39,12 +36,16 @@ class Trainer:
         self.interrupted_at = interrupted_at
         self.trained: list[str] = []
 
-    def __call__(self, config: Config) -> None:
+    def __call__(self, config: Config, _drawing: object) -> None:
         assert config.run.output is not None
         if len(self.trained) == self.interrupted_at:
             raise Interrupted(signal.SIGTERM)
         self.trained.append(config.run.output.name)
         finish(config)
+
+
+def train_with(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(training), "run_training", trainer)
 
 
 @pytest.fixture
@@ -57,21 +58,23 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         assert path.name == "report.html"
         reports.append([folder.name for folder in runs])
 
-    monkeypatch.setattr(experimenting, "write_report", write_report)
+    monkeypatch.setitem(vars(report), "write_report", write_report)
     return reports
 
 
 def test_every_network_is_trained_with_and_without_gss_from_every_seed(tmp_path: Path) -> None:
     networks = ["rfnet", "uhved"]
-    experiment = parse_arguments([*QUICK, "--networks", *networks, "--seeds", "3", "5", "--output", str(tmp_path)])
+    experiment = plan([*QUICK, "--networks", *networks, "--seeds", "3", "5", "--output", str(tmp_path)])
     assert [planned.folder.name for planned in experiment.runs] == [
         f"{network}-{arm}-seed{seed}" for network in networks for seed in (3, 5) for arm in ("baseline", "gss")
     ]
+    expectations = {network: parse_config([*QUICK, "--network", network]) for network in networks}
     for planned in experiment.runs:
         network, arm, seed = planned.folder.name.split("-")
-        expected = parse_config([*QUICK, "--network", network, "--seed", seed.removeprefix("seed")])
+        expected = expectations[network]
         config = planned.config
-        assert (config.network, config.data, config.run.seed) == (expected.network, expected.data, expected.run.seed)
+        assert (config.network, config.data) == (expected.network, expected.data)
+        assert config.run.seed == int(seed.removeprefix("seed"))
         assert config.training.gss == (arm == "gss")
         if arm == "baseline":
             # As long as the stage that GSS starts from.
@@ -84,7 +87,7 @@ def test_every_network_is_trained_with_and_without_gss_from_every_seed(tmp_path:
 
 def test_the_longer_baseline_takes_the_steps_of_gss_from_the_same_weights(tmp_path: Path) -> None:
     flags = ["--longer-baseline", "--seeds", "0", "--rounds", "3", "--output", str(tmp_path)]
-    _, gss, longer = (planned.config.training for planned in parse_arguments([*QUICK, *flags]).runs)
+    _, gss, longer = (planned.config.training for planned in plan([*QUICK, *flags]).runs)
     assert longer.epochs * longer.steps_per_epoch == gss.rounds * gss.epochs * gss.steps_per_epoch
     assert longer.init_from == gss.init_from
     assert not longer.gss
@@ -98,26 +101,42 @@ def test_flags_that_are_not_for_all_runs_are_refused(flags: list[str], capsys: p
     assert capsys.readouterr().err.startswith(f"error: {flags[0]}: is not for a whole experiment; use ")
 
 
-@pytest.mark.parametrize("flags", [["--seeds", "1", "1"], ["--networks", "vnet"], ["--epochs", "0"]], ids=str)
-def test_faulty_flags_are_said(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flags", [["--seeds", "1", "1"], ["--networks", "vnet"], ["--rounds", "two"]], ids=str)
+def test_unreadable_flags_are_said(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*QUICK, *flags])
     assert flags[0].removeprefix("--") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--epochs 0", "--epochs: got 0, need 1 or more"),
+        ("--seeds -1", "--seed: got -1, need 0 or more"),
+        ("--baseline-epochs 0", "--baseline-epochs: got 0, need 1 or more: GSS is compared with the baseline"),
+        # The rounds of GSS have epochs enough, the baseline by itself has not.
+        ("--early-stopping 1 --baseline-epochs 2 --epochs 11", "--early-stopping: got 1 validations"),
+        ("--final-evaluation none", "--final-evaluation: got none, need dice or all"),
+    ],
+)
+def test_options_that_a_run_cannot_have_are_said(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, *flags.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 @pytest.mark.parametrize("finished", range(4))
 def test_an_experiment_that_was_stopped_goes_on_where_it_was(
     tmp_path: Path, finished: int, monkeypatch: pytest.MonkeyPatch, reported: list[list[str]]
 ) -> None:
-    experiment = parse_arguments([*QUICK, "--seeds", "0", "1", "--output", str(tmp_path)])
+    experiment = plan([*QUICK, "--seeds", "0", "1", "--output", str(tmp_path)])
     names = [planned.folder.name for planned in experiment.runs]
     stopped, later = Trainer(finished), Trainer()
-    monkeypatch.setattr(experimenting, "run_training", stopped)
+    train_with(stopped, monkeypatch)
     with pytest.raises(Interrupted):
-        run(experiment)
+        carry_out(experiment)
     assert not reported
-    monkeypatch.setattr(experimenting, "run_training", later)
-    run(experiment)
+    train_with(later, monkeypatch)
+    carry_out(experiment)
     assert [*stopped.trained, *later.trained] == names
     assert reported == [names]
 
@@ -126,10 +145,10 @@ def test_other_settings_are_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reported: list[list[str]]
 ) -> None:
     flags = [*QUICK, "--output", str(tmp_path)]
-    last = parse_arguments(flags).runs[-1]
+    last = plan(flags).runs[-1]
     finish(last.config)
     trainer = Trainer()
-    monkeypatch.setattr(experimenting, "run_training", trainer)
+    train_with(trainer, monkeypatch)
     assert main([*flags, "--batch-size", "1"]) == 2
     assert f"the run in {last.folder} has other settings" in capsys.readouterr().err
     assert not trainer.trained
@@ -139,12 +158,13 @@ def test_other_settings_are_refused_before_anything_is_trained(
 def test_listed_runs_are_started_by_the_commands_that_are_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(experimenting, "run_training", Trainer(0))
-    flags = [*QUICK, "--networks", *NETWORKS, "--seeds", "0", "--longer-baseline", "--output", str(tmp_path)]
-    experiment = parse_arguments([*flags, "--list"])
-    run(experiment)
+    train_with(Trainer(0), monkeypatch)
+    networks = ("rfnet", "mmformer")
+    flags = [*QUICK, "--networks", *networks, "--seeds", "0", "--longer-baseline", "--output", str(tmp_path)]
+    experiment = plan([*flags, "--list"])
+    carry_out(experiment)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 * len(NETWORKS)
+    assert len(lines) == 3 * len(networks)
     for line, planned in zip(lines, experiment.runs, strict=True):
         arguments = line.removeprefix("python -m gss_train.main ").split()
         assert parse_config(arguments) == planned.config
@@ -153,10 +173,14 @@ def test_listed_runs_are_started_by_the_commands_that_are_printed(
 def test_torchrun_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(UserError, match="--list"):
-        run(parse_arguments(QUICK))
+        plan(QUICK)
 
 
-def test_one_command_trains_evaluates_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_trains_evaluates_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # To start processes that prepare the subjects would take longer than all else.
+    monkeypatch.setattr("gss_train.data.pool._available_processors", lambda: 1)
     output = tmp_path / "experiment"
     arguments = [*QUICK, *TINY, "--cache", str(tmp_path / "cache"), "--seeds", "0", "--output", str(output)]
     assert main(arguments) == 0

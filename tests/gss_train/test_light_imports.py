@@ -1,4 +1,4 @@
-"""What machines with PyTorch, Triton, NumPy and pytest alone run must import nothing else."""
+"""What a GPU machine with little else runs, and `--help`, import no more than they need."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = ("torch", "triton", "numpy", "pytest", "pytest-benchmark")
+HEAVY = ("torch", "monai", "SimpleITK", "nibabel", "matplotlib")
+COMMANDS = ("main", "prepare", "evaluate", "predict", "experiment", "report")
 OWN = ("gss_kernels", "gss_train", "benchmarks", "tests")
 MODULES = (
     "gss_train.data.augmentation",
@@ -44,6 +48,17 @@ class Hiding:
 sys.meta_path[:] = map(Hiding, sys.meta_path)
 for module in json.loads(sys.argv[2]):
     importlib.import_module(module)
+"""
+HELP = """\
+import runpy, sys
+
+command, *heavy = sys.argv[1:]
+sys.argv[1:] = ["--help"]
+try:
+    runpy.run_module(f"gss_train.{command}", run_name="__main__", alter_sys=True)
+except SystemExit as ended:
+    assert not ended.code
+print(*(name for name in heavy if name in sys.modules), file=sys.stderr)
 """
 
 
@@ -89,3 +104,11 @@ def test_others_cannot_be_imported_there() -> None:
     done = import_without_others(("tyro",))
     assert done.returncode == 1
     assert "No module named 'tyro'" in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_waits_for_no_heavy_package(command: str) -> None:
+    arguments = [sys.executable, "-c", HELP, command, *HEAVY]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "\n")
+    assert "usage: " in done.stdout

@@ -10,65 +10,50 @@ import torch
 
 import gss_train.training.loop
 from gss_train.main import main
-from gss_train.phantom import generate_phantoms
 from gss_train.runs.checkpoint_file import read_checkpoint
-
-SMALL = [
-    *("--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"),
-    *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--device", "cpu"),
-    *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
-    *("--no-tensorboard", "--figure-every", "0"),
-]
+from tests.gss_train.training.tiny import SETTINGS, metrics, one_processor, run, write_scans
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scans(tmp_path_factory.mktemp("data") / "scans", 7)
 
 
-def train(cache: Path, output: Path, *arguments: str) -> int:
-    return main([*SMALL, "--cache", str(cache), "--output", str(output), *arguments])
-
-
-def metrics(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+def split_sizes(output: Path) -> dict[str, int]:
+    return {part: len(names) for part, names in json.loads((output / "split.json").read_text()).items()}
 
 
 @pytest.mark.parametrize(
-    ("network", "dataset", "gss"),
+    ("network", "arguments"),
     [
-        ("mmformer", "brats2015", "--gss"),
-        ("mmformer", "brats2018", "--no-gss"),
-        ("robustseg", "brats2018", "--gss"),
-        ("robustseg", "brats2015", "--no-gss"),
-        ("uhved", "brats2020", "--gss"),
-        ("uhved", "brats2015", "--no-gss"),
+        ("mmformer", ["--crop-size", "32", "--gss", "--steps-per-epoch", "1", "--batch-size", "1"]),
+        ("robustseg", ["--no-gss", "--activation-checkpointing", "--precision", "bfloat16"]),
+        ("uhved", ["--gss"]),
     ],
 )
-def test_every_network_trains_and_is_scored(network: str, dataset: str, gss: str, cache: Path, tmp_path: Path) -> None:
-    """RFNet, with all data sets, has tests of its own."""
+def test_every_network_trains_and_is_scored(network: str, arguments: list[str], scans: Path, tmp_path: Path) -> None:
+    """RFNet has tests of its own."""
     output = tmp_path / "run"
-    size = ["--crop-size", "32", "--phantom-size", "32", "32", "32"] if network == "mmformer" else []
-    width = ["--width", "2"] if network == "mmformer" else []
-    lean = ["--activation-checkpointing", "--precision", "bfloat16"] if gss == "--no-gss" else []
-    arguments = ["--dataset", dataset, "--network", network, gss, *size, *width, *lean]
-    assert train(cache, output, *arguments) == 0
-    epochs = [line for line in metrics(output) if line["kind"] == "epoch"]
-    assert len(epochs) == (2 if gss == "--gss" else 1)
+    few = ["--max-test-subjects", "1", "--final-evaluation", "dice"]
+    assert run(scans, output, "--network", network, *arguments, *few) == 0
+    epochs = metrics(output, "epoch")
+    gss = "--gss" in arguments
+    assert len(epochs) == (2 if gss else 1)
     for line in epochs:
         assert all(math.isfinite(value) for value in line["terms"].values())
         assert line["terms"]["separate"] > 0
-    assert (epochs[-1]["terms"]["gss"] != 0) == (gss == "--gss")
+    assert [line["terms"]["gss"] != 0 for line in epochs] == ([False, True] if gss else [False])
     assert (epochs[0]["terms"]["regulariser"] > 0) == (network in {"robustseg", "uhved"})
     assert len((output / "subsets.md").read_text().splitlines()) == 18
 
 
-@pytest.mark.parametrize("dataset", ["brats2015", "brats2018", "brats2020"])
-def test_a_run_without_data_says_so_and_leaves_everything(
-    dataset: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_data_says_so_and_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run"
-    assert train(cache, output, "--dataset", dataset, "--tensorboard", "--figure-every", "2") == 0
+    phantom = ["--phantom-subjects", "4", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"]
+    more = ["--dataset", "brats2015", "--tensorboard", "--figure-every", "2", "--final-evaluation", "all"]
+    with one_processor():
+        folders = ["--cache", str(tmp_path / "cache"), "--output", str(output)]
+        assert main([*SETTINGS, *phantom, *more, *folders]) == 0
     printed = capsys.readouterr().out
     assert "PHANTOM" in printed
     assert "Preset quick" in printed
@@ -77,10 +62,9 @@ def test_a_run_without_data_says_so_and_leaves_everything(
     assert len(table.splitlines()) == 18
     assert table.splitlines()[0] == "| FLAIR | T1ce | T1 | T2 | WT | TC | ET |"
     assert len((output / "subsets.csv").read_text().splitlines()) == 1 + 2 * 16
-    assert json.loads((output / "config.json").read_text())["data"]["dataset"] == dataset
+    assert json.loads((output / "config.json").read_text())["data"]["dataset"] == "brats2015"
     assert json.loads((output / "environment.json").read_text())["packages"]["torch"] == torch.__version__
-    split = json.loads((output / "split.json").read_text())
-    assert {part: len(names) for part, names in split.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert split_sizes(output) == {"train": 2, "validation": 1, "test": 1}
     assert [(line["kind"], line.get("stage")) for line in metrics(output)] == [
         ("epoch", "baseline"),
         ("steps", "baseline"),
@@ -96,54 +80,47 @@ def test_a_run_without_data_says_so_and_leaves_everything(
     assert (output / "checkpoints" / "step-00000004.pt").exists()
 
 
-def test_gss_is_in_the_objective_only_where_asked(cache: Path, tmp_path: Path) -> None:
-    assert train(cache, tmp_path / "gss", "--dataset", "brats2018") == 0
-    baseline_epoch, gss_epoch = (line for line in metrics(tmp_path / "gss") if line["kind"] == "epoch")
-    assert baseline_epoch["terms"]["gss"] == 0
-    assert gss_epoch["terms"]["gss"] != 0
-    assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0
-    epochs = [line for line in metrics(tmp_path / "baseline") if line["kind"] == "epoch"]
-    assert [line["terms"]["gss"] for line in epochs] == [0]
+@pytest.fixture(scope="module")
+def baseline(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run without GSS, with seed 3."""
+    output = tmp_path_factory.mktemp("runs") / "baseline"
+    assert run(scans, output, "--no-gss", "--seed", "3") == 0
+    return output
 
 
-def test_a_seed_repeats_a_run_and_another_does_not(cache: Path, tmp_path: Path) -> None:
-    for name, seed in (("first", "3"), ("again", "3"), ("other", "4")):
-        assert train(cache, tmp_path / name, "--dataset", "brats2018", "--seed", seed) == 0
+def test_a_seed_repeats_a_run_and_another_does_not(scans: Path, baseline: Path, tmp_path: Path) -> None:
+    for seed in ("3", "4"):
+        assert run(scans, tmp_path / seed, "--no-gss", "--seed", seed) == 0
     first, again, other = (
-        read_checkpoint(tmp_path / n / "gss-round-1.pt")["weights"] for n in ("first", "again", "other")
+        read_checkpoint(output / "baseline.pt")["weights"] for output in (baseline, tmp_path / "3", tmp_path / "4")
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_init_from_replaces_the_baseline_stage(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(cache, tmp_path / "baseline", "--dataset", "brats2018", "--no-gss") == 0
-    checkpoint = str(tmp_path / "baseline" / "baseline.pt")
-    assert train(cache, tmp_path / "gss", "--dataset", "brats2018", "--init-from", checkpoint) == 0
-    assert [line["stage"] for line in metrics(tmp_path / "gss") if line["kind"] == "epoch"] == ["GSS round 1"]
+def test_init_from_replaces_the_baseline_stage(
+    scans: Path, baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = ["--init-from", str(baseline / "baseline.pt")]
+    assert run(scans, tmp_path / "gss", *init) == 0
+    assert [line["stage"] for line in metrics(tmp_path / "gss", "epoch")] == ["GSS round 1"]
     # Another split would test on subjects that the checkpoint was trained on.
-    leaking = ["--dataset", "brats2018", "--init-from", checkpoint, "--split-seed", "5"]
-    assert train(cache, tmp_path / "leak", *leaking) == 2
+    assert run(scans, tmp_path / "leak", *init, "--split-seed", "6") == 2
     assert "--split-seed" in capsys.readouterr().err
 
 
-def test_no_more_subjects_are_used_than_asked_for(cache: Path, tmp_path: Path) -> None:
-    limits = ["--phantom-subjects", "6", "--phantom-test-subjects", "2"]
-    few = ["--max-training-subjects", "1", "--max-test-subjects", "1"]
-    assert train(cache, tmp_path / "run", "--dataset", "brats2018", *limits, *few) == 0
+def test_no_more_subjects_are_used_than_asked_for(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And they are the user's own."""
+    few = ["--max-training-subjects", "1", "--max-test-subjects", "1", "--cache", str(tmp_path / "cache")]
+    assert run(scans, tmp_path / "run", *few, "--no-gss") == 0
+    assert split_sizes(tmp_path / "run") == {"train": 1, "validation": 1, "test": 1}
     split = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert {part: len(names) for part, names in split.items()} == {"train": 1, "validation": 1, "test": 1}
-    prepared = [path.stem for path in cache.glob("prepared/brats2018-6-*/*.npy")]
+    prepared = [path.stem for path in tmp_path.glob("cache/prepared/*/*.npy")]
     assert sorted(prepared) == sorted(split["train"] + split["validation"] + split["test"])
-
-
-def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    raw = tmp_path / "MICCAI_BraTS2020_TrainingData"
-    generate_phantoms("brats2020", raw, 4, 1, (24, 24, 24), compressed=False)
-    arguments = ["--dataset", "brats2020", "--data-root", str(raw), "--no-gss"]
-    assert train(tmp_path / "cache", tmp_path / "run", *arguments) == 0
     printed = capsys.readouterr().out
-    assert f"4 subjects found in {raw}" in printed
+    assert f"7 subjects found in {scans}" in printed
     assert "PHANTOM" not in printed
     assert not (tmp_path / "cache" / "phantom").exists()
 
@@ -151,8 +128,7 @@ def test_the_users_own_folder_is_read(cache: Path, tmp_path: Path, capsys: pytes
 def test_bad_subjects_stop_the_run_or_are_left_out_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raw = tmp_path / "raw"
-    generate_phantoms("brats2020", raw, 5, 1, (24, 24, 24), compressed=False)
+    raw = write_scans(tmp_path / "raw", 5)
     (tmp_path / "split.csv").write_text(
         "".join(
             f"BraTS20_Training_{number:03},{part}\n"
@@ -161,31 +137,30 @@ def test_bad_subjects_stop_the_run_or_are_left_out_and_recorded(
     )
     damaged = next(raw.rglob("BraTS20_Training_002_t1.nii"))
     damaged.write_bytes(damaged.read_bytes()[:5000])
-    arguments = ["--dataset", "brats2020", "--data-root", str(raw), "--no-gss"]
-    arguments += ["--split-file", str(tmp_path / "split.csv")]
-    assert train(tmp_path / "cache", tmp_path / "run", *arguments) == 2
+    arguments = ["--no-gss", "--split-file", str(tmp_path / "split.csv")]
+    assert run(raw, tmp_path / "run", *arguments) == 2
     assert damaged.name in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    assert train(tmp_path / "cache", tmp_path / "run", *arguments, "--skip-bad") == 0
+    assert run(raw, tmp_path / "run", *arguments, "--skip-bad") == 0
     assert "1 of 5 subjects left out: BraTS20_Training_002" in capsys.readouterr().out
     (fault,) = json.loads((tmp_path / "run" / "left_out.json").read_text())
     assert (fault["subject"], fault["file"]) == ("BraTS20_Training_002", str(damaged))
     assert json.loads((tmp_path / "run" / "split.json").read_text())["train"] == ["BraTS20_Training_001"]
-    damaged.with_name("BraTS20_Training_002_t1.nii").unlink()
+    damaged.unlink()
     for number in (4, 5):
         next(raw.rglob(f"BraTS20_Training_{number:03}_seg.nii")).write_bytes(b"")
-    assert train(tmp_path / "cache", tmp_path / "other", *arguments, "--skip-bad") == 2
+    assert run(raw, tmp_path / "other", *arguments, "--skip-bad") == 2
     assert "0 test subjects" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_missing_or_empty_data_root_shows_the_expected_layout(
-    exists: bool, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exists: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "raw"
     if exists:
         root.mkdir()
-    assert train(cache, tmp_path / "run", "--dataset", "brats2015", "--data-root", str(root)) == 2
+    assert run(root, tmp_path / "run", "--dataset", "brats2015") == 2
     message = capsys.readouterr().err
     assert str(root) in message
     assert "VSD.Brain" in message
@@ -193,10 +168,10 @@ def test_a_missing_or_empty_data_root_shows_the_expected_layout(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_earlier_run_is_not_overwritten(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_run_is_not_overwritten(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    assert train(cache, tmp_path / "run", "--dataset", "brats2015") == 2
+    assert run(scans, tmp_path / "run") == 2
     assert "--output" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
@@ -210,9 +185,9 @@ def test_an_earlier_run_is_not_overwritten(cache: Path, tmp_path: Path, capsys: 
     ],
 )
 def test_what_cannot_work_stops_before_any_data_is_touched(
-    arguments: list[str], message: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(cache, tmp_path / "run", "--dataset", "brats2015", *arguments) == 2
+    assert run(scans, tmp_path / "run", *arguments) == 2
     said = capsys.readouterr()
     assert message in said.err
     assert "subjects found" not in said.out
@@ -220,13 +195,13 @@ def test_what_cannot_work_stops_before_any_data_is_touched(
 
 
 def test_a_full_memory_says_which_settings_help(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill_memory(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("gss_train.training.loop.training_step", fill_memory)
-    assert train(cache, tmp_path / "run", "--dataset", "brats2018") == 2
+    assert run(scans, tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the memory is full")
     assert "--activation-checkpointing" in said
@@ -234,7 +209,7 @@ def test_a_full_memory_says_which_settings_help(
 
 
 def test_rows_of_bad_numbers_end_the_run_and_leave_the_batches(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The weights are those of the last good checkpoint, and the batches those that the network was given."""
     schedule = ["--no-gss", "--epochs", "4", "--max-bad-steps", "2", "--gather-every", "1"]
@@ -248,19 +223,19 @@ def test_rows_of_bad_numbers_end_the_run_and_leave_the_batches(
 
     monkeypatch.setattr("gss_train.training.loop.augment", spoil)
     output = tmp_path / "run"
-    assert train(cache, output, "--dataset", "brats2018", *schedule) == 2
+    assert run(scans, output, *schedule) == 2
     said = capsys.readouterr()
     assert "--max-bad-steps: 3 steps in a row, until step 7" in said.err
     assert "--learning-rate" in said.err
     assert "Step 2: loss or gradient is not finite" in said.out
-    lines = [line for line in metrics(output) if line["kind"] == "bad_step"]
+    lines = metrics(output, "bad_step")
     assert [line["step"] for line in lines] == [2, 5, 6, 7]
-    prepared = {path.stem for path in cache.glob("prepared/brats2018-4-*/*.npy")}
+    training = set(json.loads((output / "split.json").read_text())["train"])
     for line in lines:
         dump = read_checkpoint(output / line["file"])
         assert torch.equal(dump["image"], given[line["step"] - 1])
         assert dump["subjects"] == line["subjects"]
-        assert set(dump["subjects"]) <= prepared
+        assert set(dump["subjects"]) <= training
     newest = max((output / "checkpoints").glob("step-*.pt"))
     assert newest.name == "step-00000006.pt"
     weights = read_checkpoint(newest)["weights"]

@@ -1,4 +1,4 @@
-"""Verification and preparation through the command line; each fault is made out of a phantom."""
+"""Verification and preparation through the command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gss_train.data import load_prepared
-from gss_train.phantom import generate_phantoms
 from gss_train.prepare import main
+from tests.gss_train.data.raw_files import make_head, write_subject
 
 SUBJECTS = 12
 BAD, SOUND = "BraTS20_Training_001", "BraTS20_Training_012"
@@ -142,17 +142,19 @@ WARNINGS = [
 
 
 @pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantoms") / "raw"
-    generate_phantoms("brats2020", root, SUBJECTS, 3, (24, 24, 24), compressed=False)
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Subjects without faults."""
+    root = tmp_path_factory.mktemp("subjects") / "raw"
+    for number in range(1, SUBJECTS + 1):
+        write_subject(root / f"BraTS20_Training_{number:03}", make_head((24, 24, 24), seed=number), ".nii")
     return root
 
 
 @pytest.fixture
-def root(tmp_path: Path, phantoms: Path) -> Path:
+def root(tmp_path: Path, subjects: Path) -> Path:
     """Two subjects, to be damaged."""
     for name in (BAD, SOUND):
-        shutil.copytree(phantoms / name, tmp_path / "raw" / name)
+        shutil.copytree(subjects / name, tmp_path / "raw" / name)
     return tmp_path / "raw"
 
 
@@ -221,9 +223,9 @@ def test_warnings_are_listed_and_stop_nothing(case: Case, root: Path, capsys: py
     assert prepared_names(root) == [BAD, SOUND]
 
 
-def test_ten_faults_at_once_are_one_table(tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_faults_at_once_are_one_table(tmp_path: Path, subjects: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "raw"
-    shutil.copytree(phantoms, root)
+    shutil.copytree(subjects, root)
     errors = [case for case in ERRORS if case.damage not in {all_zero, tilted, no_scan, scan_of_another, moved}]
     cases = [*((case, "error") for case in errors), (WARNINGS[1], "warning")]
     names = [f"BraTS20_Training_{number:03}" for number in range(1, len(cases) + 1)]

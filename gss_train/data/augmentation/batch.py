@@ -2,60 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gss_train.data.augmentation.lookup import VoxelMover
-from gss_train.data.augmentation.motion import MAX_ELASTIC, PLANES, Motion, control_nodes, round_to_fixed_point
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """What is varied and how far; the defaults are those of RFNet's published training.
-
-    Attributes:
-        rotation_degrees: r; the angle is a whole number of degrees from -r to r - 1. 0 leaves rotation out.
-        interpolation: of the rotated image; the label always takes its nearest voxel.
-        fill: image value of voxels that were outside before the rotation; their label is 0.
-        scale: s; intensities are multiplied by a number from 1 - s to 1 + s.
-        shift: t; after that, a number from -t to t is added.
-        intensity_per_slice: draw scale and shift for each modality and slice of the first axis, as published, rather
-            than for each modality.
-        flip: turn each axis around with probability 1/2.
-        scaling: s; what is shown is enlarged about the crop's centre by a factor from 1 - s to 1 + s. Not published.
-        elastic: e; the control points of a smooth deformation, 20 voxels apart, move by -e to e voxels along each
-            axis. Not published.
-    """
-
-    rotation_degrees: int = 10
-    interpolation: Literal["nearest", "linear"] = "nearest"
-    fill: float = -1.0
-    scale: float = 0.1
-    shift: float = 0.1
-    intensity_per_slice: bool = True
-    flip: bool = True
-    scaling: float = 0.0
-    elastic: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rotation_degrees < 90:
-            raise ValueError(f"rotation_degrees: got {self.rotation_degrees}, need 0 to 89")
-        if self.interpolation not in {"nearest", "linear"}:
-            raise ValueError(f"interpolation: got {self.interpolation!r}, need 'nearest' or 'linear'")
-        if not 0 <= self.scale < 1 or not 0 <= self.shift < math.inf:
-            raise ValueError(f"scale, shift: got {self.scale} and {self.shift}, need 0 <= scale < 1 and 0 <= shift")
-        if not 0 <= self.scaling < 1:
-            raise ValueError(f"scaling: got {self.scaling}, need a number from 0 to less than 1")
-        if not 0 <= self.elastic <= MAX_ELASTIC:
-            raise ValueError(f"elastic: got {self.elastic}, need 0 to {MAX_ELASTIC:g} voxels; beyond, tissue may fold")
-
-
-PUBLISHED_AUGMENTATION = AugmentationSettings()
+from gss_train.data.augmentation.motion import PLANES, Motion, control_nodes, round_to_fixed_point
+from gss_train.data.augmentation.settings import PUBLISHED_AUGMENTATION, AugmentationSettings
 
 
 def augment(
@@ -105,8 +60,8 @@ def augment(
         else:
             mover = mover or VoxelMover(image, fill=settings.fill, linear=settings.interpolation == "linear")
             mover.move(image[b], label[b], motion, moved_image[b], moved_label[b])
-        # Drawn alike and independently for every slice, so that flips may come before them. While the sample is in
-        # the processor's cache; `addcmul` would be one call, but slower there, and round otherwise.
+        # After the flips, though published before them: every slice has a draw of its own from the same distribution.
+        # Sample by sample, in the processor's cache; `addcmul` would be one call, but slower, and round otherwise.
         moved_image[b].mul_(scale[b]).add_(shift[b])
     return moved_image, moved_label
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from gss_train.data.augmentation.motion import source_coordinates
-
-if TYPE_CHECKING:
-    from gss_train.data.augmentation.motion import Motion
+from gss_train.data.augmentation.motion import Motion, source_coordinates
 
 
 class VoxelMover:
@@ -46,7 +41,6 @@ class VoxelMover:
             out_image: contiguous [modalities,D,H,W] float32; receives the image.
             out_label: contiguous [D,H,W] uint8; receives the label, always of the nearest voxel.
         """
-        self._image[:, : self._outside].view(image.shape).copy_(image)
         self._label[: self._outside].view(label.shape).copy_(label)
         axes = (*motion.plane, motion.third_axis)
         coordinates = source_coordinates(self._shape, motion, image.device)
@@ -54,9 +48,10 @@ class VoxelMover:
         torch.index_select(self._label, 0, nearest, out=out_label.view(-1))
         moved = out_image.view(len(image), -1)
         if self._linear:
-            self._interpolate(coordinates, axes, motion, moved)
+            out_image.copy_(self._interpolate(image, coordinates, axes))
             moved.masked_fill_(nearest == self._outside, self._fill)
         else:
+            self._image[:, : self._outside].view(image.shape).copy_(image)
             torch.index_select(self._image, 1, nearest, out=moved)
 
     def _nearest(self, coordinates: tuple[Tensor, ...], axes: tuple[int, ...]) -> Tensor:
@@ -81,19 +76,11 @@ class VoxelMover:
             self._image.device, non_blocking=True
         )
 
-    def _interpolate(
-        self, coordinates: tuple[Tensor, ...], axes: tuple[int, ...], motion: Motion, moved: Tensor
-    ) -> None:
-        """Interpolates linearly between the neighbours on the axes along which coordinates are not whole."""
-        neighbours: list[list[tuple[Tensor, Tensor]]] = []
+    def _interpolate(self, image: Tensor, coordinates: tuple[Tensor, ...], axes: tuple[int, ...]) -> Tensor:
+        """Value between the neighbours of each coordinate, [modalities,D,H,W]; outside, that of the border."""
+        grid = image.new_empty((1, *self._shape, 3), dtype=torch.float32)
         for places, axis in zip(coordinates, axes, strict=True):
-            lower = torch.floor(places)
-            share = places - lower
-            between = axis in motion.plane or not motion.is_rotation
-            pairs = [(lower, 1 - share), (lower + 1, share)] if between else [(lower, torch.ones_like(share))]
-            neighbours.append([(self._along(voxels, axis), weight) for voxels, weight in pairs])
-        moved.zero_()
-        for (first, a), (second, b), (third, c) in itertools.product(*neighbours):
-            values = self._image.index_select(1, self._sum(first, second, third).flatten())
-            weight = (a * b).float().to(moved.device, non_blocking=True) * c.float().to(moved.device, non_blocking=True)
-            moved.addcmul_(values, weight.flatten())
+            # From -1 to 1 along each axis, of which the last is named first.
+            scaled = places * (2 / max(self._shape[axis] - 1, 1)) - 1
+            grid[0, ..., 2 - axis] = scaled.float().to(image.device, non_blocking=True)
+        return functional.grid_sample(image[None].float(), grid, padding_mode="border", align_corners=True)[0]

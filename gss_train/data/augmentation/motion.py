@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gss_train.data.augmentation.settings import CONTROL_SPACING
+
 # Pairs of spatial axes that span the plane of a rotation.
 PLANES = ((0, 1), (1, 2), (0, 2))
-# Voxels between the control points of an elastic deformation: structures of this size move against each other.
-CONTROL_SPACING = 20
-# Cubic B-splines whose control points move by up to 0.4 of their spacing cannot fold (Choi and Lee, Injectivity
-# conditions of 2D and 3D uniform cubic B-spline functions, 2000).
-MAX_ELASTIC = 0.4 * CONTROL_SPACING
 # Displacements and spline weights are multiples of this. A product of one displacement and three weights then has at
 # most 51 significant bits, so that sums of them are exact in float64, whatever their order.
 _FIXED_POINT = 2.0**-12
@@ -41,12 +38,7 @@ class Motion:
     @property
     def keeps_grid(self) -> bool:
         """Whether nothing but flips is done."""
-        return self.degrees == 0 and self.is_rotation
-
-    @property
-    def is_rotation(self) -> bool:
-        """Whether coordinates along the third axis stay whole."""
-        return self.factor == 1.0 and self.displacement is None
+        return self.degrees == 0 and self.factor == 1.0 and self.displacement is None
 
     @property
     def third_axis(self) -> int:

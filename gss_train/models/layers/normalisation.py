@@ -13,6 +13,55 @@ NEGATIVE_SLOPE = 0.2
 _ELEMENTS_OF_PIECE = 2**19
 
 
+def normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Instance normalisation without a gradient of its own.
+
+    Args:
+        x: `[B, channels, *spatial]`, more than one voxel.
+        scale: `[channels]`; None: 1.
+        shift: `[channels]`; None: 0.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalised tensor, and the inverse deviations `[B, channels]`.
+    """
+    batch, channels = x.shape[:2]
+    normalised, _, inverse_deviation = torch.native_group_norm(
+        x.contiguous(), scale, shift, batch, channels, x[0, 0].numel(), channels, epsilon
+    )
+    return normalised, inverse_deviation
+
+
+def normalise_backward(
+    gradient: Tensor, normalised: Tensor, inverse_deviation: Tensor, scale: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the input, scale and shift of `normalise`; the latter two are meaningless without a scale.
+
+    PyTorch's formula subtracts numbers that nearly cancel where a mean is large against its deviation. It is given the
+    normalised tensor, whose mean is 0 and whose deviation is 1: that is the gradient up to the deviation of the input.
+
+    Args:
+        gradient: of the result, contiguous.
+        normalised: the result for scale 1 and shift 0.
+        inverse_deviation: as `normalise` returned it.
+        scale: `[channels]`, or None.
+    """
+    batch, channels = normalised.shape[:2]
+    to_x, to_scale, to_shift = torch.ops.aten.native_group_norm_backward(
+        gradient,
+        normalised,
+        torch.zeros_like(inverse_deviation),
+        torch.ones_like(inverse_deviation),
+        scale,
+        batch,
+        channels,
+        normalised[0, 0].numel(),
+        channels,
+        [True, scale is not None, scale is not None],
+    )
+    return to_x.mul_(inverse_deviation.view(batch, channels, *[1] * (normalised.dim() - 2))), to_scale, to_shift
+
+
 class _NormaliseActivate(torch.autograd.Function):
     """Keeps the result alone: the rectifier is invertible, so its input comes back from its output.
 
@@ -22,11 +71,7 @@ class _NormaliseActivate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        batch, channels = x.shape[:2]
-        voxels = x[0, 0].numel()
-        normalised, _, inverse_deviation = torch.native_group_norm(
-            x.contiguous(), None, None, batch, channels, voxels, channels, EPSILON
-        )
+        normalised, inverse_deviation = normalise(x, None, None, EPSILON)
         activated = torch.nn.functional.leaky_relu_(normalised, NEGATIVE_SLOPE)
         ctx.save_for_backward(activated, inverse_deviation)
         return activated
@@ -50,23 +95,10 @@ class _NormaliseActivate(torch.autograd.Function):
 
 def _gradient_of_rows(gradient: Tensor, activated: Tensor, inverse_deviation: Tensor) -> Tensor:
     """The backward pass for rows `[N, voxels]` that are normalised each by itself; `inverse_deviation` is `[N]`."""
-    count, voxels = activated.shape
     normalised = torch.nn.functional.leaky_relu(activated, 1 / NEGATIVE_SLOPE)
     gradient = torch.ops.aten.leaky_relu_backward(gradient, activated, NEGATIVE_SLOPE, True)
-    # With the normalised rows as input, mean 0 and deviation 1, this is the gradient up to the deviation of x.
-    gradient, _, _ = torch.ops.aten.native_group_norm_backward(
-        gradient[None],
-        normalised[None],
-        inverse_deviation.new_zeros(1, count),
-        inverse_deviation.new_ones(1, count),
-        None,
-        1,
-        count,
-        voxels,
-        count,
-        [True, False, False],
-    )
-    return gradient[0].mul_(inverse_deviation[:, None])
+    to_x, _, _ = normalise_backward(gradient[None], normalised[None], inverse_deviation[None], None)
+    return to_x[0]
 
 
 def normalise_activate(x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from gss_train.models.layers.padding import fold, reflect, reflect_and_concatenate
-from gss_train.models.layers.slabs import convolve_slabs
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_LARGEST_SLOW_INPUT = 20480  # of batch * channels * D * H; see `convolve_slabs`
+from gss_train.models.layers.slabs import LARGEST_SLOW_INPUT, convolve_slabs
 
 
 class _ReflectedConvolution(torch.autograd.Function):
@@ -97,7 +93,7 @@ class ReflectedConvolution(nn.Conv3d):
         return (
             x.device.type == "cpu"
             and batch == self.stride[0] == self.groups == 1
-            and self.in_channels * (depth + 2) * (height + 2) <= _LARGEST_SLOW_INPUT
+            and self.in_channels * (depth + 2) * (height + 2) <= LARGEST_SLOW_INPUT
         )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_LARGEST_SLOW_INPUT = 20480  # of batch * channels * D * H; see `gss_train.models.layers.slabs`
+from gss_train.models.layers.slabs import LARGEST_SLOW_INPUT
+
 _ENDS = ((0, 1), (-1, -2))  # the first voxel of an axis and the one next to it, and the last
 
 
@@ -88,7 +89,7 @@ def _taps_of_phases(kernel_size: int) -> Tensor:
 
 def _convolve(padded: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     batch, channels, depth, height, _ = padded.shape
-    if padded.device.type != "cpu" or batch > 1 or channels * depth * height > _LARGEST_SLOW_INPUT:
+    if padded.device.type != "cpu" or batch > 1 or channels * depth * height > LARGEST_SLOW_INPUT:
         return functional.conv3d(padded, kernels, bias)
     # PyTorch's CPU convolution is several times slower for one small sample than for two.
     taps = kernels.shape[-1]

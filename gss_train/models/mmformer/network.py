@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -66,8 +67,8 @@ class MMFormer(SegmentationNetwork):
 
     Args:
         num_categories: number of categories C, background included.
-        crop_size: the spatial size in voxels of all scans that it will see, since every token's place has a learnt
-            embedding; multiples of 16, at least 32. 128 per axis as published.
+        crop_size: voxels of all scans that it will see, one number or three, since every token's place has a learnt
+            embedding; multiples of 16, at least 32. 128 as published.
         width: channels of one modality at the finest level; 8 as published. Tokens have 64 times as many.
         dropout: probability of dropout in the transformers; 0.1 as published.
         activation_checkpointing: whether to recompute encoder levels, transformers and decoders in the backward pass
@@ -81,13 +82,12 @@ class MMFormer(SegmentationNetwork):
         self,
         num_categories: int,
         *,
-        crop_size: tuple[int, int, int],
+        crop_size: int | Sequence[int],
         width: int = DEFAULT_WIDTH,
         dropout: float = DEFAULT_DROPOUT,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(activation_checkpointing=activation_checkpointing)
-        check_crop_size("crop_size", crop_size, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         if num_categories < 2:
             raise ValueError(f"num_categories is {num_categories}; it must be at least 2")
         if width < 1:
@@ -95,13 +95,13 @@ class MMFormer(SegmentationNetwork):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
         self.num_categories = num_categories
-        self.crop_size = tuple(crop_size)
+        self.crop_size = check_crop_size("crop_size", crop_size, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         channels = [width * 2**level for level in range(NUM_LEVELS)]
         tokens = TOKEN_CHANNELS_PER_WIDTH * width
         self.encoder = nn.ModuleList(
             EncoderLevel(before, after, stride=1 if after == width else 2) for before, after in pairwise([1, *channels])
         )
-        places = torch.Size(axis // COARSEST_STRIDE for axis in crop_size).numel()
+        places = torch.Size(axis // COARSEST_STRIDE for axis in self.crop_size).numel()
         self.positions = nn.Parameter(torch.zeros(NUM_MODALITIES, places, tokens))
         self.intra_transformers = IntraModalTransformers(channels[-1], tokens, dropout=dropout)
         self.inter_transformer = InterModalTransformer(channels[-1], tokens, dropout=dropout)
@@ -119,11 +119,7 @@ class MMFormer(SegmentationNetwork):
         available: Tensor | None = None,
         per_modality: bool | None = None,
     ) -> SegmentationOutput:
-        """Segment a batch; arguments and result as in `SegmentationNetwork`.
-
-        Raises:
-            ValueError: if x or a mask has a wrong shape, or a mask is not boolean.
-        """
+        """Segment a batch, see `SegmentationNetwork`."""
         features = self.encode(x, available)
         logits, *maps = self._fuse(features, fused_modalities)
         regulariser = torch.zeros((), device=logits.device)
@@ -133,18 +129,7 @@ class MMFormer(SegmentationNetwork):
         return SegmentationOutput(logits, self.decode_separately(features), auxiliary, regulariser)
 
     def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
-        """Encode every available modality, each by itself.
-
-        Args:
-            x: scans `[B, 4, D, H, W]`, D, H, W as in `crop_size`.
-            available: `[B, 4]` bool, the scans that exist; the others count as zero whatever they hold. None: all.
-
-        Returns:
-            Features for `fuse` and `decode_separately`.
-
-        Raises:
-            ValueError: if x or `available` has a wrong shape, or `available` is not boolean.
-        """
+        """Encode every available modality, see `SegmentationNetwork`."""
         check_scans(x, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         if tuple(x.shape[2:]) != self.crop_size:
             raise ValueError(
@@ -159,22 +144,11 @@ class MMFormer(SegmentationNetwork):
         return (*features, x, self.run(self.intra_transformers, x, self.positions))
 
     def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
-        """Fuse a subset of the modalities.
-
-        Args:
-            features: what `encode` returned.
-            fused_modalities: `[B, 4]` bool, the subset; never empty, within the available modalities.
-
-        Returns:
-            Logits `[B, C, D, H, W]`.
-
-        Raises:
-            ValueError: if `fused_modalities` has a wrong shape or is not boolean.
-        """
+        """Fuse a subset of the modalities, see `SegmentationNetwork`."""
         return self._fuse(features, fused_modalities)[0]
 
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
-        """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned."""
+        """Each modality's own prediction, see `SegmentationNetwork`."""
         # One modality after the other: what the backward pass of each needs for a moment never exists for all at once.
         batch = len(features[0])
         levels = (level.reshape(batch, NUM_MODALITIES, -1, *level.shape[2:]) for level in features[:NUM_LEVELS])

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from gss_train.models.mmformer.network import NUM_LEVELS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from gss_train.models.mmformer.network import MMFormer
+from gss_train.models.mmformer.network import NUM_LEVELS, MMFormer
 
 _MODALITIES = ("flair", "t1ce", "t1", "t2")
 _ENCODER_UNITS = {"enter": "c1", "first": "c2", "second": "c3"}

@@ -137,7 +137,7 @@ class FusionDecoder(nn.Module):
 
 
 class RFNet(SegmentationNetwork):
-    """Region-aware fusion network.
+    """Region-aware fusion network, for crops whose axes are multiples of 8, at least 16.
 
     Args:
         num_categories: number of categories C, background included.
@@ -175,11 +175,7 @@ class RFNet(SegmentationNetwork):
         available: Tensor | None = None,
         per_modality: bool | None = None,
     ) -> SegmentationOutput:
-        """Segment a batch; arguments and result as in `SegmentationNetwork`.
-
-        Raises:
-            ValueError: if x or a mask has a wrong shape, or a mask is not boolean.
-        """
+        """Segment a batch, see `SegmentationNetwork`."""
         features = self.encode(x, available)
         logits, *maps = self._fuse(features, fused_modalities)
         regulariser = logits.new_zeros(())
@@ -189,18 +185,7 @@ class RFNet(SegmentationNetwork):
         return SegmentationOutput(logits, self.decode_separately(features), auxiliary, regulariser)
 
     def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
-        """Encode every available modality.
-
-        Args:
-            x: scans `[B, 4, D, H, W]`; D, H, W divisible by 8, at least 16.
-            available: `[B, 4]` bool, the scans that exist; the others count as zero whatever they hold. None: all.
-
-        Returns:
-            Features for `fuse` and `decode_separately`.
-
-        Raises:
-            ValueError: if x or `available` has a wrong shape, or `available` is not boolean.
-        """
+        """Encode every available modality, see `SegmentationNetwork`."""
         check_scans(x, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         x = hide_unavailable(x, available)
         features = []
@@ -210,22 +195,11 @@ class RFNet(SegmentationNetwork):
         return tuple(features)
 
     def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
-        """Fuse a subset of the modalities.
-
-        Args:
-            features: what `encode` returned.
-            fused_modalities: `[B, 4]` bool, the subset; never empty, within the available modalities.
-
-        Returns:
-            Logits `[B, C, D, H, W]`.
-
-        Raises:
-            ValueError: if `fused_modalities` has a wrong shape or is not boolean.
-        """
+        """Fuse a subset of the modalities, see `SegmentationNetwork`."""
         return self._fuse(features, fused_modalities)[0]
 
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
-        """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned."""
+        """Each modality's own prediction, see `SegmentationNetwork`."""
         return self.run_for_each_modality(self.separate_decoder, features)
 
     def _fuse(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from gss_train.models.rfnet.network import NUM_LEVELS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from gss_train.models.rfnet.network import RFNet
+from gss_train.models.rfnet.network import NUM_LEVELS, RFNet
 
 _ENCODERS = ("flair_encoder", "t1ce_encoder", "t1_encoder", "t2_encoder")
 _ENCODER_UNITS = {"enter": "c1", "first": "c2", "second": "c3"}

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from gss_train.models.layers.normalisation import normalise, normalise_backward
+
 EPSILON = 1e-6
 NEGATIVE_SLOPE = 0.2
 
@@ -51,11 +53,8 @@ def normalise_scale_activate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 class _NormaliseScaleActivate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        batch, channels = x.shape[:2]
-        normalised, _, inverse_deviation = torch.native_group_norm(
-            x.contiguous(), None, None, batch, channels, x[0, 0].numel(), channels, EPSILON
-        )
-        shape = (channels, *[1] * (x.dim() - 2))
+        normalised, inverse_deviation = normalise(x, None, None, EPSILON)
+        shape = (x.shape[1], *[1] * (x.dim() - 2))
         activated = functional.leaky_relu_(
             torch.addcmul(shift.view(shape), scale.view(shape), normalised), NEGATIVE_SLOPE
         )
@@ -66,20 +65,5 @@ class _NormaliseScaleActivate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normalised, activated, inverse_deviation, scale = ctx.saved_tensors
-        batch, channels = normalised.shape[:2]
         gradient = torch.ops.aten.leaky_relu_backward(gradient.contiguous(), activated, NEGATIVE_SLOPE, True)
-        # With the normalised tensor as input, mean 0 and deviation 1, this is the gradient up to the deviation of x.
-        to_x, to_scale, to_shift = torch.ops.aten.native_group_norm_backward(
-            gradient,
-            normalised,
-            torch.zeros_like(inverse_deviation),
-            torch.ones_like(inverse_deviation),
-            scale,
-            batch,
-            channels,
-            normalised[0, 0].numel(),
-            channels,
-            [True, True, True],
-        )
-        to_x.mul_(inverse_deviation.view(batch, channels, *[1] * (normalised.dim() - 2)))
-        return to_x, to_scale, to_shift
+        return normalise_backward(gradient, normalised, inverse_deviation, scale)

@@ -107,7 +107,7 @@ class MaskDecoder(nn.Module):
 
 
 class RobustSeg(SegmentationNetwork):
-    """Feature disentanglement and gated fusion.
+    """Feature disentanglement and gated fusion, for crops whose axes are multiples of 8, at least 16.
 
     Args:
         num_categories: number of categories C, background included.
@@ -156,14 +156,11 @@ class RobustSeg(SegmentationNetwork):
         available: Tensor | None = None,
         per_modality: bool | None = None,
     ) -> SegmentationOutput:
-        """Segment a batch; arguments and result as in `SegmentationNetwork`.
+        """Segment a batch, see `SegmentationNetwork`.
 
         The regulariser is 0.1 times the mean absolute error of the scans reconstructed from the fused content, plus
         0.1 times the divergences of the styles, each averaged over a sample's available scans, times four (published is
         the sum over the four), and averaged over the samples. It is 0 unless `per_modality`.
-
-        Raises:
-            ValueError: if x or a mask has a wrong shape, or a mask is not boolean.
         """
         features = self.encode(x, available)
         fused = self._fuse_levels(features, fused_modalities)
@@ -175,18 +172,7 @@ class RobustSeg(SegmentationNetwork):
         return SegmentationOutput(logits, separate, None, self._regularise(features[-1], fused[-1], present))
 
     def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
-        """Encode the content of every available modality.
-
-        Args:
-            x: scans `[B, 4, D, H, W]`; D, H, W divisible by 8, at least 16.
-            available: `[B, 4]` bool, the scans that exist; the others count as zero whatever they hold. None: all.
-
-        Returns:
-            Features for `fuse` and `decode_separately`.
-
-        Raises:
-            ValueError: if x or `available` has a wrong shape, or `available` is not boolean.
-        """
+        """Encode the content of every available modality, see `SegmentationNetwork`."""
         check_scans(x, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         scans = x = hide_unavailable(x, available)
         features = []
@@ -196,29 +182,12 @@ class RobustSeg(SegmentationNetwork):
         return (*features, scans)
 
     def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
-        """Fuse a subset of the modalities.
-
-        Args:
-            features: what `encode` returned.
-            fused_modalities: `[B, 4]` bool, the subset; never empty, within the available modalities.
-
-        Returns:
-            Logits `[B, C, D, H, W]`.
-
-        Raises:
-            ValueError: if `fused_modalities` has a wrong shape or is not boolean.
-        """
+        """Fuse a subset of the modalities, see `SegmentationNetwork`."""
         logits: Tensor = self.run(self.mask_decoder, *self._fuse_levels(features, fused_modalities))
         return logits
 
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
-        """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned.
-
-        Raises:
-            ValueError: if the network was built without a separate decoder.
-        """
-        if self.separate_decoder is None:
-            raise ValueError("separate_decoder was False: the modalities have no predictions of their own")
+        """Each modality's own prediction, see `SegmentationNetwork`."""
         return self.run_for_each_modality(self.separate_decoder, features[:NUM_LEVELS])
 
     def _fuse_levels(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:

@@ -116,7 +116,7 @@ class SeparateDecoder(Decoder):
 
 
 class UHVED(SegmentationNetwork):
-    """Hetero-modal variational encoder-decoder.
+    """Hetero-modal variational encoder-decoder, for crops whose axes are multiples of 8, at least 16.
 
     Args:
         num_categories: number of categories C, background included.
@@ -160,15 +160,12 @@ class UHVED(SegmentationNetwork):
         available: Tensor | None = None,
         per_modality: bool | None = None,
     ) -> SegmentationOutput:
-        """Segment a batch; arguments and result as in `SegmentationNetwork`.
+        """Segment a batch, see `SegmentationNetwork`.
 
         In training the latents are drawn from the fused posterior, in evaluation they are its means. Noise is drawn for
         the whole batch whatever the masks say. The regulariser is 0.1 times the mean squared error of the images
         reconstructed from the latents, plus 0.1 times the divergences of `subset_divergence` averaged over the levels;
         only available scans count, and every sample as much as the others. It is 0 unless `per_modality`.
-
-        Raises:
-            ValueError: if x or a mask has a wrong shape, or a mask is not boolean.
         """
         features = self.encode(x, available)
         latents = self._draw_latents(features, fused_modalities)
@@ -176,25 +173,16 @@ class UHVED(SegmentationNetwork):
         if not (self.training if per_modality is None else per_modality):
             return SegmentationOutput(logits, None, None, torch.zeros((), device=x.device))
         present = torch.ones_like(fused_modalities) if available is None else available
+        # It loops over hundreds of chunks. As a decorator, this would load the compiler wherever a network is built.
+        divergence = torch.compiler.disable(_mean_divergence)  # type: ignore[no-untyped-call]
         regulariser = RECONSTRUCTION_WEIGHT * self._reconstruction_error(
             latents, hide_unavailable(x, available), present
-        ) + DIVERGENCE_WEIGHT * _mean_divergence(features, fused_modalities, present)
+        ) + DIVERGENCE_WEIGHT * divergence(features, fused_modalities, present)
         separate = None if self.separate_decoder is None else self.decode_separately(features)
         return SegmentationOutput(logits, separate, None, regulariser)
 
     def encode(self, x: Tensor, available: Tensor | None = None) -> Features:
-        """Encode every available modality.
-
-        Args:
-            x: scans `[B, 4, D, H, W]`; D, H, W divisible by 8, at least 16.
-            available: `[B, 4]` bool, the scans that exist; the others count as zero whatever they hold. None: all.
-
-        Returns:
-            Means and log-variances for `fuse` and `decode_separately`.
-
-        Raises:
-            ValueError: if x or `available` has a wrong shape, or `available` is not boolean.
-        """
+        """Encode every available modality as means and log-variances, see `SegmentationNetwork`."""
         check_scans(x, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         x = hide_unavailable(x, available)
         features = []
@@ -205,29 +193,12 @@ class UHVED(SegmentationNetwork):
         return tuple(features)
 
     def fuse(self, features: Features, fused_modalities: Tensor) -> Tensor:
-        """Segment by a subset of the modalities: with their posterior's means, in training with a draw from it.
-
-        Args:
-            features: what `encode` returned.
-            fused_modalities: `[B, 4]` bool, the subset; never empty, within the available modalities.
-
-        Returns:
-            Logits `[B, C, D, H, W]`.
-
-        Raises:
-            ValueError: if `fused_modalities` has a wrong shape or is not boolean.
-        """
+        """Segment by the means of the subset's posterior, in training by a draw from it; see `SegmentationNetwork`."""
         logits: Tensor = self.run(self.segmentation_decoder, *self._draw_latents(features, fused_modalities))
         return logits
 
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
-        """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned.
-
-        Raises:
-            ValueError: if the network was built without a separate decoder.
-        """
-        if self.separate_decoder is None:
-            raise ValueError("separate_decoder was False: the modalities have no predictions of their own")
+        """Each modality's own prediction, see `SegmentationNetwork`."""
         return self.run_for_each_modality(self.separate_decoder, features)
 
     def _draw_latents(self, features: Features, fused_modalities: Tensor) -> tuple[Tensor, ...]:
@@ -274,7 +245,6 @@ def _gaussian_parameters(level: Tensor) -> tuple[Tensor, Tensor]:
     return means, log_variances
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over hundreds of chunks
 def _mean_divergence(features: Features, fused_modalities: Tensor, available: Tensor) -> Tensor:
     divergences = [subset_divergence(*_gaussian_parameters(level), fused_modalities, available) for level in features]
     return torch.stack(divergences).mean()

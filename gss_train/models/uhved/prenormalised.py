@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from gss_train.models.layers.normalisation import normalise, normalise_backward
+from gss_train.models.layers.slabs import LARGEST_SLOW_INPUT, cut_into_slabs
+
 EPSILON = 1e-6
 NEGATIVE_SLOPE = 0.01
-
-_LEAST_ON_ONEDNN = 20480  # of batch * channels * D * H; see `gss_train.models.layers.slabs`
 
 
 def new_weight(out_channels: int, *shape: int) -> nn.Parameter:
@@ -70,42 +71,13 @@ class _NormaliseActivateConvolve(torch.autograd.Function):
         to_activated, to_weight = _convolve_backward(gradient, activated, weight, ctx.groups)
         to_affine = torch.ops.aten.leaky_relu_backward(to_activated.contiguous(), activated, NEGATIVE_SLOPE, True)
         del activated, to_activated
-        to_x, to_scale, to_shift = _normalise_backward(to_affine, x, scale)
-        return to_x, to_scale, to_shift, to_weight, None
+        normalised, inverse_deviation = normalise(x, None, None, EPSILON)
+        return *normalise_backward(to_affine, normalised, inverse_deviation, scale), to_weight, None
 
 
 def _normalise_activate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    normalised, _, _ = _normalise(x, scale, shift)
+    normalised, _ = normalise(x, scale, shift, EPSILON)
     return functional.leaky_relu_(normalised, NEGATIVE_SLOPE)
-
-
-def _normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The normalised tensor, the means and the inverse deviations per sample and channel."""
-    batch, channels = x.shape[:2]
-    return torch.native_group_norm(x, scale, shift, batch, channels, x[0, 0].numel(), channels, EPSILON)
-
-
-def _normalise_backward(gradient: Tensor, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the normalisation's input, scale and shift.
-
-    PyTorch's formula subtracts numbers that nearly cancel where a mean is large against its deviation. It is given the
-    normalised tensor, whose mean is 0 and whose deviation is 1.
-    """
-    batch, channels = x.shape[:2]
-    normalised, mean, inverse_deviation = _normalise(x, None, None)
-    to_normalised, to_scale, to_shift = torch.ops.aten.native_group_norm_backward(
-        gradient,
-        normalised,
-        torch.zeros_like(mean),
-        torch.ones_like(mean),
-        scale,
-        batch,
-        channels,
-        x[0, 0].numel(),
-        channels,
-        [True, True, True],
-    )
-    return to_normalised.mul_(inverse_deviation.view(batch, channels, 1, 1, 1)), to_scale, to_shift
 
 
 def _convolve(activated: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -165,13 +137,9 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def _needs_slabs(activated: Tensor, groups: int) -> bool:
     """Whether PyTorch would leave oneDNN for a slower path unless the one sample became a batch of slabs."""
     batch, channels, depth, height, _ = activated.shape
-    return batch == groups == 1 and channels * depth * height <= _LEAST_ON_ONEDNN and depth > 1
+    return batch == groups == 1 and channels * depth * height <= LARGEST_SLOW_INPUT and depth > 1
 
 
 def _overlapping_slabs(activated: Tensor) -> Tensor:
     """One sample cut along its zero-padded depth, `[slabs, channels, D / slabs + 2, H, W]`."""
-    depth = activated.shape[2]
-    count = next(divisor for divisor in range(2, depth + 1) if depth % divisor == 0)
-    padded = functional.pad(activated[0], (0, 0, 0, 0, 1, 1))
-    slabs = padded.unfold(1, depth // count + 2, depth // count)
-    return _channels_last(slabs.permute(1, 0, 4, 2, 3))
+    return _channels_last(cut_into_slabs(functional.pad(activated, (0, 0, 0, 0, 1, 1))))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gss_train.common.devices import pick_device
+from gss_train.common.errors import UserError
 from gss_train.common.processes import ALONE, join_processes
 
 
@@ -17,3 +19,9 @@ def test_alone_there_is_nothing_to_exchange(monkeypatch: pytest.MonkeyPatch) -> 
     values = torch.tensor([1.0, torch.nan])
     assert ALONE.sum(values) is values
     ALONE.barrier()
+
+
+def test_each_of_several_processes_takes_its_own_device() -> None:
+    assert pick_device("cpu", local_rank=1) == torch.device("cpu")
+    with pytest.raises(UserError, match=r"--device: got 'cuda:0' below torchrun, need 'cuda'"):
+        pick_device("cuda:0", local_rank=1)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from gss_train.config import Config, DataOptions, RecordOptions, TrainingOptions, ValidationOptions, parse_config
+from tests.gss_train.config.refusals import refusal
 
 QUICK = ["--dataset", "brats2015", "--preset", "quick"]
 
@@ -40,19 +41,14 @@ QUICK = ["--dataset", "brats2015", "--preset", "quick"]
     ],
 )
 def test_what_cannot_be_is_refused(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        parse_config([*QUICK, *arguments.split()])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: {message}\n"
+    assert refusal([*QUICK, *arguments.split()], capsys) == message
 
 
 @pytest.mark.parametrize("flags", ["--gss-warmup 100", "--gss-ramp 100", "--gss-warmup 60 --gss-ramp 40"])
 def test_a_round_has_a_step_with_the_full_gss_loss(flags: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*QUICK, "--epochs", "5", "--steps-per-epoch", "20"]
-    with pytest.raises(SystemExit):
-        parse_config([*arguments, *flags.split()])
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: {flags.split()[-2]}: got")
+    message = refusal([*arguments, *flags.split()], capsys)
+    assert message.startswith(f"{flags.split()[-2]}: got")
     assert "a round of 100" in message
     assert parse_config([*arguments, "--gss-warmup", "59", "--gss-ramp", "40"]).training.gss_ramp == 40
 
@@ -61,9 +57,8 @@ def test_early_stopping_that_no_stage_is_long_enough_for_is_refused(capsys: pyte
     # The baseline has 11 epochs, a round 5. Two validations are 5 epochs apart, three 10.
     assert parse_config([*QUICK, "--early-stopping", "1"]).validation.early_stopping == 1
     for flags in ("--early-stopping 2", "--early-stopping 1 --init-from mine.pt", "--early-stopping 1 --no-gss"):
-        with pytest.raises(SystemExit):
-            parse_config([*QUICK, *flags.split()])
-        assert re.search(r"--early-stopping: got \d validations, one every 5 epochs", capsys.readouterr().err)
+        message = refusal([*QUICK, *flags.split()], capsys)
+        assert re.match(r"--early-stopping: got \d validations, one every 5 epochs", message)
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16"])
@@ -72,12 +67,12 @@ def test_every_precision_can_be_asked_for_on_a_cpu(precision: str) -> None:
     assert parse_config(arguments).training.precision == precision
 
 
-def test_all_new_options_can_be_given_together() -> None:
+def test_all_options_of_a_step_and_its_records_can_be_given_together() -> None:
     flags = (
         "--batch-size 4 --accumulate 2 --dice per-sample --precision bfloat16 --channels-last --compile --ema 0.99 "
         "--clip-gradient 1 --gss-warmup 5 --gss-ramp 10 --max-bad-steps 0 --validate-every 1 --validation-subjects 3 "
         "--validation-subsets all --early-stopping 2 --resume never --keep-checkpoints 1 --checkpoint-every 2 "
-        "--gather-every 7 --no-tensorboard --figure-every 0"
+        "--gather-every 7 --no-tensorboard --figure-every 0 --final-evaluation dice"
     )
     config = parse_config([*QUICK, *flags.split()])
     training = config.training
@@ -87,7 +82,7 @@ def test_all_new_options_can_be_given_together() -> None:
     assert (training.ema, training.clip_gradient, training.max_bad_steps) == (0.99, 1.0, 0)
     assert (training.gss_warmup, training.gss_ramp) == (5, 10)
     assert config.validation == ValidationOptions(1, 3, "all", 2)
-    assert config.record == RecordOptions("never", 1, 2, 7, tensorboard=False, figure_every=0)
+    assert config.record == RecordOptions("never", 1, 2, 7, tensorboard=False, figure_every=0, final_evaluation="dice")
 
 
 def test_the_tree_checks_itself_without_a_command_line() -> None:

@@ -6,31 +6,29 @@ from typing import get_args
 
 import pytest
 
-from gss_train.config import DatasetName, NetworkName, parse_config
+from gss_train.config import DatasetName, NetworkName, parse_config, preset_config
 from gss_train.data import DATASETS
 
 NETWORKS = get_args(NetworkName)
 
 
 @pytest.mark.parametrize("dataset", [name for name in get_args(DatasetName) if name != "custom"])
-def test_an_epoch_of_mmformer_is_a_pass_over_the_published_training_subjects(dataset: str) -> None:
+def test_an_epoch_of_mmformer_is_a_pass_over_the_published_training_subjects(dataset: DatasetName) -> None:
     known = DATASETS.get(dataset, DATASETS["brats2020"])
-    arguments = ["--dataset", dataset, "--data-root", "raw", "--network", "mmformer"]
-    for preset in ("paper", "lean"):
-        config = parse_config([*arguments, "--preset", preset])
+    for config in (preset_config("paper", "mmformer", dataset), preset_config("lean", "mmformer", dataset)):
         assert config.training.steps_per_epoch == math.ceil(known.published_split[0] / config.training.batch_size)
-        assert config.data.dataset == dataset
 
 
 def test_ones_own_data_takes_the_schedule_of_2020() -> None:
     shared = ["--preset", "paper", "--network", "mmformer"]
     own = parse_config(["--dataset", "custom", "--manifest", "mine.csv", *shared])
-    assert own.training == parse_config(["--dataset", "brats2020", *shared]).training
+    assert own.training == preset_config("paper", "mmformer", "brats2020").training
+    assert parse_config(["--dataset", "brats2018", *shared]).training != own.training
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_paper_is_in_float32_with_nothing_that_was_not_published(network: str) -> None:
-    config = parse_config(["--dataset", "brats2020", "--preset", "paper", "--network", network])
+def test_paper_is_in_float32_with_nothing_that_was_not_published(network: NetworkName) -> None:
+    config = preset_config("paper", network)
     training = config.training
     assert training.precision == "float32"
     assert (training.accumulate, training.dice) == (1, "batch")
@@ -42,11 +40,8 @@ def test_paper_is_in_float32_with_nothing_that_was_not_published(network: str) -
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_lean_is_paper_but_for_what_saves_memory(network: str) -> None:
-    paper, lean = (
-        parse_config(["--dataset", "brats2018", "--preset", preset, "--network", network])
-        for preset in ("paper", "lean")
-    )
+def test_lean_is_paper_but_for_what_saves_memory(network: NetworkName) -> None:
+    paper, lean = preset_config("paper", network), preset_config("lean", network)
     assert lean.network.activation_checkpointing
     assert lean.training.precision == "auto"
     assert lean.run.preset == "lean"
@@ -60,7 +55,7 @@ def test_lean_is_paper_but_for_what_saves_memory(network: str) -> None:
 
 
 def test_quick_looks_seldom_and_briefly() -> None:
-    config = parse_config(["--dataset", "brats2015"])
+    config = preset_config("quick")
     assert config.training.precision == "auto"
     assert (config.validation.validate_every, config.validation.validation_subjects) == (5, 2)
     assert config.record.figure_every == 5

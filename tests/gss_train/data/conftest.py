@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gss_train.data.conventions import DATASETS, Dataset
-from gss_train.data.layouts import Subject, find_subjects
+from gss_train.data.datasets import DATASETS, Dataset, Subject
+from gss_train.data.layouts import find_subjects
 from gss_train.data.preparation import prepare_dataset
 from gss_train.data.prepared import PreparedSubject
 from tests.gss_train.data.raw_files import Raw, make_raw, write_subject

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK
 
-from gss_train.data.conventions import MODALITIES
+from gss_train.data.datasets import MODALITIES
 
 NIFTI_SUFFIXES = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2", "label": "seg"}
 MHA_INFIXES = {"FLAIR": "MR_Flair", "T1ce": "MR_T1c", "T1": "MR_T1", "T2": "MR_T2", "label": "OT"}
@@ -77,11 +77,12 @@ def write_mha(path: Path, voxels: np.ndarray, spacing=(1.0, 1.0, 1.0), origin=(0
     SimpleITK.WriteImage(image, str(path))
 
 
-def write_subject(folder: Path, raw: Raw, ending: str = ".nii.gz") -> None:
+def write_subject(folder: Path, raw: Raw, ending: str = ".nii.gz", spacing: float = 1.0) -> None:
     """Writes a subject as BraTS2018 and 2020 do, or with `.mha` as BraTS2015."""
+    affine = RAS_AFFINE @ np.diag((spacing, spacing, spacing, 1))
     for number, (role, voxels) in enumerate([*raw.images.items(), ("label", raw.label)]):
         if ending == ".mha":
             part = f"VSD.Brain{'_3more' if role == 'label' else ''}.XX.O.{MHA_INFIXES[role]}.{54500 + number}"
-            write_mha(folder / part / f"{part}.mha", voxels)
+            write_mha(folder / part / f"{part}.mha", voxels, (spacing,) * 3)
         else:
-            write_nifti(folder / f"{folder.name}_{NIFTI_SUFFIXES[role]}{ending}", voxels)
+            write_nifti(folder / f"{folder.name}_{NIFTI_SUFFIXES[role]}{ending}", voxels, affine)

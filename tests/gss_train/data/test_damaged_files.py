@@ -151,7 +151,7 @@ def changed_nifti(path: Path, **fields: object) -> None:
         ({"vox_offset": np.nan}, ""),
         ({"vox_offset": -16}, "within the header itself"),
         ({"vox_offset": 0}, "within the header itself"),
-        ({"vox_offset": 1e30}, "ends before the voxels"),
+        ({"vox_offset": 1e30}, "it holds 0 of the 48 bytes"),
         ({"datatype": 1234}, "data code 1234"),
         ({"scl_slope": 2, "scl_inter": np.nan}, ""),
         ({"magic": b"ni1"}, "magic number"),
@@ -211,17 +211,17 @@ def changed_mha(path: Path, old: bytes, new: bytes) -> None:
         (b"= LOCAL", b"= scan.raw", "ElementDataFile 'scan.raw'"),
         (b"DimSize = 4 3 2", b"DimSize = 90000 90000 90000", "holds 48 of the 1458000000000000 bytes"),
         (b"DimSize = 4 3 2", b"DimSize = 4 3 1", "holds more of the 24 bytes"),
-        (b"DimSize = 4 3 2", b"DimSize = 4 3", "DimSize '4 3', should be three sizes"),
-        (b"DimSize = 4 3 2", b"DimSize = 4 3 -2", "DimSize '4 3 -2'"),
-        (b"DimSize = 4 3 2", b"DimSize = 4 3 " + b"9" * 5000, "should be three sizes"),
+        (b"DimSize = 4 3 2", b"DimSize = 4 3", "DimSize '4 3', should be 3 numbers"),
+        (b"DimSize = 4 3 2", b"DimSize = 4 3 -2", "DimSize '4 3 -2', should be 3 numbers of at least 1"),
+        (b"DimSize = 4 3 2", b"DimSize = 4 3 " + b"9" * 5000, "should be 3 numbers"),
         (b"DimSize = 4 3 2", b"DimSize = 4 3 2\nDimSize = 4 3 2", "the field 'DimSize' twice"),
         (b"DimSize", b"DimSixe", "no field 'DimSize'"),
-        (b"NDims = 3", b"NDims = 2", "2 dimensions and 1 numbers a voxel, should have 3 and 1"),
+        (b"NDims = 3", b"NDims = 2", "NDims '2', should be '3'"),
         (b"NDims = 3", b"NDims = 3\nHeaderSize = -1", "HeaderSize '-1'"),
-        (b"BinaryData = True", b"BinaryData = False", "written as text"),
+        (b"BinaryData = True", b"BinaryData = False", "BinaryData 'False', should be 'True'"),
         (b"BinaryData = True", b"BinaryData = Maybe", "BinaryData 'Maybe'"),
-        (b"CompressedData = False", b"CompressedData = True", "compressed voxels are damaged"),
-        (b"MET_SHORT", b"MET_SHART", "type 'MET_SHART'"),
+        (b"CompressedData = False", b"CompressedData = True", "incorrect header check"),
+        (b"MET_SHORT", b"MET_SHART", "ElementType 'MET_SHART', should be 'MET_CHAR' or "),
         (b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1", "ElementSpacing '1 1', should be 3 numbers"),
         (b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 x", "ElementSpacing '1 1 x', should be 3 numbers"),
         (b"NDims = 3", b"NDims", "should be 'field = value'"),
@@ -241,11 +241,14 @@ def test_unusable_spacings_are_refused(tmp_path: Path, number: bytes) -> None:
         read_volume(tmp_path / "scan.mha")
 
 
-def test_compressed_voxels_beyond_the_claim_are_not_unpacked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "problem"), [(b"4 3 2", "holds more of the 48 bytes"), (b" ".join([b"9" * 18] * 3), "holds 16777216 of")]
+)
+def test_compressed_voxels_need_not_be_what_the_header_claims(tmp_path: Path, sizes: bytes, problem: str) -> None:
     changed_mha(tmp_path / "scan.mha", b"CompressedData = False", b"CompressedData = True")
-    header = (tmp_path / "scan.mha").read_bytes().partition(b"LOCAL\n")
-    (tmp_path / "scan.mha").write_bytes(b"".join(header[:2]) + zlib.compress(bytes(1 << 24)))
-    with pytest.raises(VolumeError, match="holds more of the 48 bytes"):
+    header, line, _ = (tmp_path / "scan.mha").read_bytes().replace(b"= 4 3 2", b"= " + sizes).partition(b"LOCAL\n")
+    (tmp_path / "scan.mha").write_bytes(header + line + zlib.compress(bytes(1 << 24)))
+    with pytest.raises(VolumeError, match=problem):
         read_volume(tmp_path / "scan.mha")
 
 

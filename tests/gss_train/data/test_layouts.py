@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
+from gss_train.data.datasets import DATASETS, MODALITIES, Dataset
 from gss_train.data.layouts import LayoutError, describe_layout, find_subjects, recognise_dataset
 
 SUFFIXES = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2"}

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
-from gss_train.data.layouts import Subject, find_subjects
-from gss_train.data.preparation import PreparationError, prepare_dataset, prepare_subject
+from gss_train.data.datasets import DATASETS, MODALITIES, Dataset, Subject
+from gss_train.data.layouts import find_subjects
+from gss_train.data.preparation import PreparationError, prepare_dataset
 from gss_train.data.prepared import VOXEL_DTYPE, PreparedSubject, load_prepared
+from tests.gss_train.data.prepared_files import prepare_subject
 from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_nifti, write_subject
 
 
@@ -331,13 +332,10 @@ def write_two_bad_of_three(root: Path, dataset: Dataset) -> list[Subject]:
     return subjects
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_one_error_lists_all_unusable_subjects_and_the_rest_is_prepared(
-    tmp_path: Path, brats2020: Dataset, workers: int
-) -> None:
+def test_one_error_lists_all_unusable_subjects_and_the_rest_is_prepared(tmp_path: Path, brats2020: Dataset) -> None:
     subjects = write_two_bad_of_three(tmp_path / "raw", brats2020)
     with pytest.raises(PreparationError, match="2 of 3 subjects cannot be used") as caught:
-        prepare_dataset(subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=workers)
+        prepare_dataset(subjects, brats2020, tmp_path / "out", (4, 4, 4), workers=1)
     assert [fault.file for fault in caught.value.faults] == [subjects[0].images["T1"], subjects[2].images["FLAIR"]]
     for fault in caught.value.faults:
         assert fault.subject in str(caught.value)

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gss_train.data.conventions import DATASETS
+from gss_train.data.datasets import DATASETS, Subject
 from gss_train.data.splits import Split, split_fold, split_subjects
 
 
 def names(count: int) -> list[str]:
     return [f"subject_{number:03}" for number in range(count)]
+
+
+def some(count: int, grades: Sequence[str | None] = (None,)) -> list[Subject]:
+    """Subjects of these grades in turn."""
+    return [Subject(name, grades[number % len(grades)], {}, None) for number, name in enumerate(names(count))]
 
 
 def sizes(split: Split) -> tuple[int, int, int]:
@@ -19,14 +26,14 @@ def sizes(split: Split) -> tuple[int, int, int]:
 @pytest.mark.parametrize("name", DATASETS)
 def test_published_sizes_for_the_whole_data_set(name: str) -> None:
     published = DATASETS[name].published_split
-    assert sizes(split_subjects(names(sum(published)), published, seed=0)) == published
+    assert sizes(split_subjects(some(sum(published)), published, seed=0)) == published
 
 
 @pytest.mark.parametrize(
     ("count", "expected"), [(3, (1, 1, 1)), (4, (2, 1, 1)), (12, (10, 1, 1)), (100, (89, 4, 7)), (137, (121, 6, 10))]
 )
 def test_brats2015_proportions_for_fewer_subjects(count: int, expected: tuple[int, int, int]) -> None:
-    assert sizes(split_subjects(names(count), (242, 12, 20), seed=0)) == expected
+    assert sizes(split_subjects(some(count), (242, 12, 20), seed=0)) == expected
 
 
 @given(
@@ -38,32 +45,33 @@ def test_brats2015_proportions_for_fewer_subjects(count: int, expected: tuple[in
 def test_parts_are_disjoint_complete_and_never_empty(
     count: int, proportions: tuple[int, int, int], seed: int, graded: bool
 ) -> None:
-    grades = {name: ("HGG", "LGG", None)[number % 3] for number, name in enumerate(names(count))} if graded else None
-    split = split_subjects(names(count), proportions, seed, grades=grades)
+    subjects = some(count, ("HGG", "LGG", None) if graded else (None,))
+    split = split_subjects(subjects, proportions, seed)
     assert min(sizes(split)) >= 1
     assert sorted(split.train + split.validation + split.test) == names(count)
 
 
 def test_order_of_names_does_not_matter_and_the_seed_does() -> None:
-    first = split_subjects(names(30), (3, 1, 1), seed=1)
-    assert split_subjects(names(30)[::-1], (3, 1, 1), seed=1) == first
-    assert split_subjects(names(30), (3, 1, 1), seed=2) != first
+    first = split_subjects(some(30), (3, 1, 1), seed=1)
+    assert split_subjects(some(30)[::-1], (3, 1, 1), seed=1) == first
+    assert split_subjects(some(30), (3, 1, 1), seed=2) != first
 
 
 def test_every_subject_gets_tested_with_its_chance() -> None:
-    tested = [name for seed in range(2000) for name in split_subjects(names(10), (7, 1, 2), seed).test]
+    tested = [name for seed in range(2000) for name in split_subjects(some(10), (7, 1, 2), seed).test]
     assert all(abs(tested.count(name) - 400) < 80 for name in names(10))  # 4.5 standard deviations
 
 
 def test_minimums_are_kept() -> None:
-    assert sizes(split_subjects(names(12), (242, 12, 20), seed=0, minimum_test=3)) == (8, 1, 3)
-    assert sizes(split_subjects(names(12), (242, 12, 20), seed=0, minimum_validation=2, minimum_test=9)) == (1, 2, 9)
+    assert sizes(split_subjects(some(12), (242, 12, 20), seed=0, minimum_test=3)) == (8, 1, 3)
+    assert sizes(split_subjects(some(12), (242, 12, 20), seed=0, minimum_test=10)) == (1, 1, 10)
 
 
 def test_each_part_gets_its_share_of_every_grade() -> None:
-    grades = {name: "HGG" if number < 220 else "LGG" for number, name in enumerate(names(274))}
+    subjects = some(274, ["HGG"] * 220 + ["LGG"] * 54)
+    grades = {subject.name: subject.grade for subject in subjects}
     for seed in range(20):
-        split = split_subjects(names(274), (242, 12, 20), seed, grades=grades)
+        split = split_subjects(subjects, (242, 12, 20), seed)
         assert sizes(split) == (242, 12, 20)
         for part in (split.validation, split.test):
             low_grade = sum(grades[name] == "LGG" for name in part)
@@ -73,18 +81,16 @@ def test_each_part_gets_its_share_of_every_grade() -> None:
 @pytest.mark.parametrize(("count", "minimum_test", "least"), [(0, 1, 3), (2, 1, 3), (4, 3, 5)])
 def test_too_few_subjects_are_refused(count: int, minimum_test: int, least: int) -> None:
     with pytest.raises(ValueError, match=rf"got {count} patients, need at least {least}"):
-        split_subjects(names(count), (3, 1, 1), seed=0, minimum_test=minimum_test)
+        split_subjects(some(count), (3, 1, 1), seed=0, minimum_test=minimum_test)
 
 
 def test_impossible_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="repeated"):
-        split_subjects(["a", "a", "b", "c"], (3, 1, 1), seed=0)
+        split_subjects([*some(3), *some(1)], (3, 1, 1), seed=0)
     with pytest.raises(ValueError, match="proportions"):
-        split_subjects(names(5), (3, 0, 1), seed=0)
-    with pytest.raises(ValueError, match="minimums"):
-        split_subjects(names(5), (3, 1, 1), seed=0, minimum_test=0)
-    with pytest.raises(ValueError, match="grades: has none for subject_001"):
-        split_subjects(names(3), (3, 1, 1), seed=0, grades={"subject_000": "HGG"})
+        split_subjects(some(5), (3, 0, 1), seed=0)
+    with pytest.raises(ValueError, match="minimum_test"):
+        split_subjects(some(5), (3, 1, 1), seed=0, minimum_test=0)
 
 
 @given(
@@ -98,8 +104,8 @@ def test_over_the_folds_every_subject_is_tested_once(
     count: int, folds: int, seed: int, proportions: tuple[int, int, int], graded: bool
 ) -> None:
     folds = min(folds, count)
-    grades = {name: ("HGG", "LGG", None)[number % 3] for number, name in enumerate(names(count))} if graded else None
-    splits = [split_fold(names(count), fold, folds, seed, proportions, grades=grades) for fold in range(folds)]
+    subjects = some(count, ("HGG", "LGG", None) if graded else (None,))
+    splits = [split_fold(subjects, proportions, seed, fold, folds) for fold in range(folds)]
     assert sorted(name for split in splits for name in split.test) == names(count)
     assert max(len(split.test) for split in splits) - min(len(split.test) for split in splits) <= 1
     for split in splits:
@@ -108,16 +114,17 @@ def test_over_the_folds_every_subject_is_tested_once(
 
 
 def test_folds_depend_on_the_seed_and_not_on_the_order_of_names() -> None:
-    first = split_fold(names(30), 2, 5, 1, (3, 1, 1))
-    assert split_fold(names(30)[::-1], 2, 5, 1, (3, 1, 1)) == first
-    assert split_fold(names(30), 2, 5, 2, (3, 1, 1)) != first
+    first = split_fold(some(30), (3, 1, 1), 1, 2, 5)
+    assert split_fold(some(30)[::-1], (3, 1, 1), 1, 2, 5) == first
+    assert split_fold(some(30), (3, 1, 1), 2, 2, 5) != first
     assert sizes(first) == (18, 6, 6)
 
 
 def test_each_fold_tests_its_share_of_every_grade() -> None:
-    grades = {name: "HGG" if number < 220 else "LGG" for number, name in enumerate(names(274))}
+    subjects = some(274, ["HGG"] * 220 + ["LGG"] * 54)
+    grades = {subject.name: subject.grade for subject in subjects}
     for fold in range(5):
-        split = split_fold(names(274), fold, 5, 0, (242, 12, 20), grades=grades)
+        split = split_fold(subjects, (242, 12, 20), 0, fold, 5)
         assert sum(grades[name] == "LGG" for name in split.test) in {10, 11}
         assert sum(grades[name] == "LGG" for name in split.validation) in {1, 2, 3}
 
@@ -134,22 +141,18 @@ def test_each_fold_tests_its_share_of_every_grade() -> None:
 )
 def test_impossible_folds_are_refused(count: int, fold: int, folds: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        split_fold(names(count), fold, folds, 0, (3, 1, 1))
+        split_fold(some(count), (3, 1, 1), 0, fold, folds)
 
 
 @given(count=st.integers(4, 12), points=st.lists(st.integers(1, 4), min_size=12, max_size=12), seed=st.integers(0, 5))
 def test_no_patient_is_in_two_parts(count: int, points: list[int], seed: int) -> None:
     patients = {f"p{patient}-{point}": f"p{patient}" for patient in range(count) for point in range(points[patient])}
-    splits = [split_subjects(list(patients), (5, 2, 3), seed, patients=patients)]
-    folds = [split_fold(list(patients), fold, 3, seed, (5, 2, 3), patients=patients) for fold in range(3)]
+    subjects = [Subject(name, None, {}, None, patient) for name, patient in patients.items()]
+    splits = [split_subjects(subjects, (5, 2, 3), seed)]
+    folds = [split_fold(subjects, (5, 2, 3), seed, fold, 3) for fold in range(3)]
     for split in (*splits, *folds):
         parts = [{patients[name] for name in part} for part in (split.train, split.validation, split.test)]
         assert all(parts)
         assert sum(map(len, parts)) == count
         assert sorted(split.train + split.validation + split.test) == sorted(patients)
     assert sorted(name for split in folds for name in split.test) == sorted(patients)
-
-
-def test_every_subject_needs_a_patient() -> None:
-    with pytest.raises(ValueError, match="patients: has none for subject_003"):
-        split_subjects(names(4), (2, 1, 1), 0, patients={name: name for name in names(3)})

@@ -9,19 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gss_train.data.conventions import DATASETS, MODALITIES, Dataset
-from gss_train.data.layouts import Subject, find_subjects
+from gss_train.data.datasets import MODALITIES, Dataset, Subject
+from gss_train.data.faults import Fault, describe_faults
+from gss_train.data.layouts import find_subjects
 from gss_train.data.mirroring import is_label_mirrored, mirrored_scans
 from gss_train.data.verification import (
-    Fault,
-    check_dataset,
     check_subjects,
     check_volumes,
-    describe_faults,
     read_and_check,
 )
 from gss_train.data.volumes import Volume
-from gss_train.phantom import generate_phantoms
 from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_subject
 
 NAMES = {**{modality: f"{modality.lower()}.nii" for modality in MODALITIES}, "label": "seg.nii"}
@@ -177,13 +174,6 @@ def test_a_dark_cavity_is_no_mirrored_label() -> None:
     head = make_head()
     dark = np.where(head.label > 0, 1, head.images["FLAIR"])
     assert not is_label_mirrored(head.label > 0, {"FLAIR": dark, "T2": head.images["T2"]})
-
-
-@pytest.mark.parametrize("name", ["brats2015", "brats2018", "brats2020"])
-def test_phantoms_have_no_faults(tmp_path: Path, name: str) -> None:
-    generate_phantoms(name, tmp_path / "raw", 4, 3, (24, 24, 24), compressed=False)
-    subjects = find_subjects(tmp_path / "raw", DATASETS[name])
-    assert check_dataset(subjects, DATASETS[name], workers=1) == []
 
 
 def test_each_file_is_read_once_and_by_one_orientation(tmp_path: Path, brats2020: Dataset) -> None:

@@ -7,14 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from gss_train.evaluation.intervals import (
-    bootstrap_interval,
-    interval_of,
-    paired_interval,
-    with_mean_over_subsets,
-)
+from gss_train.evaluation.intervals import bootstrap_interval, interval_of
 from gss_train.evaluation.metrics import SCORES
-from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.evaluation.subset_scores import SubsetScores, with_mean_over_subsets
 
 NAN = np.nan
 
@@ -57,19 +52,8 @@ def test_fewer_than_two_subjects_have_no_interval(values: list[float]) -> None:
     assert np.isnan(bootstrap_interval(values)).all()
 
 
-def test_pairs_are_compared_subject_by_subject() -> None:
-    """A gain that every subject has is certain, however much the subjects differ."""
-    first = draw(3, 8)
-    low, high = paired_interval(first, first + 0.01)
-    assert (low, high) == pytest.approx((0.01, 0.01))
-    assert high - low < 1e-9 < np.subtract(*bootstrap_interval(first)[::-1])
-    second = first + 0.01
-    first[2], second[5] = NAN, NAN
-    assert paired_interval(first, second) == pytest.approx((0.01, 0.01))
-
-
 def test_the_last_row_is_of_the_mean_over_the_subsets_that_a_subject_has() -> None:
-    values = np.array([[[0.2], [0.4]], [[NAN], [0.6]], [[NAN], [NAN]]])
+    values = torch.tensor([[[0.2], [0.4]], [[NAN], [0.6]], [[NAN], [NAN]]])
     mean = with_mean_over_subsets(values)
     assert mean.shape == (3, 3, 1)
     np.testing.assert_allclose(mean[:, -1, 0], [0.3, 0.6, NAN])

@@ -130,7 +130,7 @@ def test_sensitivity_and_precision_are_shares_of_the_regions() -> None:
 )
 def test_empty_regions(predicted: dict[int, int], true: dict[int, int], expected: list[float]) -> None:
     measures = region_measures(*volumes(predicted, true), "brats2018", (1, 1, 1))
-    assert tuple(measures) == MEASURES
+    assert tuple(measures) == tuple(MEASURES)
     assert [values[2].item() for values in measures.values()] == pytest.approx(expected, abs=1e-6)
 
 
@@ -157,3 +157,18 @@ def test_measures_of_a_batch_are_those_of_its_samples() -> None:
 def test_an_unknown_measure_is_named() -> None:
     with pytest.raises(ValueError, match="measures: got hd100, need some of dice, hd95_mm, sensitivity, precision"):
         region_measures(*volumes({}, {}), "brats2018", (1, 1, 1), ["hd100"])
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "signed", "shown"),
+    [
+        ("dice", 0.12345, False, "12.3"),
+        ("dice", -0.12345, True, "\N{MINUS SIGN}12.3"),
+        ("dice", 0.12345, True, "+12.3"),
+        ("dice", -0.0001, True, "+0.0"),
+        ("hd95_mm", 12.345, False, "12.3"),
+        ("hd95_mm", math.nan, False, "-"),
+    ],
+)
+def test_people_read_per_cent_or_millimetres(measure: str, value: float, signed: bool, shown: str) -> None:
+    assert MEASURES[measure].show(value, 1, signed=signed) == shown

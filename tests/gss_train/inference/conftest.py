@@ -4,20 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from gss_train.phantom import generate_phantoms
-from tests.gss_train.data.raw_files import MHA_INFIXES, write_mha
-from tests.gss_train.inference.tiny import SPACING, export_tiny, scan_files, voxels_of
+from tests.gss_train.data.raw_files import make_head, write_subject
+from tests.gss_train.inference.tiny import SPACING, export_tiny
 
 
 @pytest.fixture(scope="session")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Folders of tiny subjects: NIfTI files as of BraTS2020, and the first as MetaImages, as of BraTS2015."""
-    root = tmp_path_factory.mktemp("phantoms")
-    folders = generate_phantoms("brats2020", root / "brats2020", 2, 3, (24, 24, 24), 1)
+    root = tmp_path_factory.mktemp("heads")
+    folders = [root / "brats2020" / f"BraTS20_Training_{number:03}" for number in (1, 2)]
     older = root / "brats2015" / "HGG" / "brats_2013_pat0001_1"
-    for modality, path in scan_files(folders[0]).items():
-        part = f"VSD.Brain.XX.O.{MHA_INFIXES[modality]}.54500"
-        write_mha(older / part / f"{part}.mha", voxels_of(path), SPACING)
+    for number, folder in enumerate(folders):
+        write_subject(folder, make_head((24, 24, 24), number), spacing=SPACING[0])
+    write_subject(older, make_head((24, 24, 24), 0), ".mha", SPACING[0])
     return {"brats2020": folders, "brats2015": [older]}
 
 

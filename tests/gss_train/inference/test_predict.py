@@ -1,10 +1,12 @@
-"""`python -m gss_train.predict` from raw scans to files, with tiny networks and phantoms."""
+"""`python -m gss_train.predict` from raw scans to files, with tiny networks and heads."""
 
 from __future__ import annotations
 
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -14,15 +16,16 @@ import SimpleITK
 import torch
 from nibabel import orientations
 
-from gss_train.data import DATASETS, Subject, prepare_subject, restore_orientation
+from gss_train.data import DATASETS, Subject, restore_orientation
 from gss_train.inference import outputs
 from gss_train.inference.segmentation import mean_probabilities
 from gss_train.inference.windows import SlidingWindow
 from gss_train.predict import main
-from gss_train.runs.trained_networks import export_network, load_trained
+from gss_train.runs import export_network, load_trained
+from tests.gss_train.data.prepared_files import prepare_subject
 from tests.gss_train.inference.tiny import CROP, export_tiny, flags, rewrite, scan_files, trained_tiny, voxels_of
 
-Phantoms = dict[str, list[Path]]
+Heads = dict[str, list[Path]]
 Models = dict[str, Path]
 
 
@@ -40,19 +43,19 @@ def read(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def predicted(phantoms: Phantoms, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The label map of the first phantom, with probabilities."""
+def predicted(heads: Heads, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The label map of the first head, with probabilities."""
     output = tmp_path_factory.mktemp("predicted") / "map.nii.gz"
-    files = scan_files(phantoms["brats2020"][0])
+    files = scan_files(heads["brats2020"][0])
     assert predict(models["brats2020"], files, output, "--probabilities") == 0
     return output
 
 
 @pytest.mark.parametrize(("name", "ending"), [("brats2020", ".nii.gz"), ("brats2015", ".mha")])
 def test_is_the_segmentation_of_the_prepared_subject(
-    phantoms: Phantoms, models: Models, tmp_path: Path, name: str, ending: str
+    heads: Heads, models: Models, tmp_path: Path, name: str, ending: str
 ) -> None:
-    folder = phantoms[name][0]
+    folder = heads[name][0]
     files = scan_files(folder, name)
     output = tmp_path / f"map{ending}"
     assert predict(models[name], files, output) == 0
@@ -73,16 +76,14 @@ def test_is_the_segmentation_of_the_prepared_subject(
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
-def test_lies_where_the_scans_lie_in_every_program(
-    phantoms: Phantoms, models: Models, tmp_path: Path, ending: str
-) -> None:
+def test_lies_where_the_scans_lie_in_every_program(heads: Heads, models: Models, tmp_path: Path, ending: str) -> None:
     tilt = np.deg2rad(7)
     turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
     affine = np.eye(4)
-    affine[:3, :3] = turn @ np.diag((9, -9, 9))
+    affine[:3, :3] = turn @ np.diag((8, -8, 8))
     affine[:3, 3] = -100.3, 96.7, -80.1
     files = {}
-    for modality, path in scan_files(phantoms["brats2020"][0]).items():
+    for modality, path in scan_files(heads["brats2020"][0]).items():
         files[modality] = rewrite(path, tmp_path / path.name, affine=affine)
     output = tmp_path / f"map{ending}"
     assert predict(models["brats2020"], files, output, "--probabilities") == 0
@@ -102,10 +103,10 @@ def test_lies_where_the_scans_lie_in_every_program(
 
 @pytest.mark.parametrize("axes", ["RAS", "PSR", "AIL", "IRP"])
 def test_other_orientations_give_the_same_label_map(
-    predicted: Path, phantoms: Phantoms, models: Models, tmp_path: Path, axes: str
+    predicted: Path, heads: Heads, models: Models, tmp_path: Path, axes: str
 ) -> None:
     files = {}
-    for modality, path in scan_files(phantoms["brats2020"][0]).items():
+    for modality, path in scan_files(heads["brats2020"][0]).items():
         # One scan is stored as it was: files of a subject need not agree.
         image = nib.load(path)
         goal = orientations.axcodes2ornt("LPS" if modality == "T1" else axes)
@@ -124,9 +125,9 @@ def test_other_orientations_give_the_same_label_map(
 
 
 def test_log_says_what_the_values_mean_and_what_was_missing(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = scan_files(phantoms["brats2020"][0])
+    files = scan_files(heads["brats2020"][0])
     del files["T1"], files["FLAIR"]
     output = tmp_path / "new" / "map.nii.gz"
     assert predict(models["brats2020"], files, output) == 0
@@ -138,7 +139,7 @@ def test_log_says_what_the_values_mean_and_what_was_missing(
     assert log["warnings"] == []
     assert log["segmented_grid"]["resampled"] is False
     counts = np.count_nonzero(voxels_of(output) == 4)
-    assert log["region_millilitres"]["ET"] == pytest.approx(counts * 0.9**3, abs=1e-3)
+    assert log["region_millilitres"]["ET"] == pytest.approx(counts * 0.8**3, abs=1e-3)
     said = capsys.readouterr()
     assert "FLAIR, T1 missing" in said.out
     assert said.err == ""
@@ -152,10 +153,8 @@ def test_probabilities_are_those_of_the_label_map(predicted: Path) -> None:
     np.testing.assert_array_equal(values[probabilities.argmax(-1)], voxels_of(predicted))
 
 
-def test_ensemble_is_the_mean_of_its_members(
-    predicted: Path, phantoms: Phantoms, models: Models, tmp_path: Path
-) -> None:
-    files = flags(scan_files(phantoms["brats2020"][0]))
+def test_ensemble_is_the_mean_of_its_members(predicted: Path, heads: Heads, models: Models, tmp_path: Path) -> None:
+    files = flags(scan_files(heads["brats2020"][0]))
     both, other = tmp_path / "both.nii.gz", tmp_path / "other.nii.gz"
     first, second = str(models["brats2020"]), str(models["other"])
     assert main(["--model", first, second, *files, "--output", str(both), "--probabilities"]) == 0
@@ -169,11 +168,11 @@ def test_ensemble_is_the_mean_of_its_members(
 
 
 def test_exported_network_predicts_the_same(
-    predicted: Path, phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    predicted: Path, heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = tmp_path / "alone.pt"
     assert main(["--model", str(models["brats2020"]), "--export", str(alone)]) == 0
-    assert predict(alone, scan_files(phantoms["brats2020"][0]), tmp_path / "map.nii.gz") == 0
+    assert predict(alone, scan_files(heads["brats2020"][0]), tmp_path / "map.nii.gz") == 0
     np.testing.assert_array_equal(voxels_of(tmp_path / "map.nii.gz"), voxels_of(predicted))
     assert main(["--model", str(models["other"]), "--export", str(alone)]) == 2
     assert f"error: {alone}: is there already" in capsys.readouterr().err
@@ -209,9 +208,9 @@ def of_text(path: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("spoil", [damaged, with_nan, on_another_grid, without_background, empty, of_text])
 def test_bad_scan_is_named_in_one_line_and_nothing_is_written(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil
 ) -> None:
-    files = scan_files(phantoms["brats2020"][0])
+    files = scan_files(heads["brats2020"][0])
     bad = tmp_path / "bad_t1.nii.gz"
     files["T1"] = spoil(files["T1"], bad)
     output = tmp_path / "out" / "map.nii.gz"
@@ -223,18 +222,51 @@ def test_bad_scan_is_named_in_one_line_and_nothing_is_written(
 
 
 def test_missing_file_is_named(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = scan_files(phantoms["brats2020"][0]) | {"T2": tmp_path / "none.nii.gz"}
+    files = scan_files(heads["brats2020"][0]) | {"T2": tmp_path / "none.nii.gz"}
     assert predict(models["brats2020"], files, tmp_path / "map.nii.gz") == 2
     assert f"error: {tmp_path / 'none.nii.gz'}: cannot be read" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doubtful_scans_are_warned_of_loudly(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# Prints the exit status, and whether torch was imported, of each call.
+CALLS = """
+import json, sys
+from gss_train.predict import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = stopped.code
+    print(status, "torch" in sys.modules)
+"""
+
+
+def test_what_is_wrong_with_files_and_flags_is_told_before_torch_is_imported(
+    heads: Heads, models: Models, tmp_path: Path
 ) -> None:
-    files = scan_files(phantoms["brats2020"][0])
+    files, model, none = scan_files(heads["brats2020"][0]), str(models["brats2020"]), str(tmp_path / "none.nii.gz")
+    taken = tmp_path / "taken.nii.gz"
+    taken.touch()
+    calls = [
+        ["--model", model, "--t2", none, "--output", str(tmp_path / "map.nii.gz")],
+        ["--model", model, *flags(files), "--output", str(tmp_path / "map.png")],
+        ["--model", model, *flags(files), "--output", str(taken)],
+        ["--model", model, *flags(files), "--export", str(tmp_path / "net.pt")],
+        ["--model", none, *flags(files), "--output", str(tmp_path / "map.nii.gz")],
+        ["--model", model, "--export", str(taken)],
+        ["--model", model, "--folder", str(tmp_path), "--output", str(tmp_path / "out")],
+    ]
+    done = subprocess.run([sys.executable, "-c", CALLS, json.dumps(calls)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 False"] * len(calls)
+    assert f"error: --model: {none} is missing" in done.stderr
+
+
+def test_doubtful_scans_are_warned_of_loudly(
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = scan_files(heads["brats2020"][0])
     voxels = voxels_of(files["T2"])
     files["T2"] = rewrite(files["T2"], tmp_path / "moved.nii.gz", np.roll(voxels, 4, axis=0))
     output = tmp_path / "map.nii.gz"
@@ -245,9 +277,9 @@ def test_doubtful_scans_are_warned_of_loudly(
 
 
 def test_replaces_files_only_when_asked(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = scan_files(phantoms["brats2020"][0])
+    files = scan_files(heads["brats2020"][0])
     output, log = tmp_path / "map.nii.gz", tmp_path / "map.json"
     log.write_text("mine")
     assert predict(models["brats2020"], files, output) == 2
@@ -259,10 +291,10 @@ def test_replaces_files_only_when_asked(
 
 
 def test_never_replaces_a_scan(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = tmp_path / "flair.nii.gz"
-    shutil.copy(scan_files(phantoms["brats2020"][0])["FLAIR"], scan)
+    shutil.copy(scan_files(heads["brats2020"][0])["FLAIR"], scan)
     before = scan.read_bytes()
     assert predict(models["brats2020"], {"FLAIR": scan}, scan, "--overwrite") == 2
     assert f"error: {scan}: is one of the scans" in capsys.readouterr().err
@@ -270,19 +302,19 @@ def test_never_replaces_a_scan(
 
 
 def test_full_disk_leaves_what_was_there(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    files = scan_files(phantoms["brats2020"][0])
+    files = scan_files(heads["brats2020"][0])
     output = tmp_path / "map.nii.gz"
     output.write_text("mine")
-    write = outputs.write_volumes
+    write = outputs.write_volume
 
-    def fail_at_probabilities(file, ending, volumes, shape, dtype, affine) -> None:
-        if len(shape) == 4:
+    def fail_at_probabilities(file, ending, voxels, affine) -> None:
+        if voxels.ndim == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(file, ending, volumes, shape, dtype, affine)
+        write(file, ending, voxels, affine)
 
-    monkeypatch.setattr(outputs, "write_volumes", fail_at_probabilities)
+    monkeypatch.setattr(outputs, "write_volume", fail_at_probabilities)
     assert predict(models["brats2020"], files, output, "--probabilities", "--overwrite") == 2
     assert "cannot write map_probabilities.nii.gz (No space left on device)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["map.nii.gz"]
@@ -290,10 +322,10 @@ def test_full_disk_leaves_what_was_there(
 
 
 @pytest.fixture
-def raw_folder(phantoms: Phantoms, tmp_path: Path) -> Path:
+def raw_folder(heads: Heads, tmp_path: Path) -> Path:
     """Three subjects: the last is a copy of the first, has no label and is damaged."""
     root = tmp_path / "raw"
-    for folder in phantoms["brats2020"]:
+    for folder in heads["brats2020"]:
         shutil.copytree(folder, root / folder.name)
     first, bad = root / "BraTS20_Training_001", root / "BraTS20_Training_003"
     bad.mkdir()
@@ -322,8 +354,8 @@ def test_folder_does_what_can_be_done(
     assert "BraTS20_Training_001.nii.gz: is there already" in capsys.readouterr().err
 
 
-def test_folder_of_metaimages(phantoms: Phantoms, models: Models, tmp_path: Path) -> None:
-    root = phantoms["brats2015"][0].parent.parent
+def test_folder_of_metaimages(heads: Heads, models: Models, tmp_path: Path) -> None:
+    root = heads["brats2015"][0].parent.parent
     command = ["--model", str(models["brats2015"]), "--folder", str(root), "--output", str(tmp_path)]
     assert main(command) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -333,9 +365,9 @@ def test_folder_of_metaimages(phantoms: Phantoms, models: Models, tmp_path: Path
 
 
 def test_says_that_a_network_was_trained_on_the_subject(
-    phantoms: Phantoms, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = phantoms["brats2020"][1]
+    folder = heads["brats2020"][1]
     model = export_tiny(tmp_path / "model.pt", "brats2020", 0, {folder.name})
     output = tmp_path / f"{folder.name}.nii.gz"
     assert predict(model, scan_files(folder), output) == 0
@@ -344,23 +376,23 @@ def test_says_that_a_network_was_trained_on_the_subject(
 
 
 def test_networks_of_different_voxel_sizes_need_one_stated(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = tmp_path / "published.pt"
     export_network(trained_tiny(DATASETS["brats2020"]), published)
     output = tmp_path / "map.nii.gz"
-    command = ["--model", str(models["brats2020"]), str(published), *flags(scan_files(phantoms["brats2020"][0]))]
+    command = ["--model", str(models["brats2020"]), str(published), *flags(scan_files(heads["brats2020"][0]))]
     assert main([*command, "--output", str(output)]) == 2
-    assert f"error: --model: {published} was trained on voxels of 1 x 1 x 1 mm, should be 9" in capsys.readouterr().err
-    assert main([*command, "--output", str(output), "--spacing", "9"]) == 0
+    assert f"error: --model: {published} was trained on voxels of 1 x 1 x 1 mm, should be 8" in capsys.readouterr().err
+    assert main([*command, "--output", str(output), "--spacing", "8"]) == 0
     assert log_of(output)["notes"] == []
 
 
 def test_networks_of_different_categories_do_not_predict_together(
-    phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     members = [str(models["brats2020"]), str(models["brats2015"])]
-    files = flags(scan_files(phantoms["brats2020"][0]))
+    files = flags(scan_files(heads["brats2020"][0]))
     assert main(["--model", *members, *files, "--output", str(tmp_path / "map.nii.gz")]) == 2
     assert f"error: --model: {members[1]} has the categories" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -388,21 +420,21 @@ def test_name_without_a_known_format_is_refused(tmp_path: Path, capsys: pytest.C
 
 
 def test_scans_of_another_voxel_size_are_resampled_and_announced(
-    predicted: Path, phantoms: Phantoms, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    predicted: Path, heads: Heads, models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {}
-    for modality, path in scan_files(phantoms["brats2020"][0]).items():
+    for modality, path in scan_files(heads["brats2020"][0]).items():
         fine = np.repeat(voxels_of(path), 3, axis=2)
         affine = nib.load(path).affine @ np.diag((1, 1, 1 / 3, 1))
         affine[:3, 3] -= affine[:3, 2]
         files[modality] = rewrite(path, tmp_path / path.name, fine, affine)
     output = tmp_path / "map.nii.gz"
     assert predict(models["brats2020"], files, output, "--probabilities") == 0
-    assert "scans of 9 x 9 x 3 mm, resampled to 9 x 9 x 9 mm" in capsys.readouterr().out
+    assert "scans of 8 x 8 x 2.667 mm, resampled to 8 x 8 x 8 mm" in capsys.readouterr().out
     log = log_of(output)
     assert log["segmented_grid"] | {"box": None} == {
         "orientation": "LPS",
-        "spacing_mm": [9.0, 9.0, 9.0],
+        "spacing_mm": [8.0, 8.0, 8.0],
         "resampled": True,
         "box": None,
     }

@@ -11,25 +11,26 @@ import numpy as np
 import torch
 
 from gss_train.data import DATASETS, Dataset
-from gss_train.data.editions import LABEL, LAYOUTS
+from gss_train.data.datasets import LABEL
+from gss_train.data.layouts import LAYOUTS
 from gss_train.models import build_network
-from gss_train.runs.trained_networks import TrainedNetwork, export_network
+from gss_train.runs import TrainedNetwork, export_network
 
 CROP = (16, 16, 16)
-SPACING = (9.0, 9.0, 9.0)
-"""Of phantoms of 24 voxels on each axis."""
+SPACING = (8.0, 8.0, 8.0)
+"""Of heads of 24 voxels on each axis."""
 
 
 def dataset_of(name: str) -> Dataset:
-    """A data set, of the voxel size of tiny phantoms."""
+    """A data set, of the voxel size of tiny heads."""
     return dataclasses.replace(DATASETS[name], spacing=SPACING)
 
 
 def trained_tiny(dataset: Dataset, seed: int = 0) -> TrainedNetwork:
-    """An RFNet with random weights, of which no category has it all."""
+    """A U-HVED with random weights, of which no category has it all."""
     torch.manual_seed(seed)
-    network = build_network("rfnet", dataset.num_categories, crop_size=CROP, width=4).eval()
-    return TrainedNetwork(network, "rfnet", dataset, CROP, Path(f"seed{seed}"), frozenset(), 4)
+    network = build_network("uhved", dataset.num_categories, crop_size=CROP, width=4).eval()
+    return TrainedNetwork(network, "uhved", dataset, CROP, Path(f"seed{seed}"), frozenset(), 4)
 
 
 def export_tiny(path: Path, name: str, seed: int, training_subjects: Collection[str] = ()) -> Path:

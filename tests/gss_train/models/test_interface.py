@@ -14,7 +14,7 @@ from gss_train.models.registry import NETWORKS
 SUBSETS = torch.tensor([[True, False, True, True], [False, True, False, False]])
 AVAILABLE = torch.tensor([[True, False, True, True], [True, True, False, True]])
 EDGES = {"mmformer": 32}
-WIDTHS = {"mmformer": 2}
+WIDTHS = {"rfnet": 4, "mmformer": 1, "robustseg": 2, "uhved": 2}
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -24,8 +24,8 @@ def small_network(name: str, seed: int = 0, *, activation_checkpointing: bool = 
     return build_network(
         name,
         4,
-        crop_size=(EDGES.get(name, 16),) * 3,
-        width=WIDTHS.get(name, 4),
+        crop_size=EDGES.get(name, 16),
+        width=WIDTHS[name],
         activation_checkpointing=activation_checkpointing,
     )
 
@@ -47,23 +47,19 @@ def total(output: SegmentationOutput) -> Tensor:
 
 @every_network
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-@pytest.mark.parametrize("content", ["noise", "nan"])
-def test_content_of_an_unavailable_modality_is_never_seen(
-    name: str, content: str, activation_checkpointing: bool
-) -> None:
+def test_content_of_an_unavailable_modality_is_never_seen(name: str, activation_checkpointing: bool) -> None:
     clean = scans(name)
-    dirty = clean.clone()
-    filler = torch.randn_like(clean) if content == "noise" else torch.full_like(clean, torch.nan)
-    dirty[~AVAILABLE] = filler[~AVAILABLE]
+    unavailable = ~AVAILABLE[:, :, None, None, None]
+    noise, nan = (torch.where(unavailable, filler, clean) for filler in (torch.randn_like(clean), torch.nan))
     results = []
-    for x in (clean, dirty):
+    for x in (clean, noise, nan):
         network = small_network(name, activation_checkpointing=activation_checkpointing)
         output = network(x, SUBSETS & AVAILABLE, AVAILABLE)
         total(output).backward()
         results.append([*tensors(output), *(parameter.grad for parameter in network.parameters())])
-    for expected, actual in zip(*results, strict=True):
-        assert torch.equal(actual, expected)
-        assert actual.isfinite().all()
+    for expected, *others in zip(*results, strict=True):
+        assert expected.isfinite().all()
+        assert all(torch.equal(actual, expected) for actual in others)
 
 
 @every_network
@@ -169,3 +165,17 @@ def test_the_channels_last_layout_changes_nothing_but_the_layout(name: str) -> N
         results.append([*tensors(output), *gradients])
     for first, second in zip(*results, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-9)
+
+
+def test_crop_size_is_one_number_or_three() -> None:
+    with torch.device("meta"):
+        one, three = (build_network("mmformer", 4, crop_size=size, width=1) for size in (48, (48, 48, 48)))
+    shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (one, three)]
+    assert shapes[0] == shapes[1]
+
+
+@every_network
+@pytest.mark.parametrize("size", [20, (64, 20, 64), (64, 64), 8, "64"])
+def test_bad_crop_size_is_named(name: str, size: object) -> None:
+    with pytest.raises(ValueError, match=r"^crop_size"):
+        build_network(name, 4, crop_size=size)  # type: ignore[arg-type]

@@ -228,30 +228,3 @@ def test_regulariser_falls_on_one_batch() -> None:
         optimiser.step()
         values.append(regulariser.item())
     assert values[-1] < 0.5 * values[0]
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
-@pytest.mark.parametrize("part", ["fused prediction", "regulariser of one modality"])
-def test_compiled_network_gives_the_same(part: str) -> None:
-    torch.compiler.reset()
-    network = small_network().double()
-    x = scans()[:1].double()
-
-    def predict(scans: Tensor) -> Tensor:
-        return network(scans, SUBSETS[:1], AVAILABLE[:1] | SUBSETS[:1], per_modality=False).fused
-
-    def reconstruct(scans: Tensor) -> Tensor:
-        style = network.style_mappings[0](network.style_encoders[0](scans[:, :1]))
-        content = network.encode(scans)[3][:, :16]
-        return network.image_decoders[0](content, *style, network.image_head.weight, network.image_head.bias)
-
-    function = predict if part == "fused prediction" else reconstruct
-    results = []
-    for call in (function, torch.compile(function, backend="aot_eager")):
-        network.zero_grad()
-        result = call(x)
-        result.square().mean().backward()
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        results.append([result, *gradients])
-    for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, eager, atol=1e-6 * float(eager.detach().abs().max()) + 1e-12, rtol=0)

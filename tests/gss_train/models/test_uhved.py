@@ -176,11 +176,11 @@ def test_every_parameter_gets_a_gradient(activation_checkpointing: bool) -> None
 
 def test_loss_falls_on_one_batch_to_near_zero() -> None:
     network = small_network(width=4)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
-    x = torch.nn.functional.interpolate(scans(shape=(4, 4, 4))[:1], scale_factor=4)
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-2)
+    x = torch.nn.functional.interpolate(scans(shape=(2, 2, 2))[:1], scale_factor=8)
     labels = (x[:, 0] > 0).long() + (x[:, 0] > 1).long()
     everything = torch.ones_like(SUBSETS[:1])
-    for _ in range(80):
+    for _ in range(18):
         output = network(x, everything)
         supervised = torch.nn.functional.cross_entropy(output.fused, labels)
         supervised = supervised + torch.nn.functional.cross_entropy(output.separate[0], labels)
@@ -205,23 +205,6 @@ def test_bfloat16_autocast_stays_near_float32(activation_checkpointing: bool) ->
         difference = rough.float() - fine
         assert difference.square().mean() < 0.05 * fine.square().mean()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
-def test_compiled_network_gives_the_same() -> None:
-    torch.compiler.reset()
-    network = small_network(activation_checkpointing=True).double().eval()
-    results = []
-    for call in (network, torch.compile(network, backend="aot_eager")):
-        network.zero_grad()
-        fused = call(scans().double(), SUBSETS, AVAILABLE | SUBSETS, per_modality=False).fused
-        fused.square().mean().backward()
-        gradients = [parameter.grad for parameter in network.encoder.parameters()]
-        results.append(
-            [fused, *gradients, *(parameter.grad for parameter in network.segmentation_decoder.parameters())]
-        )
-    for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, eager, atol=1e-6 * float(eager.detach().abs().max()), rtol=0)
 
 
 def test_upsampling_repeats_the_last_voxel() -> None:

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from gss_train.phantom import generate_phantoms
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 SMALL = (40, 48, 40)
 
@@ -18,9 +15,9 @@ SMALL = (40, 48, 40)
 def _template_is_read_once() -> Iterator[None]:
     pytest.importorskip("scipy")
     pytest.importorskip("nilearn", reason="the phantom's anatomy ships with nilearn")
-    anatomy = pytest.importorskip("gss_train.phantom.anatomy")
+    generate = pytest.importorskip("gss_train.phantom.generate")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anatomy, "load_atlas", lru_cache(anatomy.load_atlas))
+        patch.setattr(generate, "load_atlas", lru_cache(generate.load_atlas))
         yield
 
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from gss_train.phantom.anatomy import Atlas, load_atlas, push_outwards, random_warp, sample
 from gss_train.phantom.grid import Grid, bounding_box
-from gss_train.phantom.subject import Subject, simulate_subject
+from gss_train.phantom.subject import SimulatedSubject, simulate_subject
 from gss_train.phantom.tumour import (
     ENHANCING,
     NECROSIS,
@@ -28,12 +28,12 @@ def atlas() -> Atlas:
 
 
 @pytest.fixture(scope="module")
-def high_grade(atlas: Atlas) -> list[Subject]:
+def high_grade(atlas: Atlas) -> list[SimulatedSubject]:
     return [simulate_subject(atlas, GRID, 11, index, high_grade=True) for index in range(6)]
 
 
 @pytest.fixture(scope="module")
-def low_grade(atlas: Atlas) -> list[Subject]:
+def low_grade(atlas: Atlas) -> list[SimulatedSubject]:
     return [simulate_subject(atlas, GRID, 12, index, high_grade=False) for index in range(4)]
 
 
@@ -42,7 +42,7 @@ def effect_size(sample: np.ndarray, other: np.ndarray) -> float:
     return float((sample.mean() - other.mean()) / np.sqrt((sample.var() + other.var()) / 2))
 
 
-def mean_effect(subjects: list[Subject], modality: str, category: int, others: tuple[int, ...]) -> float:
+def mean_effect(subjects: list[SimulatedSubject], modality: str, category: int, others: tuple[int, ...]) -> float:
     effects = []
     for subject in subjects:
         image, categories = subject.images[modality].astype(float), subject.categories
@@ -50,14 +50,14 @@ def mean_effect(subjects: list[Subject], modality: str, category: int, others: t
     return float(np.mean(effects))
 
 
-def white_matter(subject: Subject) -> np.ndarray:
+def white_matter(subject: SimulatedSubject) -> np.ndarray:
     """Healthy white matter by its T1 intensity: the brightest third of the healthy brain."""
     t1 = subject.images["T1"]
     healthy = (t1 > 0) & (ndimage.binary_dilation(subject.categories > 0, iterations=2) == 0)
     return healthy & (t1 > np.percentile(t1[healthy], 67))
 
 
-def test_enhancement_shows_in_t1ce_alone(high_grade: list[Subject]) -> None:
+def test_enhancement_shows_in_t1ce_alone(high_grade: list[SimulatedSubject]) -> None:
     neighbours = (OEDEMA, NON_ENHANCING)
     assert mean_effect(high_grade, "T1ce", ENHANCING, neighbours) > 2
     for modality in ("FLAIR", "T1", "T2"):
@@ -67,13 +67,15 @@ def test_enhancement_shows_in_t1ce_alone(high_grade: list[Subject]) -> None:
         assert t1ce[subject.categories == ENHANCING].mean() > 1.15 * t1ce[white_matter(subject)].mean()
 
 
-def test_necrosis_is_dark_in_t1ce(high_grade: list[Subject]) -> None:
+def test_necrosis_is_dark_in_t1ce(high_grade: list[SimulatedSubject]) -> None:
     assert mean_effect(high_grade, "T1ce", NECROSIS, (ENHANCING,)) < -2
     assert mean_effect(high_grade, "T1ce", NECROSIS, (OEDEMA,)) < -1
 
 
 @pytest.mark.parametrize("modality", ["FLAIR", "T2"])
-def test_oedema_is_bright_in_flair_and_t2(high_grade: list[Subject], low_grade: list[Subject], modality: str) -> None:
+def test_oedema_is_bright_in_flair_and_t2(
+    high_grade: list[SimulatedSubject], low_grade: list[SimulatedSubject], modality: str
+) -> None:
     for subject in high_grade + low_grade:
         image = subject.images[modality]
         assert image[subject.categories == OEDEMA].mean() > 1.4 * image[white_matter(subject)].mean()
@@ -88,8 +90,8 @@ def test_flair_suppresses_the_fluid_that_t2_shows_brightest(atlas: Atlas) -> Non
         assert image[fluid].mean() < 0.7 * image[healthy].mean()
 
 
-def test_grades_differ_as_in_the_clinic(high_grade: list[Subject], low_grade: list[Subject]) -> None:
-    def share(subject: Subject, category: int) -> float:
+def test_grades_differ_as_in_the_clinic(high_grade: list[SimulatedSubject], low_grade: list[SimulatedSubject]) -> None:
+    def share(subject: SimulatedSubject, category: int) -> float:
         return float((subject.categories == category).sum() / (subject.categories > 0).sum())
 
     assert all(share(subject, ENHANCING) > 0.08 for subject in high_grade)
@@ -98,7 +100,7 @@ def test_grades_differ_as_in_the_clinic(high_grade: list[Subject], low_grade: li
     assert all(share(subject, OEDEMA) > 0.3 for subject in high_grade + low_grade)
 
 
-def test_necrosis_lies_within_the_core(high_grade: list[Subject]) -> None:
+def test_necrosis_lies_within_the_core(high_grade: list[SimulatedSubject]) -> None:
     """Mostly enclosed by the rest of the core; a rim is thin in places and may be interrupted."""
     enclosed = []
     for subject in high_grade:

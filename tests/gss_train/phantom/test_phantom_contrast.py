@@ -10,7 +10,7 @@ from scipy import ndimage
 from gss_train.phantom.anatomy import load_atlas
 from gss_train.phantom.contrast import SIGNAL
 from gss_train.phantom.grid import Grid
-from gss_train.phantom.subject import Subject, simulate_subject
+from gss_train.phantom.subject import SimulatedSubject, simulate_subject
 from gss_train.phantom.tumour import ENHANCING
 
 GRID = Grid.for_brain((48, 56, 48))
@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[Subject]:
+def subjects() -> list[SimulatedSubject]:
     """As in a phantom, every fourth is an LGG."""
     atlas = load_atlas(GRID.spacing)
     return [simulate_subject(atlas, GRID, 21, index, high_grade=index % 4 != 3) for index in range(TRAINING + TEST)]
@@ -53,7 +53,7 @@ def log_likelihoods(training: FloatArray, truth: NDArray[np.uint8], test: FloatA
 class Discriminant:
     """Fitted to the first subjects with one modality alone, tried on the others."""
 
-    def __init__(self, subjects: list[Subject], modality: str) -> None:
+    def __init__(self, subjects: list[SimulatedSubject], modality: str) -> None:
         features = [patch_features(subject.images[modality]) for subject in subjects]
         truths = [subject.categories[subject.images[modality] > 0] for subject in subjects]
         training_truth = np.concatenate(truths[:TRAINING])
@@ -80,7 +80,7 @@ class Discriminant:
 
 
 @pytest.fixture(scope="module")
-def discriminants(subjects: list[Subject]) -> dict[str, Discriminant]:
+def discriminants(subjects: list[SimulatedSubject]) -> dict[str, Discriminant]:
     return {modality: Discriminant(subjects, modality) for modality in SIGNAL}
 
 

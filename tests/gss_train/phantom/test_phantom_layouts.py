@@ -13,6 +13,7 @@ import pytest
 import SimpleITK
 from scipy import ndimage
 
+from gss_train.data import DATASETS, check_dataset, find_subjects
 from gss_train.phantom import generate_phantoms
 
 SIZE = (40, 48, 40)
@@ -129,6 +130,13 @@ def test_top_and_front_of_the_head_are_where_brats_has_them(phantoms: dict[str, 
         y = np.flatnonzero(brain.any(axis=(0, 2)))
         middle = (y[0] + y[-1]) // 2
         assert brain[:, middle:, lowest].sum() > 2 * brain[:, :middle, lowest].sum()
+
+
+@pytest.mark.parametrize("dataset", ["brats2015", "brats2018", "brats2020"])
+def test_the_verification_finds_no_faults(phantoms: dict[str, Path], dataset: str) -> None:
+    subjects = find_subjects(phantoms[dataset], DATASETS[dataset])
+    assert len(subjects) == 4
+    assert check_dataset(subjects, DATASETS[dataset], workers=1) == []
 
 
 def test_2018_joins_the_categories_of_2015(phantoms: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ import torch
 from gss_train.config import Config
 from gss_train.config.options import DataOptions, RunOptions, TrainingOptions
 from gss_train.data import DATASETS, MODALITY_SUBSETS
-from gss_train.evaluation.files import Evaluation, write_evaluation
+from gss_train.evaluation.folder import Evaluation, write_evaluation
 from gss_train.evaluation.metrics import MEASURES, SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
 

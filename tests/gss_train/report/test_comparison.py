@@ -9,6 +9,7 @@ import torch
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.report.comparison import compare, group_runs
 from gss_train.report.runs import read_runs
+from gss_train.report.tables import score_tables
 from tests.gss_train.report.made_up import scores_of, settings_of, write_run
 
 SEEDS = (0, 1)
@@ -35,6 +36,17 @@ def test_other_settings_make_another_group_with_another_label(tmp_path: Path) ->
         for name, size in (("small", 1), ("large", 4))
     ]
     assert [group.label for group in group_runs(read_runs(folders))] == ["GSS (small)", "GSS (large)"]
+
+
+def test_a_measure_that_one_run_of_a_group_lacks_has_no_table(tmp_path: Path) -> None:
+    both = scores_of(0)
+    folders = [
+        write_run(tmp_path / f"{seed}", settings_of("gss", seed), SubsetScores(both.subjects, both.names, measures))
+        for seed, measures in ((0, {"dice": both.dice}), (1, both.measures))
+    ]
+    groups = group_runs(read_runs(folders))
+    assert [len(group.runs) for group in groups] == [2]
+    assert [table.title for table in score_tables(groups)] == ["Dice (%)"]
 
 
 def test_gss_is_compared_with_both_baselines_by_seed(tmp_path: Path) -> None:

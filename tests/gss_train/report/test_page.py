@@ -8,6 +8,7 @@ import pytest
 
 from gss_train.common.errors import UserError
 from gss_train.evaluation.metrics import SCORES
+from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.report import write_report
 from gss_train.report.__main__ import main
 from gss_train.report.comparison import compare, group_runs
@@ -197,10 +198,11 @@ def test_damaged_files_are_named(name: str, content: str, tmp_path: Path) -> Non
         write_report(tmp_path / "report.html", [run])
 
 
-def test_the_command_writes_figures_where_they_are_wanted(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [str(runs[0]), "--output", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures")]
+def test_the_command_writes_figures_where_they_are_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = scores_of(0)
+    scores = SubsetScores(scores.subjects, ("WT",), {"dice": scores.dice[..., :1]})
+    run = write_run(tmp_path / "run", settings_of("gss", 0), scores)
+    arguments = [str(run), "--output", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures")]
     assert main([*arguments, "--viewer-subjects", "0"]) == 0
     assert f"Report: {tmp_path / 'r.html'}" in capsys.readouterr().out
     assert (tmp_path / "figures" / "heat-map-dice.svg").exists()

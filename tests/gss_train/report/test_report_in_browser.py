@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gss_train.data import MODALITY_SUBSETS, subset_name
-from gss_train.evaluation.files import SegmentedSubject, read_segmented
+from gss_train.data import DATASETS, MODALITY_SUBSETS, subset_name
+from gss_train.evaluation.folder import SegmentedSubject, read_segmented
 from gss_train.report import write_report
-from gss_train.report.figures.style import CATEGORY_COLOURS
+from gss_train.report.figures.style import category_colours
 from tests.gss_train.report.made_up import scores_of, settings_of, write_run
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -126,8 +126,8 @@ def most_tumour(subject: SegmentedSubject) -> int:
 
 def is_coloured(pixels: np.ndarray, labels: np.ndarray) -> None:
     """Each label has its colour, and the background shows a scan, which is grey."""
-    for category in range(1, 4):
-        red, green, blue = (int(CATEGORY_COLOURS[category][at : at + 2], 16) for at in (1, 3, 5))
+    for category, colour in enumerate(category_colours(DATASETS["brats2018"])[1:], start=1):
+        red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
         assert (pixels[labels == category] == (red, green, blue)).all()
     around = pixels[labels == 0]
     assert (around == around[:, :1]).all()

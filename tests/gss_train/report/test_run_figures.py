@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -17,9 +18,10 @@ from matplotlib.image import imread
 from PIL import Image
 
 from gss_train.data import DATASETS, MODALITIES, REGIONS, PreparedSubject
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings, write_prepared
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, write_prepared
 from gss_train.inference import segment_tumour_crop
 from gss_train.report import save_epoch_figure, save_summary
+from gss_train.report.figures.style import SCREEN_STYLE
 from gss_train.runs.records import EpochRecord, ValidationRecord
 
 SHAPE = (10, 8, 6)
@@ -48,7 +50,7 @@ def make_subject() -> PreparedSubject:
         sources={},
         digests={},
         warnings=(),
-        settings=PreparationSettings(1, "brats2015", (0, 1, 2, 3, 4), SHAPE, SHAPE),
+        recipe=Recipe(1, "brats2015", (0, 1, 2, 3, 4), SHAPE, SHAPE),
         tumour_voxels=(),
     )
     return PreparedSubject("Subject_7", Path("no-such.npy"), metadata)
@@ -323,7 +325,8 @@ def test_text_and_panels_of_an_epoch_figure_do_not_overlap(tmp_path: Path, figur
     records = [dataclasses.replace(record, vote=VOTE) for record in make_records("baseline", "GSS round 1")]
     figure = draw_epoch(tmp_path / "epoch.png", figures, records, make_validations(0.5))
     renderer = figure.canvas.get_renderer()
-    boxes = [axis.get_tightbbox(renderer) for axis in figure.get_axes()]
+    with mpl.rc_context(SCREEN_STYLE):
+        boxes = [axis.get_tightbbox(renderer) for axis in figure.get_axes()]
     boxes += [part._suptitle.get_window_extent(renderer) for part in figure.subfigs if part.get_suptitle()]
     assert all(not first.padded(-0.5).overlaps(second) for first, second in itertools.combinations(boxes, 2))
     width, height = figure.canvas.get_width_height()

@@ -110,18 +110,9 @@ def test_what_a_killed_process_could_not_remove_goes_when_the_run_goes_on(store:
     store.folder.mkdir()
     for step in (5, 10, 15):
         save_checkpoint(store.folder / f"step-{step:08d}.pt", state(step))
-    (store.folder / ".step-00000020.pt.1@here.partial").write_text("x")
+    (store.folder / ".best.pt.link").write_text("x")
     store.tidy(15)
     assert names(store) == ["step-00000010.pt", "step-00000015.pt"]
-
-
-def test_temporary_files_of_killed_processes_go(store: CheckpointStore) -> None:
-    store.folder.mkdir()
-    stray = [f".step-00000005.pt.{os.getpid()}@here.partial", ".best.pt.77@there.partial", ".best.pt.link"]
-    for name in [*stray, "notes.txt", ".hidden"]:
-        (store.folder / name).write_text("x")
-    store.save(5, state(5))
-    assert names(store) == [".hidden", "notes.txt", "step-00000005.pt"]
 
 
 def test_a_damaged_one_is_announced_and_the_one_before_is_used(store: CheckpointStore) -> None:

@@ -16,16 +16,15 @@ import torch
 from torch import Tensor
 
 from gss_train.common.errors import UserError
-from gss_train.config import Config, DataOptions, NetworkOptions, TrainingOptions
+from gss_train.config import Config, DataOptions, TrainingOptions
+from gss_train.config.options import NetworkOptions
 from gss_train.data import DATASETS, Dataset
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.models.mmformer import mmformer_public_keys
 from gss_train.models.rfnet import rfnet_public_keys
-from gss_train.runs.checkpoint_file import save_checkpoint
+from gss_train.runs.checkpoint_file import read_checkpoint, save_checkpoint
 from gss_train.runs.checkpoint_store import CheckpointStore
-from gss_train.runs.trained_networks import TrainedNetwork, export_network, load_trained
-from gss_train.training.averaging import WeightAverage
-from gss_train.training.state import TrainingState
+from gss_train.runs.weights import TrainedNetwork, export_network, load_trained, load_weights
 
 CPU = torch.device("cpu")
 CROP = (16, 16, 16)
@@ -92,9 +91,13 @@ def make_run(path: Path, *, ema: float | None = None, finished: bool = True) -> 
     best, last, averaged = (fresh(seed=seed) for seed in range(3))
     store = CheckpointStore(path / "checkpoints", keep=2)
     for step, network in enumerate([best, last] if finished else [best], start=1):
-        average = None if ema is None else WeightAverage(averaged, ema)
-        state = TrainingState(network, 1, average, stage=step, step=step)
-        content = {**state.state_dict(), "progress": {"training_subjects": ["a", "b"]}}
+        content = {
+            "weights": network.state_dict(),
+            "averaged": None if ema is None else averaged.state_dict(),
+            "update": None,
+            "position": {"step": step},
+            "progress": {"training_subjects": ["a", "b"], "finished": step == 2},
+        }
         store.save(step, content)
         save_checkpoint(path / f"stage-{step}.pt", content)
     store.mark_best(1)
@@ -130,6 +133,22 @@ def test_an_unfinished_run_gives_what_it_has_and_says_so(tmp_path: Path, capsys:
     assert str(run.path) in said
     assert "not at its end" in said
     assert "step 1" in said
+
+
+def test_earlier_versions_did_not_say_whether_the_training_is_at_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    content = read_checkpoint(run.path / "stage-2.pt")
+    del content["progress"]["finished"]
+    store = CheckpointStore(run.path / "checkpoints", keep=1)
+    store.save(3, content)
+    assert same_weights(load_trained(run.path, CPU).network, run.last)
+    assert capsys.readouterr().out == ""
+    # An optimiser is there in the middle of a stage.
+    store.save(4, {**content, "update": {}})
+    load_trained(run.path, CPU)
+    assert "not at its end" in capsys.readouterr().out
 
 
 def test_a_damaged_last_checkpoint_is_said_and_the_one_before_taken(
@@ -296,7 +315,7 @@ def a_tensor(path: Path) -> str:
 def half_a_network(path: Path) -> str:
     state = public_state(fresh(categories=5), "rfnet")
     torch.save({key: value for key, value in state.items() if "t1_encoder" not in key}, path)
-    return "lacks 24 weights of rfnet of width 4 and 5 categories, such as t1_encoder."
+    return "does not fit rfnet of width 4 and 5 categories: it lacks 24 weights, such as t1_encoder."
 
 
 def of_two_widths(path: Path) -> str:
@@ -378,3 +397,104 @@ def test_an_export_that_fails_leaves_what_was_there(run: Run, tmp_path: Path) ->
     with pytest.raises(OSError, match="cannot write exported"):
         export_network(load_trained(run.path, CPU), tmp_path / "file" / "exported.pt")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def settings(name: Any = "rfnet", width: int | None = None) -> Config:
+    """Of a run that starts from weights."""
+    network = NetworkOptions(name, width=width or WIDTHS[name])
+    data = DataOptions("brats2018", crop_size=CROPS[name])
+    return Config(data, network=network)
+
+
+BRATS2018 = DATASETS["brats2018"]
+
+
+@pytest.mark.parametrize("file", [".", "stage-2.pt", "checkpoints/step-00000002.pt"])
+def test_a_training_starts_from_a_run_and_from_its_checkpoints(file: str, run: Run) -> None:
+    network = fresh(seed=9)
+    loaded = load_weights(network, run.path / file, settings(), BRATS2018)
+    assert same_weights(network, run.last)
+    assert loaded.training_subjects == {"a", "b"}
+    assert loaded.public_keys is None
+
+
+def test_a_run_stands_for_its_averaged_weights_and_a_checkpoint_for_the_trained_ones(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ema=0.5)
+    network = fresh(seed=9)
+    load_weights(network, run.path, settings(), BRATS2018)
+    assert same_weights(network, run.averaged)
+    load_weights(network, run.path / "stage-2.pt", settings(), BRATS2018)
+    assert same_weights(network, run.last)
+
+
+@pytest.mark.parametrize("version", ["gss-checkpoint-1", "gss-checkpoint-2"])
+def test_a_training_starts_from_a_checkpoint_wherever_it_lies(version: str, tmp_path: Path) -> None:
+    saved, network = fresh(seed=0), fresh(seed=9)
+    content = {"weights": saved.state_dict(), "progress": {"training_subjects": ["a"]}}
+    torch.save({"format": version, **content}, tmp_path / "mine.pt")
+    assert load_weights(network, tmp_path / "mine.pt", settings(), BRATS2018).training_subjects == {"a"}
+    assert same_weights(network, saved)
+
+
+def test_a_training_starts_from_an_exported_network(run: Run, tmp_path: Path) -> None:
+    network = fresh(seed=9)
+    path = export(load_trained(run.path, CPU), tmp_path)
+    assert load_weights(network, path, settings(), BRATS2018).training_subjects == {"a", "b"}
+    assert same_weights(network, run.last)
+
+
+@pytest.mark.parametrize("name", ["rfnet", "mmformer"])
+def test_a_training_starts_from_a_public_checkpoint(name: str, tmp_path: Path) -> None:
+    public = public_file(tmp_path / "model.pth", name)
+    network = fresh(name, seed=9)
+    loaded = load_weights(network, tmp_path / "model.pth", settings(name), BRATS2018)
+    assert loaded.public_keys is not None
+    assert loaded.public_keys.used
+    assert loaded.training_subjects == frozenset()
+    assert torch.equal(probabilities(network, name), probabilities(public, name))
+
+
+def an_export_of(path: Path, name: str, categories: int) -> None:
+    dataset = DATASETS["brats2018" if categories == 4 else "brats2015"]
+    network = fresh(name, categories)
+    export_network(TrainedNetwork(network, name, dataset, CROPS[name], path, frozenset(), WIDTHS[name]), path)
+
+
+NEEDED = "does not fit rfnet of width 4 and 4 categories: it is "
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "fault"),
+    [
+        (make_run, settings(width=8), "width 8 and 4 categories: it is rfnet of width 4 and 4 cat"),
+        (lambda path: an_export_of(path, "uhved", 4), settings(), NEEDED + "uhved of width 4 and 4 categories"),
+        (lambda path: an_export_of(path, "rfnet", 5), settings(), NEEDED + "rfnet of width 4 and 5 categories"),
+        (lambda path: public_file(path, "mmformer"), settings(), NEEDED + "mmformer of width 1 and 4 categories for"),
+        (
+            lambda path: public_file(path, "mmformer"),
+            dataclasses.replace(settings("mmformer"), data=DataOptions("brats2018", crop_size=(48, 48, 48))),
+            "categories for crops of 48x48x48: it is mmformer of width 1 and 4 categories for crops of 32x32x32",
+        ),
+        (
+            lambda path: save_checkpoint(path, {"weights": fresh("uhved").state_dict(), "progress": {}}),
+            settings(),
+            "does not fit rfnet of width 4 and 4 categories: it lacks encoder.0.enter.convolution.weight",
+        ),
+        (of_another_network, settings(), "is not known"),
+        (not_there, settings(), "no such file or folder"),
+        (a_folder, settings(), "is not the folder of a run"),
+    ],
+    ids=["width", "network", "categories", "public network", "crop", "orphan", "unknown", "missing", "folder"],
+)
+def test_weights_that_no_training_can_start_from_are_told_in_one_line(
+    make: Callable[[Path], Any], config: Config, fault: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    make(path)
+    network = build_network(config.network.network, 4, crop_size=config.data.crop, width=config.network.width)
+    with pytest.raises(UserError) as caught:
+        load_weights(network, path, config, BRATS2018)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert fault in message
+    assert "\n" not in message

@@ -15,10 +15,9 @@ _OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.trun
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "gss_train.training.pipeline",
+        "gss_train.training.run",
         "gss_train.config.command_line",
         "matplotlib.backends.backend_agg",
-        "monai.metrics.hausdorff_distance",
         "torch.utils.tensorboard",
     ]
 )

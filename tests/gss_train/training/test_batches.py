@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gss_train.common.errors import UserError
 from gss_train.common.processes import Processes
 from gss_train.data import PreparedSubject, TrainingCrops
 from gss_train.training import Pass
@@ -87,5 +88,5 @@ def test_each_sample_is_given_a_subset_of_its_own_scans(subjects: list[PreparedS
 
 
 def test_uneven_parts_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"--batch-size: got 6, need a multiple of 4.*--accumulate"):
+    with pytest.raises(UserError, match=r"--batch-size: got 6, need a multiple of 4.*--accumulate"):
         BatchPlan(6, 2, 3, Processes(0, 2))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,22 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from gss_kernels import BRATS_2018
-from gss_train.config import TrainingOptions
-from gss_train.data import PUBLISHED_AUGMENTATION, AugmentationSettings, PreparedSubject, TrainingCrops
+from gss_train.common.processes import ALONE
+from gss_train.config import Config, DataOptions, TrainingOptions
+from gss_train.data import DATASETS, PUBLISHED_AUGMENTATION, AugmentationSettings, PreparedSubject, TrainingCrops
 from gss_train.models import SegmentationNetwork, build_network
+from gss_train.runs import CheckpointStore
 from gss_train.training import Computation
 from gss_train.training.averaging import WeightAverage
 from gss_train.training.batches import BatchPlan, TrainingBatches
 from gss_train.training.gathering import FetchedStep
 from gss_train.training.loop import train
+from gss_train.training.plan import Drawing, TrainingPlan
 from gss_train.training.schedule import Stage, plan_stages
 from gss_train.training.state import TrainingState
 from tests.gss_train.training.voxelwise import CROP, VoxelwiseNetwork, make_subject
+
+NOWHERE = Path("not written to")
 
 
 class StoppedError(Exception):
@@ -29,7 +34,7 @@ class StoppedError(Exception):
 
 
 class Listener:
-    """Remembers what it is told, and stops after a step if it shall.
+    """In place of a `Recorder`: remembers what it is told, and stops after a step if it shall.
 
     Attributes:
         learning_rates: of the finished epochs.
@@ -57,7 +62,7 @@ class Listener:
     def interrupted(self) -> bool:
         return self.steps == self.stop_after
 
-    def on_step(self, state: TrainingState, stage: Stage) -> None:
+    def on_step(self, state: TrainingState) -> None:
         self.steps = state.step
         self.on_each_step()
 
@@ -112,16 +117,30 @@ def run(
     """Train, or go on with what was saved."""
     options = TrainingOptions(**{"steps_per_epoch": 2, "fusion_warmup_epochs": 0, "rounds": 1, **changes})
     crops = TrainingCrops(subjects, crop, options.batch_size * options.steps_per_epoch, seed)
-    plan = BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch)
-    batches = TrainingBatches(crops, plan, seed, workers=workers)
+    plan = TrainingPlan(
+        Config(DataOptions("brats2018"), training=options),
+        DATASETS["brats2018"],
+        Computation(torch.device("cpu"), autocast, channels_last, augmentation),
+        ALONE,
+        NOWHERE,
+        CheckpointStore(NOWHERE, keep=1),
+        "new",
+        tuple(plan_stages(options)),
+        BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch),
+        Drawing(draw_nothing, draw_nothing),
+    )
+    batches = TrainingBatches(crops, plan.batch_plan, seed, workers=workers)
     average = None if options.ema is None else WeightAverage(network, options.ema)
     state = TrainingState(network, options.steps_per_epoch, average)
     if saved is not None:
         state.load_state_dict(saved)
-    settings = Computation(torch.device("cpu"), autocast, channels_last, augmentation)
     listener = listener or Listener()
-    train(state, plan_stages(options), batches, BRATS_2018, options, settings, listener)
+    train(plan, state, batches, listener)
     return state, listener
+
+
+def draw_nothing(*_: object) -> None:
+    pass
 
 
 def voxelwise(seed: int = 0, poisoned: tuple[int, ...] | range = ()) -> VoxelwiseNetwork:
@@ -287,8 +306,8 @@ def test_scalars_are_read_every_tenth_step_and_at_the_end_of_an_epoch(subjects: 
 
 def test_the_loss_falls(subjects: list[PreparedSubject]) -> None:
     torch.manual_seed(0)
-    network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4)
-    schedule = {"baseline_epochs": 2, "epochs": 2, "steps_per_epoch": 6, "learning_rate": 0.01}
+    network = build_network("uhved", 4, crop_size=(16, 16, 16), width=2)
+    schedule = {"baseline_epochs": 2, "epochs": 2, "steps_per_epoch": 4, "learning_rate": 0.01, "batch_size": 1}
     _, listener = run(subjects, network, crop=(16, 16, 16), **schedule)
     baseline, late_baseline, gss, late_gss = (terms["total"] for terms in listener.terms)
     assert late_baseline < 0.95 * baseline
@@ -384,29 +403,44 @@ def test_the_average_follows_the_weights(subjects: list[PreparedSubject]) -> Non
     assert not equal(weights(state.evaluated), weights(state.network))
 
 
-@pytest.mark.parametrize(
-    ("network_name", "stop_after"), [*(("voxelwise", step) for step in range(1, 12)), ("uhved", 2), ("uhved", 6)]
-)
-def test_it_goes_on_to_the_bit_from_any_step(
-    subjects: list[PreparedSubject], network_name: str, stop_after: int
+LONG: dict[str, Any] = {"learning_rate": 0.01, "ema": 0.9, "gss_warmup": 1, "gss_ramp": 1}
+
+
+def assert_goes_on_to_the_bit(
+    subjects: list[PreparedSubject],
+    fresh: Callable[[int], SegmentationNetwork],
+    whole: tuple[TrainingState, Listener],
+    stop_after: int,
+    **options: Any,
 ) -> None:
-    """Across epochs, stages and readings of the scalars; U-HVED draws from PyTorch's own generator."""
-
-    def fresh(seed: int) -> SegmentationNetwork:
-        torch.manual_seed(seed)
-        return voxelwise(seed) if network_name == "voxelwise" else build_network("uhved", 4, crop_size=crop, width=2)
-
-    crop = CROP if network_name == "voxelwise" else (16, 16, 16)
-    schedule: dict[str, Any] = {"baseline_epochs": 2, "rounds": 1, "epochs": 2, "steps_per_epoch": 3, "ema": 0.9}
-    schedule |= {"learning_rate": 0.01, "gss_warmup": 1, "gss_ramp": 2}
-    whole, heard = run(subjects, fresh(0), crop=crop, **schedule)
     first = Listener(stop_after)
     with pytest.raises(StoppedError):
-        run(subjects, fresh(0), first, crop=crop, **schedule)
+        run(subjects, fresh(0), first, **options)
     torch.manual_seed(99)
-    resumed, second = run(subjects, fresh(1), crop=crop, saved=first.saved, **schedule)
-    assert equal(weights(resumed.network), weights(whole.network))
-    assert equal(weights(resumed.evaluated), weights(whole.evaluated))
+    resumed, second = run(subjects, fresh(1), saved=first.saved, **options)
+    expected, heard = whole
+    assert equal(weights(resumed.network), weights(expected.network))
+    assert equal(weights(resumed.evaluated), weights(expected.evaluated))
     assert [*first.fetched, *second.fetched] == heard.fetched
     assert [*first.positions, *second.positions] == heard.positions
     assert [*first.terms, *second.terms] == heard.terms
+
+
+def test_it_goes_on_to_the_bit_from_any_step(subjects: list[PreparedSubject]) -> None:
+    """Across epochs, stages and readings of the scalars."""
+    options = {**LONG, "baseline_epochs": 2, "epochs": 2, "steps_per_epoch": 3}
+    whole = run(subjects, voxelwise(0), **options)
+    for stop_after in range(1, 12):
+        assert_goes_on_to_the_bit(subjects, voxelwise, whole, stop_after, **options)
+
+
+def test_what_a_network_draws_goes_on_too(subjects: list[PreparedSubject]) -> None:
+    """U-HVED draws from PyTorch's own generator."""
+    crop = (16, 16, 16)
+
+    def fresh(seed: int) -> SegmentationNetwork:
+        torch.manual_seed(seed)
+        return build_network("uhved", 4, crop_size=crop, width=2)
+
+    options = {**LONG, "baseline_epochs": 1, "epochs": 1, "steps_per_epoch": 3, "crop": crop, "batch_size": 1}
+    assert_goes_on_to_the_bit(subjects, fresh, run(subjects, fresh(0), **options), 4, **options)

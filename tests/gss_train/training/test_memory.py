@@ -15,7 +15,7 @@ from gss_train.training.memory import MEASURED, StepSize, describe_need, full_me
 RFNET = StepSize("rfnet", 16, 9_000_000, 80**3, 2, activation_checkpointing=False, in_16_bits=False)
 
 
-@pytest.mark.parametrize(("network", "edge", "crops"), [("rfnet", 32, 2), ("uhved", 32, 1), ("robustseg", 32, 1)])
+@pytest.mark.parametrize(("network", "edge", "crops"), [("rfnet", 24, 2), ("uhved", 24, 1), ("robustseg", 16, 1)])
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
 def test_a_step_takes_about_what_is_expected(
     network: str, edge: int, crops: int, activation_checkpointing: bool

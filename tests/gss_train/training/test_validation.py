@@ -30,7 +30,7 @@ def run_validation(
     best_before: float | None = None,
     subsets: tuple[tuple[bool, ...], ...] = FEW_SUBSETS,
     processes: Processes = ALONE,
-) -> tuple[SubsetScores, ValidationRecord]:
+) -> ValidationRecord:
     return validate(
         network,
         subjects,
@@ -44,6 +44,13 @@ def run_validation(
         processes=processes,
         best_before=best_before,
     )
+
+
+def score(
+    network: VoxelwiseNetwork, subjects: list[PreparedSubject], subsets: tuple[tuple[bool, ...], ...]
+) -> SubsetScores:
+    window = SlidingWindow((4, 4, 4))
+    return evaluate_subsets(network.eval(), subjects, DATASET, window, CPU, lambda *_: None, subsets=subsets)
 
 
 @pytest.fixture
@@ -69,7 +76,8 @@ def test_few_subsets_are_each_modality_alone_and_all_four() -> None:
 def test_the_mean_counts_every_subject_subset_and_region_alike(
     network: VoxelwiseNetwork, subjects: list[PreparedSubject]
 ) -> None:
-    scores, record = run_validation(network, subjects)
+    record = run_validation(network, subjects)
+    scores = score(network, subjects, FEW_SUBSETS)
     values = [
         scores.dice[number, row, region].item()
         for number, subject in enumerate(subjects)
@@ -86,19 +94,19 @@ def test_the_mean_counts_every_subject_subset_and_region_alike(
 def test_dice_is_that_of_the_evaluation_by_subset_and_region(
     network: VoxelwiseNetwork, subjects: list[PreparedSubject]
 ) -> None:
-    _, record = run_validation(network, subjects, subsets=MODALITY_SUBSETS)
-    scores = evaluate_subsets(network.eval(), subjects, DATASET, SlidingWindow((4, 4, 4)), CPU, lambda *_: None)
+    record = run_validation(network, subjects, subsets=MODALITY_SUBSETS)
+    scores = score(network, subjects, MODALITY_SUBSETS)
     assert list(record.dice) == [subset_name(subset) for subset in MODALITY_SUBSETS]
     for values, expected in zip(record.dice.values(), scores.mean.tolist(), strict=True):
         assert values == dict(zip(scores.names, expected, strict=True))
 
 
 def test_what_no_subject_has_the_scans_for_is_none(network: VoxelwiseNetwork, subjects: list[PreparedSubject]) -> None:
-    _, record = run_validation(network, subjects[1:])
+    record = run_validation(network, subjects[1:])
     assert set(record.dice["T1ce"].values()) == {None}
     assert record.mean_dice is not None
     json.dumps(dataclasses.asdict(record), allow_nan=False)
-    _, without = run_validation(network, subjects[1:], subsets=((False, True, False, False),))
+    without = run_validation(network, subjects[1:], subsets=((False, True, False, False),))
     assert without.mean_dice is None
     assert not without.best
 
@@ -129,12 +137,12 @@ def test_a_network_can_be_trained_after_a_validation(
 
 
 def test_the_best_is_no_worse_than_those_before(network: VoxelwiseNetwork, subjects: list[PreparedSubject]) -> None:
-    _, record = run_validation(network, subjects)
+    record = run_validation(network, subjects)
     assert record.best
     mean = record.mean_dice
     assert mean is not None
     for before, best in ((mean - 0.01, True), (mean, True), (mean + 0.01, False)):
-        assert run_validation(network, subjects, best_before=before)[1].best == best
+        assert run_validation(network, subjects, best_before=before).best == best
 
 
 def test_every_process_gets_the_record_of_one_alone(network: VoxelwiseNetwork, subjects: list[PreparedSubject]) -> None:
@@ -147,8 +155,8 @@ def test_every_process_gets_the_record_of_one_alone(network: VoxelwiseNetwork, s
             other[1, 0, :, : alone.dice.shape[2]] = alone.dice[1]
             return values + other
 
-    alone, record = run_validation(network, subjects)
-    assert run_validation(network, subjects, processes=First(0, 2))[1] == record
+    alone, record = score(network, subjects, FEW_SUBSETS), run_validation(network, subjects)
+    assert run_validation(network, subjects, processes=First(0, 2)) == record
 
 
 MEANS = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8)
@@ -163,7 +171,7 @@ def test_the_state_is_what_the_history_says(stages: list[list[float | None]]) ->
         assert not state.should_stop(1)
         of_stage: list[float] = []
         for mean in means:
-            state = ValidationState.from_plain(json.loads(json.dumps(state.update(mean).to_plain())))
+            state = state.update(mean)
             if mean is not None:
                 of_stage.append(mean)
             best = max([*seen, *of_stage], default=None)

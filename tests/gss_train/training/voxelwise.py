@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gss_train.data import PreparedSubject
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, PreparationSettings
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe
 from gss_train.models import SegmentationNetwork, SegmentationOutput
 
 CROP = (8, 8, 8)
@@ -40,7 +40,7 @@ class VoxelwiseNetwork(SegmentationNetwork):
         poisoned = len(self.inputs) in self.poisoned
         return SegmentationOutput(
             self.fusion(kept),
-            tuple(self.separate(scan) for scan in x.split(1, dim=1)),
+            self.decode_separately((x,)),
             (torch.softmax(self.deep(kept), dim=1),),
             x.new_tensor(torch.nan if poisoned else 0.0),
         )
@@ -50,6 +50,9 @@ class VoxelwiseNetwork(SegmentationNetwork):
 
     def fuse(self, features: tuple[Tensor, ...], fused_modalities: Tensor) -> Tensor:
         return self.fusion(features[0] * fused_modalities[:, :, None, None, None])
+
+    def decode_separately(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self.separate(scan) for scan in features[0].split(1, dim=1))
 
 
 def make_subject(folder: Path, name: str, seed: int, size: int) -> PreparedSubject:
@@ -77,7 +80,7 @@ def make_subject(folder: Path, name: str, seed: int, size: int) -> PreparedSubje
         sources={},
         digests={},
         warnings=(),
-        settings=PreparationSettings(1, "brats2018", (0, 1, 2, 4), voxels.shape, voxels.shape),
+        recipe=Recipe(1, "brats2018", (0, 1, 2, 4), voxels.shape, voxels.shape),
         tumour_voxels=(),
     )
     return PreparedSubject(name, folder / f"{name}.npy", metadata)

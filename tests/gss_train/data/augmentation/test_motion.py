@@ -14,13 +14,8 @@ from torch import Tensor
 from gss_train.data import AugmentationSettings, augment
 from gss_train.data.augmentation import batch as augmentation
 from gss_train.data.augmentation import motion as motion_module
-from gss_train.data.augmentation.motion import (
-    MAX_ELASTIC,
-    Motion,
-    control_nodes,
-    round_to_fixed_point,
-    source_coordinates,
-)
+from gss_train.data.augmentation.motion import Motion, control_nodes, round_to_fixed_point, source_coordinates
+from gss_train.data.augmentation.settings import MAX_ELASTIC
 
 NOTHING = AugmentationSettings(rotation_degrees=0, scale=0.0, shift=0.0, flip=False)
 SHAPE = (14, 11, 12)

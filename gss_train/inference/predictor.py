@@ -1,0 +1,151 @@
+"""Predicts one subject after the other: from raw scans to a label map and what belongs to it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gss_train.common import UserError, show_progress, to_triple
+from gss_train.data import PUBLISHED_BOX, Subject, normalise_scans
+from gss_train.inference.ensemble import Ensemble
+from gss_train.inference.log import describe, region_millilitres
+from gss_train.inference.outputs import Outputs
+from gss_train.inference.prediction import Prediction
+from gss_train.inference.resampling import Resampling, is_resampling_needed, millimetres
+from gss_train.inference.scans import RawScans, read_scans
+from gss_train.inference.segmentation import Progress, mean_probabilities
+from gss_train.inference.windows import SlidingWindow, Weighting
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Networks, and how they are used.
+
+    Attributes:
+        ensemble: the networks.
+        device: that they are on.
+        weighting: of a window's probabilities, see `SlidingWindow`.
+        flips: whether to average over the eight ways to flip the axes.
+    """
+
+    ensemble: Ensemble
+    device: torch.device
+    weighting: Weighting = "uniform"
+    flips: bool = False
+
+    def read(self, subject: Subject) -> RawScans:
+        """Read scans, and warn of what is doubtful about them.
+
+        Raises:
+            UserError: they cannot be used.
+        """
+        scans = read_scans(subject, self.ensemble.dataset)
+        for warning in scans.warnings:
+            print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+        for note in self._notes(scans):
+            print(f"{scans.name}: {note}", flush=True)
+        return scans
+
+    def predict(self, scans: RawScans, outputs: Outputs, progress: Progress) -> None:
+        """Segment scans, and write what comes of it.
+
+        Args:
+            scans: from `read`.
+            outputs: the files to write.
+            progress: called with the number of finished windows and that of all windows.
+
+        Raises:
+            UserError: they cannot be resampled; nothing is written.
+            OSError: a file cannot be written; none of them is there.
+        """
+        started = time.monotonic()
+        dataset, affine = self.ensemble.dataset, scans.first.affine
+        prediction = self._segment(scans, progress)
+        categories = prediction.categories()
+        volumes = region_millilitres(categories, dataset, affine)
+        settings = {
+            "weighting": self.weighting,
+            "flips": self.flips,
+            "device": str(self.device),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        log = describe(prediction, self.ensemble, outputs, volumes, self._notes(scans), settings)
+        label_map = np.array(dataset.label_values, np.min_scalar_type(max(dataset.label_values)))[categories]
+        probabilities = None if outputs.probabilities is None else prediction.probabilities()
+        outputs.write(label_map, probabilities, affine, log)
+        shown = ", ".join(f"{region} {volume:.1f} ml" for region, volume in volumes.items())
+        print(f"{outputs.label_map}: {shown}", flush=True)
+
+    def predict_all(self, subjects: Sequence[tuple[Subject, Outputs]], folder: Path) -> bool:
+        """Read and predict the subjects of a folder; those whose scans cannot be used are said and left out.
+
+        Args:
+            subjects: each with the files to write.
+            folder: where these lie, for the message at the end.
+
+        Returns:
+            Whether all were predicted.
+
+        Raises:
+            OSError: a file cannot be written; subjects before are kept.
+        """
+        bad = []
+        with show_progress("predicting") as meter:
+            for done, (subject, outputs) in enumerate(subjects):
+                meter(done, len(subjects))
+
+                def progress(window: int, windows: int, done: int = done, name: str = subject.name) -> None:
+                    meter(done, len(subjects), f"{name}: window {window} of {windows}")
+
+                try:
+                    self.predict(self.read(subject), outputs, progress)
+                except UserError as error:
+                    bad.append(subject.name)
+                    print(f"error: {subject.name} left out: {error}", file=sys.stderr, flush=True)
+            meter(len(subjects), len(subjects))
+        print(f"Predicted {len(subjects) - len(bad)} of {_count(len(subjects))} in {folder}", flush=True)
+        if bad:
+            print(f"error: {_count(len(bad))} not predicted: {', '.join(bad)}", file=sys.stderr, flush=True)
+        return not bad
+
+    def _segment(self, scans: RawScans, progress: Progress) -> Prediction:
+        """The networks see what a preparation for training makes of the scans: the same box, z-scores and rounding."""
+        voxels: dict[str, npt.NDArray[Any]] = scans.voxels
+        shape = to_triple(next(iter(voxels.values())).shape)
+        resampling = Resampling(shape, scans.spacing, self.ensemble.spacing)
+        if resampling.is_needed:
+            voxels = {modality: resampling.scan(scan) for modality, scan in voxels.items()}
+        normalised = normalise_scans(voxels, self.ensemble.minimum_size, PUBLISHED_BOX)
+        image = torch.from_numpy(np.moveaxis(normalised.voxels["image"], -1, 0).astype(np.float32))
+        members = [
+            (member.network, SlidingWindow(member.crop_size, self.weighting, self.flips))
+            for member in self.ensemble.members
+        ]
+        probabilities = mean_probabilities(members, image.to(self.device), scans.available, progress)
+        in_box = probabilities[:, *normalised.unpadded].cpu().numpy()
+        return Prediction(scans, resampling, normalised, in_box)
+
+    def _notes(self, scans: RawScans) -> list[str]:
+        notes = []
+        if scans.missing:
+            notes.append(f"{', '.join(scans.missing)} missing, segmented from {', '.join(scans.files)} alone")
+        spacing = self.ensemble.spacing
+        if is_resampling_needed(scans.spacing, spacing):
+            sizes = f"{millimetres(scans.spacing)}, resampled to {millimetres(spacing)}"
+            notes.append(f"scans of {sizes}, and the probabilities back")
+        seen = [str(m.origin) for m in self.ensemble.members if scans.name in m.training_subjects]
+        if seen:
+            notes.append(f"trained on this subject: {', '.join(seen)}; the label map is no sample of new patients'")
+        return notes
+
+
+def _count(subjects: int) -> str:
+    return f"{subjects} subject{'s' * (subjects != 1)}"

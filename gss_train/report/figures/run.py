@@ -1,0 +1,128 @@
+"""Pictures of a run: a small one after each of some epochs, and the summary at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from torch import Tensor
+
+from gss_train.data import Dataset, PreparedSubject
+from gss_train.report.figures.curves import draw_agreement, draw_line, draw_routes, draw_validations, label_epochs
+from gss_train.report.figures.slices import draw_slices, level_with_most_tumour
+from gss_train.report.figures.style import BLACK, add_legend, colour_of, run_figure
+from gss_train.runs import EpochRecord, ValidationRecord
+
+_CURVES = ("total", "fused", "separate", "auxiliary", "gss")
+
+
+def save_epoch_figure(
+    path: Path,
+    subject: PreparedSubject,
+    image: Tensor,
+    truth: Tensor,
+    prediction: Tensor,
+    dataset: Dataset,
+    epochs: Sequence[EpochRecord],
+    validations: Sequence[ValidationRecord],
+) -> None:
+    """Draw how a run stands to a PNG of 1000 x 600 pixels.
+
+    Args:
+        path: of the PNG.
+        subject: that the crop is of.
+        image: a crop's scans `[4, d, h, w]`, shown on its axial slice with most tumour.
+        truth: its category indices `[d, h, w]`.
+        prediction: likewise.
+        dataset: for category names.
+        epochs: the run so far; one at least.
+        validations: likewise, perhaps none.
+
+    Raises:
+        OSError: the file cannot be written; what stood there before still does.
+    """
+    has_vote = any(record.vote is not None for record in epochs)
+    ratios = (1, 1, 0.9) if has_vote else (1, 1.7)
+    last = epochs[-1]
+    with run_figure(path, 10, 6) as figure:
+        pictures, curves, *rest = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+        draw_slices(pictures, image, truth, prediction, dataset, level_with_most_tumour(truth.numpy()))
+        pictures.suptitle(f"Epoch {last.epoch}, {last.stage}: crop of {subject.name}")
+        _draw_curves(curves, epochs, validations)
+        for row in rest:
+            draw_routes(row.subplots(1, dataset.num_categories, sharey=True), epochs, dataset)
+
+
+def _draw_curves(curves: SubFigure, epochs: Sequence[EpochRecord], validations: Sequence[ValidationRecord]) -> None:
+    total, terms, *rest = curves.subplots(1, 3 if validations else 2)
+    numbers = [record.epoch for record in epochs]
+    draw_line(total, numbers, [record.terms["total"] for record in epochs], "total", BLACK)
+    label_epochs(total, "total loss")
+    for number, name in enumerate(name for name in epochs[-1].terms if name != "total"):
+        values = [record.terms[name] for record in epochs]
+        # A network without this term reports 0.
+        if any(values):
+            draw_line(terms, numbers, values, name, colour_of(number))
+    label_epochs(terms, "loss terms")
+    if terms.lines:
+        add_legend(terms)
+    for axis in rest:
+        draw_validations(axis, validations)
+    margin = max(0.5, 0.03 * len(numbers))
+    for axis in (total, terms, *rest):
+        axis.set_xlim(numbers[0] - margin, numbers[-1] + margin)
+        _mark_stages(axis, epochs)
+
+
+def _mark_stages(axis: Axes, epochs: Sequence[EpochRecord]) -> None:
+    """Dotted lines between the stages."""
+    for before, record in pairwise(epochs):
+        if record.stage != before.stage:
+            axis.axvline(record.epoch - 0.5, color="#888888", linestyle=":", linewidth=1)
+
+
+def save_summary(
+    path: Path,
+    subject: PreparedSubject,
+    image: Tensor,
+    truth: Tensor,
+    prediction: Tensor,
+    dataset: Dataset,
+    epochs: Sequence[EpochRecord],
+    validations: Sequence[ValidationRecord] = (),
+) -> None:
+    """Draw the summary of a run to a PNG; arguments and errors as of `save_epoch_figure`, of a whole subject."""
+    votes = [record for record in epochs if record.vote is not None]
+    ratios = (1, 1.05, 1.05) if votes else (1, 1.05)
+    level, metadata = level_with_most_tumour(truth.numpy()), subject.metadata
+    # Where it lies in the raw volume.
+    raw_level = level - metadata.padding[2][0] + metadata.box[2][0]
+    with run_figure(path, 14, 9.2 if votes else 6.4) as figure:
+        pictures, curves, *rest = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+        draw_slices(pictures, image, truth, prediction, dataset, level)
+        pictures.suptitle(f"{subject.name}, axial slice {raw_level} of the scan")
+        axes = curves.subplots(1, len(_CURVES) + bool(validations))
+        _draw_losses(axes[: len(_CURVES)], epochs)
+        stages = axes[0].get_lines()
+        if stages:
+            curves.legend(handles=stages, loc="outside upper center", ncols=len(stages), fontsize=8)
+        if validations:
+            draw_validations(axes[-1], validations)
+        for row in rest:
+            *routes, agreement = row.subplots(1, dataset.num_categories + 1)
+            draw_routes(routes, votes, dataset)
+            draw_agreement(agreement, votes)
+
+
+def _draw_losses(axes: Sequence[Axes], epochs: Sequence[EpochRecord]) -> None:
+    """A panel for each term, in it a curve for each stage."""
+    for axis, name in zip(axes, _CURVES, strict=True):
+        for number, stage in enumerate(dict.fromkeys(record.stage for record in epochs)):
+            records = [record for record in epochs if record.stage == stage]
+            values = [record.terms[name] for record in records]
+            if any(values):
+                draw_line(axis, [record.epoch for record in records], values, stage, colour_of(number))
+        label_epochs(axis, f"{name} loss")

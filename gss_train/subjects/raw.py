@@ -1,0 +1,142 @@
+"""The raw subjects that the settings name: the user's own, or those of a phantom that stands in for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gss_train.common import Triple, UserError, show_progress, times
+from gss_train.config import Config, PhantomOptions
+from gss_train.data import (
+    DATASETS,
+    MODALITIES,
+    PUBLISHED_BOX,
+    Dataset,
+    Subject,
+    find_subjects,
+    read_manifest,
+    recognise_dataset,
+)
+from gss_train.phantom import GENERATOR_VERSION, Grid, generate_phantoms
+
+_PHANTOM_SEED = 0
+_RULE = "=" * 78
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Raw subjects, and how they are prepared.
+
+    Attributes:
+        dataset: what their files are called and what their labels mean.
+        subjects: with different names.
+        prepared_folder: where their prepared volumes go.
+        crop: voxels per axis that a prepared volume has at least.
+        grown_size: see `gss_train.data.prepare_dataset`.
+    """
+
+    dataset: Dataset
+    subjects: list[Subject]
+    prepared_folder: Path
+    crop: Triple
+    grown_size: Triple = PUBLISHED_BOX
+
+    @property
+    def names(self) -> list[str]:
+        """Of all subjects."""
+        return [subject.name for subject in self.subjects]
+
+    @cached_property
+    def labelled(self) -> dict[str, Subject]:
+        """Those that can be trained on and scored, by name."""
+        return {subject.name: subject for subject in self.subjects if subject.label is not None}
+
+    def only(self, names: Iterable[str]) -> RawData:
+        """The subjects of these names, in the names' order."""
+        by_name = {subject.name: subject for subject in self.subjects}
+        return dataclasses.replace(self, subjects=[by_name[name] for name in names])
+
+
+def resolve_dataset(config: Config) -> tuple[Config, Dataset]:
+    """Tell the data set from the settings, from what lies below `--data-root`, or from the manifest.
+
+    Returns:
+        The settings, with the name of the edition in place of `auto`, and the data set.
+
+    Raises:
+        UserError: no edition is recognised, or several; or the manifest or its categories have faults.
+    """
+    options = config.data
+    if options.manifest is not None:
+        return config, read_manifest(options.manifest, options.categories)[0]
+    if options.uses_phantom:
+        # What is trained on it then knows the voxels that it has seen.
+        length = Grid.for_brain(config.phantom.phantom_size).spacing
+        return config, dataclasses.replace(DATASETS[options.dataset], spacing=(length, length, length))
+    if options.dataset != "auto":
+        return config, DATASETS[options.dataset]
+    assert options.data_root is not None
+    dataset, count = recognise_dataset(options.data_root)
+    print(f"Recognised {dataset.title} ({dataset.name}): {count} subjects below {options.data_root}", flush=True)
+    return config.with_dataset(dataset.name), dataset
+
+
+def find_raw(config: Config, dataset: Dataset) -> RawData:
+    """Find the raw scans, or make some, and say what is there.
+
+    Raises:
+        UserError: there are no scans.
+        ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
+    """
+    options = config.data
+    grown_size = PUBLISHED_BOX
+    if options.manifest is not None:
+        root, name = options.manifest, f"{dataset.name}-{options.manifest.stem}"
+        subjects = read_manifest(options.manifest, options.categories)[1]
+    else:
+        if options.data_root is not None:
+            root, name = options.data_root, dataset.name
+        else:
+            # A phantom may be smaller than the published box; its own box does as well and trains faster.
+            root, grown_size = _make_phantom(config.phantom, dataset, options.cache), options.crop
+            name = root.name
+        subjects = find_subjects(root, dataset, require_labels=False)
+    _print_found(subjects, root)
+    folder = options.cache / "prepared" / f"{name}-crop{times(options.crop)}"
+    return RawData(dataset, subjects, folder, options.crop, grown_size)
+
+
+def _print_found(subjects: list[Subject], root: Path) -> None:
+    print(f"{len(subjects)} subjects found in {root}", flush=True)
+    partial = sum(len(subject.images) < len(MODALITIES) for subject in subjects)
+    if partial:
+        print(f"{partial} of them lack one to three of the scans {', '.join(MODALITIES)}")
+    unlabelled = [subject.name for subject in subjects if subject.label is None]
+    if unlabelled:
+        print(f"{len(unlabelled)} of them have no label, such as {unlabelled[0]}: not trained or tested on")
+
+
+def _make_phantom(options: PhantomOptions, dataset: Dataset, cache: Path) -> Path:
+    """Simulate subjects, or find those of an earlier run, and say that they are no patients; their folder."""
+    size = times(options.phantom_size)
+    print(
+        f"{_RULE}\n"
+        f"NO --data-root: TRAINING ON A PHANTOM, not on patients. {options.phantom_subjects} simulated subjects of\n"
+        f"{size} voxels are written in {dataset.title}'s own format and read back like it.\n"
+        f"The scores below show that the software works; they say nothing about {dataset.title}.\n"
+        f"{_RULE}",
+        flush=True,
+    )
+    name = f"{dataset.name}-{options.phantom_subjects}-subjects-{size}-version{GENERATOR_VERSION}"
+    root = cache / "phantom" / name
+    with show_progress("phantom") as meter:
+        try:
+            generate_phantoms(
+                dataset.name, root, options.phantom_subjects, _PHANTOM_SEED, options.phantom_size, progress=meter
+            )
+        except ValueError as error:
+            raise UserError(f"--phantom-size: {error}") from error
+    return root

@@ -1,0 +1,117 @@
+"""What a run trains, on what and where: decided once from its settings, before any scan is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from gss_train.common import Processes
+from gss_train.config import Config
+from gss_train.data import Dataset
+from gss_train.runs import CheckpointStore, check_output, is_finished, refuse_other_settings
+from gss_train.training.batches import BatchPlan
+from gss_train.training.computation import Computation, pick_autocast
+from gss_train.training.objective import published_baseline
+from gss_train.training.schedule import Stage, plan_stages
+
+Standing = Literal["new", "begun", "finished"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draws a run's figures to PNG files; the command hands it in, as the report room knows the training's records.
+
+    Attributes:
+        epoch: as `gss_train.report.save_epoch_figure`.
+        summary: as `gss_train.report.save_summary`.
+    """
+
+    epoch: Callable[..., None]
+    summary: Callable[..., None]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that is known of a run before its data is touched; nothing of it changes while it trains.
+
+    Attributes:
+        config: all settings, with the name of the edition in place of `auto`.
+        dataset: that it trains on.
+        computation: how a step is computed, and on which device.
+        processes: that train together.
+        output: path of the run folder.
+        checkpoints: of the run.
+        standing: whether the folder has no checkpoint, has one to go on from, or has a finished run.
+        stages: all that are to be trained, in order.
+        batch_plan: how a step's samples are divided.
+        drawing: draws its figures.
+    """
+
+    config: Config
+    dataset: Dataset
+    computation: Computation
+    processes: Processes
+    output: Path
+    checkpoints: CheckpointStore
+    standing: Standing
+    stages: tuple[Stage, ...]
+    batch_plan: BatchPlan
+    drawing: Drawing
+
+    @property
+    def device(self) -> torch.device:
+        """That it trains on."""
+        return self.computation.device
+
+    @property
+    def total_steps(self) -> int:
+        """Of all stages."""
+        return self.batch_plan.steps * sum(stage.epochs for stage in self.stages)
+
+
+def plan_training(
+    config: Config, dataset: Dataset, device: torch.device, processes: Processes, drawing: Drawing
+) -> TrainingPlan:
+    """Decide what a run does, and refuse what cannot work.
+
+    Args:
+        config: settings, with the name of the edition in place of `auto`.
+        dataset: that it trains on.
+        device: that this process trains on.
+        processes: that train together.
+        drawing: draws its figures.
+
+    Raises:
+        UserError: `--output` is taken or has a run with other settings, or `--batch-size` cannot be divided.
+    """
+    options = config.training
+    output = config.run.output or _default_output(config)
+    check_output(output, resume=config.record.resume == "auto")
+    refuse_other_settings(config, output)
+    checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)
+    standing: Standing = "begun" if checkpoints.has_any else "new"
+    if processes.any(is_finished(output)):
+        standing = "finished"
+    autocast = pick_autocast(options.precision, device)
+    return TrainingPlan(
+        config,
+        dataset,
+        Computation(device, autocast, options.channels_last, config.augmentation.settings()),
+        processes,
+        output,
+        checkpoints,
+        standing,
+        tuple(plan_stages(options, published_baseline(config.network.network))),
+        BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch, processes),
+        drawing,
+    )
+
+
+def _default_output(config: Config) -> Path:
+    objective = "gss" if config.training.gss else "baseline"
+    return Path("runs") / f"{config.data.dataset}-{config.network.network}-{objective}-{datetime.now():%Y%m%d-%H%M%S}"

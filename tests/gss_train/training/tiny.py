@@ -1,0 +1,49 @@
+"""Scans and settings of whole runs that take about a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gss_train.main import main
+from tests.gss_train.data.raw_files import make_head, write_subject
+
+SETTINGS = [
+    *("--preset", "quick", "--dataset", "brats2020", "--device", "cpu"),
+    *("--network", "uhved", "--width", "2", "--crop-size", "16", "--batch-size", "2"),
+    *("--baseline-epochs", "1", "--rounds", "1", "--epochs", "1", "--steps-per-epoch", "2"),
+    *("--no-tensorboard", "--figure-every", "0", "--final-evaluation", "none"),
+]
+
+
+def write_scans(folder: Path, count: int = 5) -> Path:
+    """Raw scans of so many subjects."""
+    for number in range(1, count + 1):
+        write_subject(folder / f"BraTS20_Training_{number:03}", make_head((16, 16, 20), seed=number), ".nii")
+    return folder
+
+
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """So few subjects are not worth the start of processes that prepare them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gss_train.data.pool._available_processors", lambda: 1)
+        yield
+
+
+def run(scans: Path, output: Path, *arguments: str) -> int:
+    """`python -m gss_train.main`, with the cache beside the scans."""
+    cache = str(scans.with_name("cache"))
+    with one_processor():
+        return main([*SETTINGS, "--data-root", str(scans), "--cache", cache, "--output", str(output), *arguments])
+
+
+def metrics(output: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The records of a run, or those of a kind."""
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if kind in {None, line["kind"]}]
