@@ -229,7 +229,7 @@ def carry_out(plan: Plan) -> None:
         seen = evaluation.read_segmented(folder)
         report.save_evaluation_figures(folder / "figures", {plan.name: own}, {plan.name: seen})
     print(f"\nDice in per cent on {len(prepared)} {plan.settings['part']} subjects, by the modalities given:\n")
-    print(f"{evaluation.markdown_table(scores)}\nEvaluation: {plan.output}", flush=True)
+    print(f"{evaluation.dice_markdown(scores)}\nEvaluation: {plan.output}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -170,7 +170,7 @@ def carry_out(experiment: Experiment) -> None:
         _list(experiment)
         return
     for number, run in enumerate(experiment.runs, start=1):
-        done = runs.is_finished(run.folder)
+        done = runs.run_status(run.folder) == "finished"
         state = "finished already" if done else f"in {run.folder}"
         print(f"\n== Run {number} of {len(experiment.runs)}: {run.title}, {state}", flush=True)
         if not done:

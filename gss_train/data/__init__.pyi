@@ -1,4 +1,4 @@
-from gss_train.data.augmentation.batch import augment
+from gss_train.data.augmentation.augment import augment
 from gss_train.data.augmentation.settings import PUBLISHED_AUGMENTATION, AugmentationSettings
 from gss_train.data.crops import Crop, TrainingCrops
 from gss_train.data.datasets import DATASETS, MODALITIES, REGIONS, VOLUME_ENDINGS, Dataset, Subject

@@ -14,7 +14,7 @@ from gss_train.evaluation.metrics import MEASURES
 from gss_train.evaluation.scoring import evaluate_subsets, read_subject
 from gss_train.evaluation.subjects import choose_data, find_part, refuse_training_subjects
 from gss_train.evaluation.subset_scores import SubsetScores, with_mean_over_subsets
-from gss_train.evaluation.tables import csv_table, markdown_table
+from gss_train.evaluation.tables import dice_csv, dice_markdown
 
 __all__ = [
     "MEASURES",
@@ -23,12 +23,12 @@ __all__ = [
     "SubsetScores",
     "bootstrap_interval",
     "choose_data",
-    "csv_table",
+    "dice_csv",
+    "dice_markdown",
     "evaluate_subsets",
     "find_part",
     "interval_of",
     "is_evaluation",
-    "markdown_table",
     "open_replacing_folder",
     "read_evaluation",
     "read_segmented",

@@ -113,7 +113,7 @@ def find_part(data: EvaluationData, part: str) -> RawData:
 
 
 def refuse_training_subjects(stored: StoredNetwork, names: Sequence[str]) -> None:
-    """A network knows the subjects that it was trained on.
+    """Refuse to score a network on subjects that it was trained on.
 
     Raises:
         UserError: it was trained on some of these.

@@ -51,7 +51,7 @@ class Table:
         return "".join(f"| {' | '.join(row)} |\n" for row in (self.columns, rules, *rows))
 
 
-def markdown_table(scores: SubsetScores) -> str:
+def dice_markdown(scores: SubsetScores) -> str:
     """Mean Dice: a row for each subset, whose modalities have a filled circle, and one for their mean."""
     labels = [*([_CIRCLES[flag] for flag in subset] for subset in scores.subsets), ["mean", *[""] * 3]]
     rows = [[*label, *values] for label, values in zip(labels, scores.means_of("dice").tolist(), strict=True)]
@@ -59,7 +59,7 @@ def markdown_table(scores: SubsetScores) -> str:
     return Table((*MODALITIES, *scores.names), rows).to_markdown("dice", rules)
 
 
-def csv_table(scores: SubsetScores) -> str:
+def dice_csv(scores: SubsetScores) -> str:
     """Dice of every subject and subset as a number from 0 to 1, with means over subjects and over subsets."""
     subsets = (*map(subset_name, scores.subsets), "mean")
     by_name = (*zip(scores.subjects, scores.dice, strict=True), ("mean", scores.mean))

@@ -82,7 +82,7 @@ def mean_probabilities(
         for planes, (sums,) in _sums_by_plane(network, image, window, [subset], report):
             if total is None:
                 total = torch.zeros((len(sums), *image.shape[1:]), dtype=torch.float32, device=image.device)
-            # A voxel's probabilities sum to the weights of its windows.
+            # A voxel's probabilities sum to the weights of its windows, once for each flip.
             total[:, planes] += sums / (sums.sum(dim=0) * len(members))
     if total is None:
         raise ValueError("members: got none, need one network or more")

@@ -3,12 +3,13 @@ from gss_train.runs.checkpoint_store import CheckpointStore
 from gss_train.runs.environment import describe_environment
 from gss_train.runs.folder import (
     RunFolder,
+    RunStatus,
     check_output,
-    is_finished,
     read_json,
     read_run_config,
     read_run_split,
     refuse_other_settings,
+    run_status,
 )
 from gss_train.runs.records import EpochRecord, StepRecord, ValidationRecord, read_records
 from gss_train.runs.stored_networks import StoredNetwork, read_stored
@@ -27,6 +28,7 @@ __all__ = [
     "EpochRecord",
     "LoadedWeights",
     "RunFolder",
+    "RunStatus",
     "StepRecord",
     "StoredNetwork",
     "TrainedNetwork",
@@ -35,7 +37,6 @@ __all__ = [
     "check_output",
     "describe_environment",
     "export_network",
-    "is_finished",
     "load_trained",
     "load_weights",
     "read_json",
@@ -44,5 +45,6 @@ __all__ = [
     "read_run_split",
     "read_stored",
     "refuse_other_settings",
+    "run_status",
     "save_checkpoint",
 ]

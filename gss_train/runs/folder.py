@@ -6,15 +6,19 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gss_train.common import UserError, final_name, open_replacing, remove_stale_partials
 from gss_train.config import Config, config_from_json, refuse_changes
 from gss_train.data import DATASETS, Dataset, Split
+from gss_train.runs.checkpoint_store import CheckpointStore
 from gss_train.runs.lock import LOCK, locked
 from gss_train.runs.records import MetricsLog
 
-_CONFIG, _DATASET, _SPLIT, _TABLE = "config.json", "dataset.json", "split.json", "subsets.md"
+_CONFIG, _DATASET, _SPLIT = "config.json", "dataset.json", "split.json"
+_CHECKPOINTS = "checkpoints"
+# The last file that a run writes.
+_FINISHED_MARK = "subsets.md"
 # Killed before its settings were written, a run has left none but these.
 _FIRST_FILES = {"environment.json", _DATASET, _SPLIT, "left_out.json", _CONFIG}
 
@@ -59,9 +63,14 @@ def refuse_other_settings(config: Config, output: Path) -> None:
         refuse_changes(before, config.to_json(), output / _CONFIG)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run in a folder has come to its end."""
-    return (folder / _TABLE).exists()
+RunStatus = Literal["new", "begun", "finished"]
+
+
+def run_status(folder: Path) -> RunStatus:
+    """How far the run in a folder is: without a checkpoint, with one to go on from, or at the end of its evaluation."""
+    if (folder / _FINISHED_MARK).exists():
+        return "finished"
+    return "begun" if CheckpointStore(folder / _CHECKPOINTS, keep=1).has_any else "new"
 
 
 def read_run_config(folder: Path) -> Config:
@@ -140,7 +149,7 @@ class RunFolder:
     def __init__(self, path: Path, log: MetricsLog) -> None:
         self.path = path
         self.metrics = log.path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / _CHECKPOINTS
         self.figures = path / "figures"
         self.summary = path / "summary.png"
         self.evaluation = path / "evaluation"

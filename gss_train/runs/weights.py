@@ -206,7 +206,7 @@ def _load_public(network: nn.Module, content: Mapping[str, Any]) -> CheckpointRe
 
 
 def _load_own(network: nn.Module, weights: Any) -> None:
-    """With faults in one line, of which PyTorch takes many."""
+    """Load weights by their names; what does not fit is said in one line, where PyTorch takes many."""
     if not isinstance(weights, Mapping):
         raise ValueError(f"its weights are a {type(weights).__name__}, need a dictionary")  # noqa: TRY004
     expected = network.state_dict()

@@ -12,9 +12,9 @@ from gss_train.evaluation import (
     MEASURES,
     Evaluation,
     SubsetScores,
-    csv_table,
+    dice_csv,
+    dice_markdown,
     evaluate_subsets,
-    markdown_table,
     read_subject,
     write_evaluation,
     write_segmented,
@@ -49,7 +49,7 @@ def finish(
         return
     evaluation = Evaluation(folder.path.name, plan.dataset, scores, _evaluation_settings(plan, window))
     write_evaluation(folder.evaluation, evaluation)
-    folder.write_text("subsets.csv", csv_table(scores))
+    folder.write_text("subsets.csv", dice_csv(scores))
     folder.log_metrics(
         {
             "kind": "test",
@@ -59,7 +59,7 @@ def finish(
     )
     _draw_summary(plan, network, subjects[0], window, folder)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:")
-    _mark_finished(folder, markdown_table(scores))
+    _mark_finished(folder, dice_markdown(scores))
 
 
 def _evaluate(

@@ -6,25 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from gss_train.common import Processes
 from gss_train.config import Config
 from gss_train.data import Dataset
-from gss_train.runs import CheckpointStore, check_output, is_finished, refuse_other_settings
+from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_other_settings, run_status
 from gss_train.training.batches import BatchPlan
 from gss_train.training.computation import Computation, pick_autocast
 from gss_train.training.objective import published_baseline
 from gss_train.training.schedule import Stage, plan_stages
 
-Standing = Literal["new", "begun", "finished"]
-
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draws a run's figures to PNG files; the command hands it in, as the report room knows the training's records.
+    """Draws a run's figures to PNG files. The command hands it in: `gss_train.report` is not known here.
 
     Attributes:
         epoch: as `gss_train.report.save_epoch_figure`.
@@ -46,7 +43,7 @@ class TrainingPlan:
         processes: that train together.
         output: path of the run folder.
         checkpoints: of the run.
-        standing: whether the folder has no checkpoint, has one to go on from, or has a finished run.
+        status: how far the run in the folder is.
         stages: all that are to be trained, in order.
         batch_plan: how a step's samples are divided.
         drawing: draws its figures.
@@ -58,7 +55,7 @@ class TrainingPlan:
     processes: Processes
     output: Path
     checkpoints: CheckpointStore
-    standing: Standing
+    status: RunStatus
     stages: tuple[Stage, ...]
     batch_plan: BatchPlan
     drawing: Drawing
@@ -94,9 +91,9 @@ def plan_training(
     check_output(output, resume=config.record.resume == "auto")
     refuse_other_settings(config, output)
     checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)
-    standing: Standing = "begun" if checkpoints.has_any else "new"
-    if processes.any(is_finished(output)):
-        standing = "finished"
+    status = run_status(output)
+    if processes.any(status == "finished"):
+        status = "finished"
     autocast = pick_autocast(options.precision, device)
     return TrainingPlan(
         config,
@@ -105,7 +102,7 @@ def plan_training(
         processes,
         output,
         checkpoints,
-        standing,
+        status,
         tuple(plan_stages(options, published_baseline(config.network.network))),
         BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch, processes),
         drawing,

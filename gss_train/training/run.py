@@ -60,7 +60,7 @@ def run_training(config: Config, drawing: Drawing) -> None:
         device = pick_device(config.run.device, None if processes.group is None else processes.local_rank)
         config, dataset = resolve_dataset(config)
         plan = plan_training(config, dataset, device, processes, drawing)
-        if plan.standing == "finished":
+        if plan.status == "finished":
             print(f"This run is finished already:\n\n{(plan.output / 'subsets.md').read_text(encoding='utf-8')}")
             return
         network, origin = _first_weights(plan)
@@ -97,7 +97,7 @@ def _first_weights(plan: TrainingPlan) -> tuple[SegmentationNetwork, LoadedWeigh
         ).to(plan.device)
     except ValueError as error:
         raise UserError(f"--network, --crop-size, --width: {error}") from error
-    if config.training.init_from is None or plan.standing == "begun":
+    if config.training.init_from is None or plan.status == "begun":
         return network, None
     return network, load_weights(network, config.training.init_from, config, plan.dataset)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+import tyro
 
 from gss_train.config import Config, parse_config
-from gss_train.prepare import parse_arguments
+from gss_train.prepare import PrepareArguments
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "slurm.sh"
@@ -180,7 +181,7 @@ def test_commands_of_the_page_are_understood(
     preparations = [*filter(None, (arguments_after(command, "gss_train.prepare") for command in page))]
     assert preparations
     for arguments in preparations:
-        parse_arguments(arguments)
+        tyro.cli(PrepareArguments, args=arguments)
 
 
 def test_flags_of_the_page_exist() -> None:

@@ -164,11 +164,14 @@ class Heads(nn.Module):
         return torch.stack([self.convolution(image[:, [m]]) for m in range(4)], dim=1)
 
 
-def network_gradient(part: slice, group: distributed.ProcessGroup | None) -> Tensor:
-    """Of the toy network's parameters, from some samples; with a group averaged over its processes."""
+def network_gradient(part: slice, group: distributed.ProcessGroup | None, *, gss_alone: bool = False) -> Tensor:
+    """Of the toy network's parameters, from some samples; with a group averaged over its processes.
+
+    With `gss_alone` the processes' losses know nothing of each other: the GSS loss is a plain mean over samples.
+    """
     generator = torch.Generator().manual_seed(0)
     image = 3 * torch.randn(4, 4, *SPATIAL, generator=generator)
-    labels = torch.randint(0, 4, (4, *SPATIAL), generator=generator)
+    labels = torch.randint(0, 4, (4, *SPATIAL), generator=generator)[part]
     torch.manual_seed(1)
     network: nn.Module = Heads()
     if group is not None:
@@ -176,8 +179,11 @@ def network_gradient(part: slice, group: distributed.ProcessGroup | None) -> Ten
     own = image[part]
     keep = draw_voxel_mask(SEED, num_samples=len(own), num_modalities=4, spatial=SPATIAL, first_sample=part.start)
     logits = network(own)
-    total = fused_gss_objective(logits, labels[part], BRATS_2018, voxel_mask=keep, process_group=group)
-    total = total + sum(fused_segmentation_loss(logits.mean(dim=1), labels[part], process_group=group))
+    if gss_alone:
+        total = fused_gss_objective(logits, labels, BRATS_2018, voxel_mask=keep, supervised_weight=0.0)
+    else:
+        total = fused_gss_objective(logits, labels, BRATS_2018, voxel_mask=keep, process_group=group)
+        total = total + sum(fused_segmentation_loss(logits.mean(dim=1), labels, process_group=group))
     total.backward()
     return torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
 
@@ -195,12 +201,17 @@ def main(rank: int, folder: Path) -> None:
     # The interpreter computes both sides of a selection in NumPy, which warns of what the other side would have been.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if interpreted := os.environ.get("TRITON_INTERPRET") == "1":
+        from tests.gss_kernels.interpreter import prepare_the_language_once  # noqa: PLC0415  (Triton is optional)
+
+        prepare_the_language_once()
     results: dict[str, Tensors] = {
         name: run(call, rank) for name, call in CALLS.items() if interpreted or call.backend != "triton"
     }
     results["nan"] = terms_with_nan(rank)
-    results["network"] = {"gradient": network_gradient(Call("network").parts[rank], distributed.group.WORLD)}
+    part, group = Call("network").parts[rank], distributed.group.WORLD
+    results["network"] = {"gradient": network_gradient(part, group)}
+    results["network, GSS alone"] = {"gradient": network_gradient(part, group, gss_alone=True)}
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
-from triton.runtime import interpreter
 
 from gss_kernels import CategoryGroups, fused_gss_loss
 from gss_kernels.philox import last_masked_word
@@ -30,6 +29,7 @@ from gss_kernels.triton.configuration import Configuration
 from gss_kernels.triton.tuned import Launch, trying
 from gss_kernels.triton.voxels import KEEP_DRAWN, keep_voxels, load_logits
 from tests.gss_kernels import cases, interpretation, objective_cases, segmentation_cases
+from tests.gss_kernels.interpreter import prepare_the_language_once
 from tests.gss_kernels.oracle import drawn_word
 
 BLOCK = 16
@@ -174,20 +174,6 @@ def supervision(record: Record) -> None:
         record.solve(name, objective_cases.run, case)
     for name, behaviour in interpretation.SUPERVISION.items():
         record.attempt(name, functools.partial(behaviour, "triton", "cpu"))
-
-
-def prepare_the_language_once() -> None:
-    """As the interpreter would at every call of every function of a kernel, for longer than these take to run."""
-    prepare, prepared = interpreter._patch_lang, set[int]()
-
-    def prepare_once(function: Callable[..., Any]) -> Any:
-        module = id(function.__globals__)
-        if module not in prepared:
-            prepare(function)
-            prepared.add(module)
-        return interpreter._LangPatchScope()  # nothing to take back after a launch
-
-    interpreter._patch_lang = prepare_once
 
 
 def main(half: str, folder: Path) -> None:

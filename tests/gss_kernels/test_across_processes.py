@@ -126,10 +126,13 @@ def test_nan_reaches_every_process(processes: list[dict[str, Tensors]]) -> None:
         assert results["nan"]["dice"].isnan()
 
 
-def test_average_of_the_gradients_is_that_of_the_whole_batch(processes: list[dict[str, Tensors]]) -> None:
-    want = network_gradient(slice(0, 4), None)
+@pytest.mark.parametrize(("name", "gss_alone"), [("network", False), ("network, GSS alone", True)])
+def test_distributed_data_parallel_gives_the_gradient_of_the_whole_batch(
+    processes: list[dict[str, Tensors]], name: str, gss_alone: bool
+) -> None:
+    want = network_gradient(slice(0, 4), None, gss_alone=gss_alone)
     for results in processes:
-        torch.testing.assert_close(results["network"]["gradient"], want, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(results[name]["gradient"], want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ class Operands:
         if isinstance(operand, Immediate):
             constant = self._constant(operand, kind)
             return _constantly(constant)
-        if operand in self._shared_addresses() and kind in ("b32", "u32", "b64", "u64"):
+        if self._is_shared(operand) and kind in ("b32", "u32", "b64", "u64"):
             return _constantly(np.asarray(dtype(SHARED_BASE)))
         name, width = self._register(operand, kind, widens=widens)
         if width == bits_of(kind):
@@ -101,7 +101,7 @@ class Operands:
             self.reject(operand, "an address in brackets")
         assert isinstance(operand, Address)
         base, offset = operand
-        if base in self._shared_addresses():
+        if self._is_shared(base):
             address = np.uint64(SHARED_BASE + offset)
             return Source(lambda threads: np.full(threads.size, address), lambda _: None, ())
         width = bits_of(self._program.registers.get(getattr(base, "name", ""), "b32"))
@@ -115,8 +115,8 @@ class Operands:
         """Those of a vector, or the operand itself."""
         return operand.parts if isinstance(operand, Vector) else (operand,)
 
-    def _shared_addresses(self) -> tuple[Symbol, ...]:
-        return tuple(map(Symbol, self._program.shared))
+    def _is_shared(self, operand: Operand) -> bool:
+        return isinstance(operand, Symbol) and operand.name in self._program.shared
 
     def _constant(self, operand: Immediate, kind: str) -> Array:
         bits, dtype = bits_of(kind), DTYPES[kind]

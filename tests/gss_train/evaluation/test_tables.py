@@ -11,7 +11,7 @@ from gss_train.data import MODALITIES, MODALITY_SUBSETS, subset_name
 from gss_train.evaluation.intervals import interval_of
 from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.evaluation.tables import csv_table, markdown_table, paper_csv, paper_markdown, subjects_csv
+from gss_train.evaluation.tables import dice_csv, dice_markdown, paper_csv, paper_markdown, subjects_csv
 
 MEASURES = ("dice", "hd95_mm")
 
@@ -104,13 +104,13 @@ def test_every_subject_and_subset_has_a_row(scores: SubsetScores) -> None:
 def test_tables_hold_every_subset_and_the_means() -> None:
     dice = torch.rand(2, 15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scores = SubsetScores(("a", "b"), SCORES, {"dice": dice})
-    lines = markdown_table(scores).splitlines()
+    lines = dice_markdown(scores).splitlines()
     assert len(lines) == 2 + 15 + 1
     all_four = next(line for line in lines if line.startswith("| ● | ● | ● | ● |"))
     assert [float(cell) for cell in all_four.split("|")[5:9]] == [
         pytest.approx(100 * value, abs=0.006) for value in dice[:, -1].mean(dim=0).tolist()
     ]
-    rows = csv_table(scores).splitlines()
+    rows = dice_csv(scores).splitlines()
     assert rows[0].startswith("subject,modalities,WT (0 to 1),TC (0 to 1),")
     assert len(rows) == 1 + 3 * 16
     mean = rows[-1].split(",")
@@ -127,9 +127,9 @@ def test_subsets_that_no_subject_has_the_scans_for_are_left_out_of_tables_and_me
     scores = SubsetScores(("a", "b"), SCORES, {"dice": dice})
     torch.testing.assert_close(scores.mean[1], dice[1, 1])
     torch.testing.assert_close(scores.overall, scores.mean[without_t1].mean(dim=0))
-    cells = [line.split("|")[5:9] for line in markdown_table(scores).splitlines()[2:-1]]
+    cells = [line.split("|")[5:9] for line in dice_markdown(scores).splitlines()[2:-1]]
     assert [row == [" - "] * 4 for row in cells] == [not kept for kept in without_t1]
-    rows = [line.split(",") for line in csv_table(scores).splitlines()[1:]]
+    rows = [line.split(",") for line in dice_csv(scores).splitlines()[1:]]
     assert [row[2:] == [""] * 4 for row in rows[16:31]] == [not kept for kept in without_t1]
     assert float(rows[-1][2]) == pytest.approx(scores.overall[0].item(), abs=1e-6)
 
@@ -137,10 +137,10 @@ def test_subsets_that_no_subject_has_the_scans_for_are_left_out_of_tables_and_me
 def test_tables_hold_just_the_subsets_that_were_scored() -> None:
     dice = torch.rand(2, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scores = SubsetScores(("a", "b"), SCORES[:3], {"dice": dice}, ((True,) * 4, (False, True, False, False)))
-    _, _, all_four, t1ce, mean = markdown_table(scores).splitlines()
+    _, _, all_four, t1ce, mean = dice_markdown(scores).splitlines()
     assert all_four.startswith("| ● | ● | ● | ● | ")
     assert t1ce.startswith("| ○ | ● | ○ | ○ | ")
     assert float(mean.split("|")[5]) == pytest.approx(100 * dice[..., 0].mean().item(), abs=0.006)
-    rows = [row.split(",")[:2] for row in csv_table(scores).splitlines()[1:]]
+    rows = [row.split(",")[:2] for row in dice_csv(scores).splitlines()[1:]]
     subsets = ("FLAIR+T1ce+T1+T2", "T1ce", "mean")
     assert rows == [[name, subset] for name in ("a", "b", "mean") for subset in subsets]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gss_train.common.errors import UserError
-from gss_train.runs.folder import RunFolder, check_output, is_finished
+from gss_train.runs.folder import RunFolder, check_output, run_status
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_new_and_empty_folders_are_taken(resume: bool, tmp_path: Path) -> None:
         check_output(tmp_path / name, resume=resume)
         with RunFolder.open(tmp_path / name, resume=resume) as folder:
             assert folder.old_config is None
-            assert not is_finished(folder.path)
+            assert run_status(folder.path) == "new"
         assert files(tmp_path / name) == ["run.lock"]
         # A process that was killed before it wrote anything leaves this.
         begin(tmp_path / name, resume=resume)
@@ -164,7 +164,7 @@ def test_nothing_is_left_in_memory_when_a_file_goes_to_the_disk(
 def test_files_have_their_names(folder: RunFolder) -> None:
     folder.write_text("subsets.md", "| ● |\n")
     assert (folder.path / "subsets.md").read_text(encoding="utf-8") == "| ● |\n"
-    assert is_finished(folder.path)
+    assert run_status(folder.path) == "finished"
     named = {
         "gss-round-2.pt": folder.stage_checkpoint("GSS round 2"),
         "baseline.pt": folder.stage_checkpoint("baseline"),

@@ -9,7 +9,7 @@ import torch
 
 from gss_train.runs.checkpoint_file import save_checkpoint
 from gss_train.runs.checkpoint_store import CheckpointStore
-from gss_train.runs.folder import RunFolder, is_finished
+from gss_train.runs.folder import RunFolder, run_status
 
 _STEPS = 4
 _BEST = {2, 3}
@@ -18,7 +18,7 @@ _BEST = {2, 3}
 def live(output: Path) -> None:
     """Begin, or go on, and come to the end."""
     with RunFolder.open(output, resume=True) as folder:
-        if is_finished(output):
+        if run_status(output) == "finished":
             return
         folder.write_json("split.json", {"train": ["a"]})
         folder.write_json("config.json", {"run": {"seed": 0}})

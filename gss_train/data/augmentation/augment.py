@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gss_train.data.augmentation.lookup import VoxelMover
 from gss_train.data.augmentation.motion import PLANES, Motion, control_nodes, round_to_fixed_point
 from gss_train.data.augmentation.settings import PUBLISHED_AUGMENTATION, AugmentationSettings
+from gss_train.data.augmentation.voxel_mover import VoxelMover
 
 
 def augment(
@@ -19,7 +19,7 @@ def augment(
     generator: torch.Generator | Sequence[torch.Generator],
     settings: AugmentationSettings = PUBLISHED_AUGMENTATION,
 ) -> tuple[Tensor, Tensor]:
-    """Varies every sample of a batch by itself, in the published order: rotation, intensity, flips.
+    """Varies every sample of a batch by itself: rotation, flips and intensity as published.
 
     A rotation turns the plane of two random axes about the crop's centre as `scipy.ndimage.rotate(reshape=False)` does.
     Rotation, flips, scaling and elastic deformation move the voxels in one step: they are looked up once.

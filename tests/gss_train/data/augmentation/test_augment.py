@@ -9,8 +9,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from gss_train.data import AugmentationSettings, augment
-from gss_train.data.augmentation import batch as augmentation
-from gss_train.data.augmentation.batch import draw_intensities, draw_motions
+from gss_train.data.augmentation import augment as augmentation
+from gss_train.data.augmentation.augment import draw_intensities, draw_motions
 from gss_train.data.augmentation.motion import Motion
 
 NOTHING = AugmentationSettings(rotation_degrees=0, scale=0.0, shift=0.0, flip=False)

@@ -1,0 +1,22 @@
+"""Triton's interpreter in half its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from triton.runtime import interpreter
+
+
+def prepare_the_language_once() -> None:
+    """As the interpreter would at every call of every function of a kernel, for longer than these take to run."""
+    prepare, prepared = interpreter._patch_lang, set[int]()
+
+    def prepare_once(function: Callable[..., Any]) -> Any:
+        module = id(function.__globals__)
+        if module not in prepared:
+            prepare(function)
+            prepared.add(module)
+        return interpreter._LangPatchScope()  # nothing to take back after a launch
+
+    interpreter._patch_lang = prepare_once
