@@ -195,6 +195,8 @@ def carry_out(plan: Plan) -> None:
     """
     import torch  # noqa: PLC0415  (late, as the doors open)
 
+    # First, so that a missing package is not found out after hours of work.
+    draw = report.save_evaluation_figures
     preparation = subjects.prepare_subjects(plan.raw, skip_bad=plan.skip_bad)
     prepared, left_out = preparation.subjects, preparation.names_left_out
     if left_out:
@@ -227,7 +229,7 @@ def carry_out(plan: Plan) -> None:
         own = evaluation.Evaluation(plan.name, plan.trained.dataset, scores, {**plan.settings, **spent})
         evaluation.write_evaluation(folder, own)
         seen = evaluation.read_segmented(folder)
-        report.save_evaluation_figures(folder / "figures", {plan.name: own}, {plan.name: seen})
+        draw(folder / "figures", {plan.name: own}, {plan.name: seen})
     print(f"\nDice in per cent on {len(prepared)} {plan.settings['part']} subjects, by the modalities given:\n")
     print(f"{evaluation.dice_markdown(scores)}\nEvaluation: {plan.output}", flush=True)
 

@@ -305,6 +305,11 @@ class TrainingOptions:
             )
 
     @property
+    def num_stages(self) -> int:
+        """The baseline, if it is trained, and with GSS its rounds."""
+        return (self.epochs_of_baseline > 0) + self.gss * self.rounds
+
+    @property
     def epochs_of_baseline(self) -> int:
         """Epochs of the baseline stage; 0 where there is none."""
         if not self.gss:

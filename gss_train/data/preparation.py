@@ -168,8 +168,11 @@ def _attempt(subject: Subject, dataset: Dataset, folder: Path, recipe: Recipe) -
     # Taken before the files are read: one that changes meanwhile is then prepared again.
     sources = _sources(subject)
     checked = read_and_check(subject, dataset)
-    if sources is None or bad_subjects(checked.faults):
+    if bad_subjects(checked.faults):
         return _Outcome(None, checked.faults, checked.digests)
+    if sources is None:
+        late = Fault(subject.name, None, "a file was not there at first", "start again once all files are there")
+        return _Outcome(None, [*checked.faults, late], checked.digests)
     voxels, metadata = normalise(subject, checked, recipe, sources)
     return _Outcome.of(subject, write_prepared(_path_of(subject, folder), voxels, metadata))
 

@@ -101,7 +101,8 @@ def read_stored(
     if kind == EXPORT_FORMAT:
         return _from_export(path, content)
     if kind in _RUN_FORMATS:
-        return _from_run(path, _run_around(path), content, averaged=averaged, assumed=assumed)
+        run = _run_around(path, is_needed=assumed is None)
+        return _from_run(path, run, content, averaged=averaged, assumed=assumed)
     return _from_public(path, content)
 
 
@@ -120,15 +121,26 @@ def _pick_checkpoint(folder: Path, weights: WeightsName) -> dict[str, Any]:
         others = sorted(folder.glob("*.pt"))
         hint = f"; {others[-1]} can be named itself" if others else ""
         raise UserError(f"{folder}: has no weights, there is no checkpoint in {checkpoints}{hint}")
-    # Checkpoints of earlier versions do not say it; but at the end of the training, no stage is under way.
-    if not content.get("progress", {}).get("finished", content.get("update") is None):
-        step = content.get("position", {}).get("step")
+    position = content.get("position", {})
+    # Checkpoints of earlier versions do not say it themselves.
+    at_end = position.get("stage", 0) >= read_run_config(folder).training.num_stages
+    if not content.get("progress", {}).get("finished", at_end):
+        step = position.get("step")
         print(f"{folder}: its training is not at its end; these are the weights after step {step}", flush=True)
     return content
 
 
-def _run_around(path: Path) -> Path | None:
-    return next((folder for folder in path.absolute().parents[:2] if old_config(folder) is not None), None)
+def _run_around(path: Path, *, is_needed: bool) -> Path | None:
+    """The run folder that a checkpoint lies in; unless that is needed, a `config.json` near it may be of anything."""
+    for folder in path.absolute().parents[:2]:
+        try:
+            if old_config(folder) is not None:
+                read_run_dataset(folder, read_run_config(folder))
+                return folder
+        except UserError:
+            if is_needed:
+                raise
+    return None
 
 
 def _from_run(

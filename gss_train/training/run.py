@@ -31,6 +31,7 @@ from gss_train.runs import (
     describe_environment,
     load_weights,
     refuse_other_settings,
+    run_status,
 )
 from gss_train.subjects import Source, find_source, prepare_source, resolve_dataset
 from gss_train.training.averaging import WeightAverage
@@ -61,7 +62,7 @@ def run_training(config: Config, drawing: Drawing) -> None:
         config, dataset = resolve_dataset(config)
         plan = plan_training(config, dataset, device, processes, drawing)
         if plan.status == "finished":
-            print(f"This run is finished already:\n\n{(plan.output / 'subsets.md').read_text(encoding='utf-8')}")
+            _show_finished(plan)
             return
         network, origin = _first_weights(plan)
         size = StepSize.of(plan, network)
@@ -72,10 +73,18 @@ def run_training(config: Config, drawing: Drawing) -> None:
             [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
         )
         with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(size):
+            # Another process may have been here while the scans were prepared.
+            if processes.any(folder is not None and run_status(plan.output) == "finished"):
+                _show_finished(plan)
+                return
             batches = _batches(plan, training)
             state, progress = _load_state(plan, network, batches, origin)
             trained = _train(plan, state, progress, batches, validation, folder)
             finish(plan, trained, test, folder)
+
+
+def _show_finished(plan: TrainingPlan) -> None:
+    print(f"This run is finished already:\n\n{(plan.output / 'subsets.md').read_text(encoding='utf-8')}")
 
 
 def _speech(processes: Processes) -> AbstractContextManager[object]:

@@ -95,7 +95,7 @@ def make_run(path: Path, *, ema: float | None = None, finished: bool = True) -> 
             "weights": network.state_dict(),
             "averaged": None if ema is None else averaged.state_dict(),
             "update": None,
-            "position": {"step": step},
+            "position": {"step": step, "stage": step},
             "progress": {"training_subjects": ["a", "b"], "finished": step == 2},
         }
         store.save(step, content)
@@ -145,8 +145,8 @@ def test_earlier_versions_did_not_say_whether_the_training_is_at_its_end(
     store.save(3, content)
     assert same_weights(load_trained(run.path, CPU).network, run.last)
     assert capsys.readouterr().out == ""
-    # An optimiser is there in the middle of a stage.
-    store.save(4, {**content, "update": {}})
+    # Between the stages, no optimiser is there either.
+    store.save(4, {**content, "position": {"step": 4, "stage": 1}})
     load_trained(run.path, CPU)
     assert "not at its end" in capsys.readouterr().out
 
@@ -427,8 +427,13 @@ def test_a_run_stands_for_its_averaged_weights_and_a_checkpoint_for_the_trained_
     assert same_weights(network, run.last)
 
 
+@pytest.mark.parametrize("neighbour", [None, {"model_type": "another"}, {"run": {"preset": "quick"}}])
 @pytest.mark.parametrize("version", ["gss-checkpoint-1", "gss-checkpoint-2"])
-def test_a_training_starts_from_a_checkpoint_wherever_it_lies(version: str, tmp_path: Path) -> None:
+def test_a_training_starts_from_a_checkpoint_wherever_it_lies(
+    version: str, neighbour: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    if neighbour is not None:
+        (tmp_path / "config.json").write_text(json.dumps(neighbour))
     saved, network = fresh(seed=0), fresh(seed=9)
     content = {"weights": saved.state_dict(), "progress": {"training_subjects": ["a"]}}
     torch.save({"format": version, **content}, tmp_path / "mine.pt")

@@ -8,7 +8,10 @@ from gss_train.training.schedule import Stage, plan_stages
 
 
 def names(**options: object) -> list[tuple[str, int]]:
-    return [(stage.name, stage.epochs) for stage in plan_stages(TrainingOptions(**options))]
+    schedule = TrainingOptions(**options)
+    stages = plan_stages(schedule)
+    assert len(stages) == schedule.num_stages
+    return [(stage.name, stage.epochs) for stage in stages]
 
 
 def test_published_stages() -> None:
