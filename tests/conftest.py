@@ -8,6 +8,8 @@ import torch
 
 # Launches are those of the table, whatever this machine's user asks for.
 os.environ.pop("GSS_KERNELS_AUTOTUNE", None)
+# The processes that tests start, too, run side by side with others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 from gss_train.common import UserError
 from gss_train.config import Config, DataOptions
 from gss_train.data import Dataset, Split
-from gss_train.runs import StoredNetwork, read_run_config, read_run_split
+from gss_train.runs import StoredNetwork, StoredRun
 from gss_train.subjects import RawData, find_raw, find_source, resolve_dataset
 
 # Of these, where one is stated, the others are not the run's.
@@ -50,12 +50,12 @@ def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationD
         UserError: options are missing, out of range or contradict each other, or no data set is recognised.
     """
     try:
-        run = None if stored.run is None else read_run_config(stored.run)
-        if run is None or stated.get("dataset") not in {None, run.data.dataset}:
+        run, own = stored.run, None if stored.run is None else stored.run.config.data.dataset
+        if run is None or stated.get("dataset") not in {None, own}:
             config, dataset = resolve_dataset(_without_run(stored, stated))
-            if run is None or dataset.name != run.data.dataset:
+            if run is None or dataset.name != own:
                 return EvaluationData(config, dataset, None)
-        return _within_run(stored, run, {**stated, "dataset": run.data.dataset})
+        return _within_run(run, {**stated, "dataset": own})
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -75,12 +75,11 @@ def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
     return Config(options)
 
 
-def _within_run(stored: StoredNetwork, run: Config, stated: Mapping[str, Any]) -> EvaluationData:
-    assert stored.run is not None
+def _within_run(run: StoredRun, stated: Mapping[str, Any]) -> EvaluationData:
     divides = not _DIVISION.keys().isdisjoint(stated)
     changes = {**_DIVISION, **stated} if divides else stated
-    config = dataclasses.replace(run, data=dataclasses.replace(run.data, **changes))
-    return EvaluationData(*resolve_dataset(config), None if divides else read_run_split(stored.run))
+    config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, **changes))
+    return EvaluationData(*resolve_dataset(config), None if divides else run.read_split())
 
 
 def find_part(data: EvaluationData, part: str) -> RawData:

@@ -4,10 +4,9 @@ from gss_train.runs.environment import describe_environment
 from gss_train.runs.folder import (
     RunFolder,
     RunStatus,
+    StoredRun,
     check_output,
     read_json,
-    read_run_config,
-    read_run_split,
     refuse_other_settings,
     run_status,
 )
@@ -31,6 +30,7 @@ __all__ = [
     "RunStatus",
     "StepRecord",
     "StoredNetwork",
+    "StoredRun",
     "TrainedNetwork",
     "ValidationRecord",
     "build_trained",
@@ -41,8 +41,6 @@ __all__ = [
     "load_weights",
     "read_json",
     "read_records",
-    "read_run_config",
-    "read_run_split",
     "read_stored",
     "refuse_other_settings",
     "run_status",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -73,48 +74,52 @@ def run_status(folder: Path) -> RunStatus:
     return "begun" if CheckpointStore(folder / _CHECKPOINTS, keep=1).has_any else "new"
 
 
-def read_run_config(folder: Path) -> Config:
-    """The settings of the run in a folder.
+@dataclass(frozen=True)
+class StoredRun:
+    """What the folder of a run says of it.
 
-    Raises:
-        UserError: they cannot be read.
-    """
-    path = folder / _CONFIG
-    return config_from_json(read_json(path), path)
-
-
-def read_run_dataset(folder: Path, config: Config) -> Dataset:
-    """What the run in a folder was trained on.
-
-    Args:
+    Attributes:
         folder: of the run.
         config: its settings.
+        dataset: that it trains on.
+    """
+
+    folder: Path
+    config: Config
+    dataset: Dataset
+
+    def read_split(self) -> Split:
+        """The subjects that it trains, validates and tests on.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        path = self.folder / _SPLIT
+        values = read_json(path)
+        try:
+            return Split(*(tuple(map(str, values[part])) for part in ("train", "validation", "test")))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: is damaged, need the names for train, validation and test: {error!r}") from error
+
+
+def read_run(folder: Path) -> StoredRun | None:
+    """Read what a folder says of its run; None if it has none.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: a file cannot be read; the message names it.
     """
+    values = old_config(folder)
+    if values is None:
+        return None
+    config = config_from_json(values, folder / _CONFIG)
     path = folder / _DATASET
     # Runs of earlier versions lack it; what an edition of BraTS is, is known all the same.
     if not path.exists() and config.data.dataset in DATASETS:
-        return DATASETS[config.data.dataset]
+        return StoredRun(folder, config, DATASETS[config.data.dataset])
     try:
-        return Dataset.from_json(read_json(path))
+        return StoredRun(folder, config, Dataset.from_json(read_json(path)))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: is damaged: {error}") from error
-
-
-def read_run_split(folder: Path) -> Split:
-    """The subjects that the run in a folder trains, validates and tests on.
-
-    Raises:
-        UserError: they cannot be read.
-    """
-    path = folder / _SPLIT
-    values = read_json(path)
-    try:
-        return Split(*(tuple(map(str, values[part])) for part in ("train", "validation", "test")))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged, need the names for train, validation and test: {error!r}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

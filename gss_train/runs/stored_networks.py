@@ -13,7 +13,7 @@ from gss_train.data import DATASETS, Dataset
 from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoint_file import CheckpointError, read_checkpoint
 from gss_train.runs.checkpoint_store import CheckpointStore
-from gss_train.runs.folder import old_config, read_run_config, read_run_dataset
+from gss_train.runs.folder import StoredRun, read_run
 
 EXPORT_FORMAT = "gss-export-1"
 _RUN_FORMATS = {"gss-checkpoint-1", "gss-checkpoint-2"}
@@ -62,7 +62,7 @@ class StoredNetwork(Architecture):
         weights: of the network by their names, or, if `is_public`, the whole checkpoint; not yet checked.
         is_public: whether these are as the authors of RFNet, GSS and mmFormer publish them.
         training_subjects: names of the subjects that it was trained on, as far as known.
-        run: the run folder that it is from.
+        run: that it is of, as far as known.
     """
 
     origin: Path
@@ -70,7 +70,7 @@ class StoredNetwork(Architecture):
     weights: Mapping[str, Any]
     is_public: bool = False
     training_subjects: frozenset[str] = frozenset()
-    run: Path | None = None
+    run: StoredRun | None = None
 
 
 def read_stored(
@@ -91,9 +91,10 @@ def read_stored(
         UserError: there is nothing of that kind, or it is damaged; the message names it.
     """
     if path.is_dir():
-        if old_config(path) is None:
+        run = read_run(path)
+        if run is None:
             raise UserError(f"{path}: is not the folder of a run, has no config.json; {_WANTED}")
-        return _from_run(path, path, _pick_checkpoint(path, weights), averaged=averaged)
+        return _from_run(path, run, _pick_checkpoint(run, weights), averaged=averaged)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder, {_WANTED}")
     content = read_checkpoint(path)
@@ -106,7 +107,8 @@ def read_stored(
     return _from_public(path, content)
 
 
-def _pick_checkpoint(folder: Path, weights: WeightsName) -> dict[str, Any]:
+def _pick_checkpoint(run: StoredRun, weights: WeightsName) -> dict[str, Any]:
+    folder = run.folder
     checkpoints = folder / "checkpoints"
     if weights == "best":
         best = checkpoints / "best.pt"
@@ -123,34 +125,32 @@ def _pick_checkpoint(folder: Path, weights: WeightsName) -> dict[str, Any]:
         raise UserError(f"{folder}: has no weights, there is no checkpoint in {checkpoints}{hint}")
     position = content.get("position", {})
     # Checkpoints of earlier versions do not say it themselves.
-    at_end = position.get("stage", 0) >= read_run_config(folder).training.num_stages
+    at_end = position.get("stage", 0) >= run.config.training.num_stages
     if not content.get("progress", {}).get("finished", at_end):
         step = position.get("step")
         print(f"{folder}: its training is not at its end; these are the weights after step {step}", flush=True)
     return content
 
 
-def _run_around(path: Path, *, is_needed: bool) -> Path | None:
-    """The run folder that a checkpoint lies in; unless that is needed, a `config.json` near it may be of anything."""
+def _run_around(path: Path, *, is_needed: bool) -> StoredRun | None:
+    """The run that a checkpoint lies in; unless that is needed, a `config.json` near it may be of anything."""
     for folder in path.absolute().parents[:2]:
         try:
-            if old_config(folder) is not None:
-                read_run_dataset(folder, read_run_config(folder))
-                return folder
+            run = read_run(folder)
         except UserError:
             if is_needed:
                 raise
+            continue
+        if run is not None:
+            return run
     return None
 
 
 def _from_run(
-    path: Path, run: Path | None, content: dict[str, Any], *, averaged: bool, assumed: Architecture | None = None
+    path: Path, run: StoredRun | None, content: dict[str, Any], *, averaged: bool, assumed: Architecture | None = None
 ) -> StoredNetwork:
-    dataset = None
     if run is not None:
-        config = read_run_config(run)
-        dataset = read_run_dataset(run, config)
-        assumed = Architecture.of_run(config, dataset)
+        assumed = Architecture.of_run(run.config, run.dataset)
     if assumed is None:
         raise UserError(
             f"{path}: is a checkpoint out of a run folder, whose config.json says how to build its network; put it "
@@ -162,6 +162,7 @@ def _from_run(
         subjects = frozenset(content["progress"].get("training_subjects", ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: is a damaged checkpoint: {error!r}") from error
+    dataset = None if run is None else run.dataset
     return StoredNetwork(
         **vars(assumed), origin=path, dataset=dataset, weights=weights, training_subjects=subjects, run=run
     )

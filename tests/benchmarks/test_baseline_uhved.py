@@ -34,14 +34,14 @@ CASES = {
 }
 
 
-def build(case: Case, dtype: torch.dtype, *, activation_checkpointing: bool) -> tuple[UHVED, PlainUHVED]:
+def build(case: Case, dtype: torch.dtype) -> tuple[UHVED, PlainUHVED]:
     torch.manual_seed(0)
     plain = PlainUHVED(case.num_categories, width=case.width)
     with torch.no_grad():
         for parameter in plain.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    lean = UHVED(case.num_categories, width=case.width, activation_checkpointing=activation_checkpointing)
+    lean = UHVED(case.num_categories, width=case.width)
     copy_weights(lean, plain)
     return lean.to(dtype), plain.to(dtype)
 
@@ -67,48 +67,44 @@ def logits_of_available(output: SegmentationOutput, case: Case) -> list[Tensor]:
     return [output.fused, own[available.bool()]]
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def run_backward(network: UHVED | PlainUHVED, case: Case, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The regulariser and the logits, after a backward pass of a scalar that depends on every voxel of them."""
+    output = run(network, case, dtype)
+    logits = logits_of_available(output, case)
+    sum((tensor.log_softmax(1).square().mean() for tensor in logits), output.regulariser).backward()
+    return (output.regulariser, *logits)
+
+
+def assert_same_outputs(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:
+    for name, *tensors in zip(("regulariser", "fused", "separate"), actual, expected, strict=True):
+        assert_near(*tensors, tolerance, name)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_outputs_in_float32(case: Case, activation_checkpointing: bool) -> None:
-    lean, plain = build(case, torch.float32, activation_checkpointing=activation_checkpointing)
-    outputs = [run(network, case, torch.float32) for network in (lean, plain)]
-    assert_near(outputs[0].regulariser, outputs[1].regulariser, 1e-5, "regulariser")
-    logits = [logits_of_available(output, case) for output in outputs]
-    for name, actual, expected in zip(("fused", "separate"), *logits, strict=True):
-        assert_near(actual, expected, 1e-5, name)
-
-
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_gradients(case: Case, activation_checkpointing: bool) -> None:
-    lean, plain = build(case, torch.float64, activation_checkpointing=activation_checkpointing)
-    for network in (lean, plain):
-        output = run(network, case, torch.float64)
-        logits = logits_of_available(output, case)
-        value = sum((tensor.log_softmax(1).square().mean() for tensor in logits), output.regulariser)
-        value.backward()
-    expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
-    for name, parameter in lean.named_parameters():
-        joined = torch.cat([expected[key] for key in plain_keys(name)]).view_as(parameter)
-        assert_near(parameter.grad, joined, 1e-8, name)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_gradients_in_float32(name: str) -> None:
-    """All of them together, relative to their norm."""
-    case = CASES[name]
-    lean, plain = build(case, torch.float32, activation_checkpointing=False)
-    for network in (lean, plain):
-        output = run(network, case, torch.float32)
-        logits = logits_of_available(output, case)
-        sum((tensor.log_softmax(1).square().mean() for tensor in logits), output.regulariser).backward()
+def test_float32(case: Case) -> None:
+    """All gradients together, relative to their norm."""
+    lean, plain = build(case, torch.float32)
+    assert_same_outputs(*(run_backward(network, case, torch.float32) for network in (lean, plain)), 1e-5)
     expected = {key: parameter.grad for key, parameter in plain.named_parameters()}
     own = torch.cat([parameter.grad.flatten() for parameter in lean.parameters()])
     joined = torch.cat([expected[key].flatten() for name, _ in lean.named_parameters() for key in plain_keys(name)])
     assert float((own - joined).norm() / joined.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_float64_with_and_without_activation_checkpointing(case: Case) -> None:
+    lean, plain = build(case, torch.float64)
+    outputs = run_backward(plain, case, torch.float64)
+    expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    for lean.activation_checkpointing in (False, True):
+        lean.zero_grad()
+        assert_same_outputs(run_backward(lean, case, torch.float64), outputs, 1e-9)
+        for name, parameter in lean.named_parameters():
+            joined = torch.cat([expected[key] for key in plain_keys(name)]).view_as(parameter)
+            assert_near(parameter.grad, joined, 1e-8, name)
+
+
 def test_every_plain_parameter_has_a_lean_one() -> None:
-    lean, plain = build(CASES["everything"], torch.float32, activation_checkpointing=False)
+    lean, plain = build(CASES["everything"], torch.float32)
     keys = [key for name, _ in lean.named_parameters() for key in plain_keys(name)]
     assert sorted(keys) == sorted(plain.state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ARMS = ("baseline", "gss", "longer")
 NAME = "made-up"
 LONGEST_WAIT = 60
-FAILING = """\
-import sys
+# A run of which an arm fails, and one to be killed: a process of each would import PyTorch once more.
+FAILING_AND_WHOLE = """\
+import runpy, sys
 from benchmarks.train import __main__ as train
 from benchmarks.train import comparison
 
@@ -39,8 +41,11 @@ def train_arm(plan, settings, subjects, device_type, lines):
     lines.write("result", arm=plan.arm)
     return 1
 
-comparison.train_arm = train_arm
-sys.exit(train.main(["--dry-run", "--out", sys.argv[1]]))
+original, comparison.train_arm = comparison.train_arm, train_arm
+print(train.main(["--dry-run", "--out", sys.argv[1]]), flush=True)
+comparison.train_arm = original
+sys.argv[1:] = ["--dry-run", "--out", sys.argv[2]]
+runpy.run_module("benchmarks.train", run_name="__main__", alter_sys=True)
 """
 CALLING = """\
 import os, sys, time
@@ -112,6 +117,32 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
     return DryRun(out, done.stdout.splitlines()[0])
 
 
+class FailedAndKilled(NamedTuple):
+    """Attributes: exit status and records of a run of which an arm failed, and records of one that was killed."""
+
+    status: str
+    failed: Path
+    killed: Path
+
+
+@pytest.fixture(scope="module")
+def failed_and_killed(tmp_path_factory: pytest.TempPathFactory) -> FailedAndKilled:
+    """Both in one process, which leaves no other one behind."""
+    folder = tmp_path_factory.mktemp("failed-and-killed")
+    failed, killed = folder / "failed.jsonl", folder / "killed.jsonl"
+    command = [sys.executable, "-c", FAILING_AND_WHOLE, str(failed), str(killed)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        end = time.monotonic() + LONGEST_WAIT
+        while not (killed.exists() and b'"progress"' in killed.read_bytes()) and time.monotonic() < end:
+            time.sleep(0.01)
+        process.kill()
+        output, _ = process.communicate(timeout=LONGEST_WAIT)  # returns once no process has the pipe
+    return FailedAndKilled(output.split()[0], failed, killed)
+
+
 def test_dry_run_writes_each_arm_in_order(dry_run: DryRun) -> None:
     found = records(dry_run.out)
     arm = ["progress", "progress", "progress", "result"]
@@ -146,27 +177,17 @@ def test_no_subject_is_named(dry_run: DryRun) -> None:
     assert NAME not in dry_run.out.read_text(encoding="utf-8")
 
 
-def test_failing_arm_leaves_the_others(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    done = subprocess.run([sys.executable, "-c", FAILING, str(out)], cwd=ROOT, check=False, capture_output=True)
-    assert done.returncode == 1
-    found = records(out)
+def test_failing_arm_leaves_the_others(failed_and_killed: FailedAndKilled) -> None:
+    assert failed_and_killed.status == "1"
+    found = records(failed_and_killed.failed)
     (error,) = of_kind(found, "error")
     assert (error["arm"], error["error"]) == ("gss", "RuntimeError: (a subject): cannot be read")
     assert [record["arm"] for record in of_kind(found, "result")] == ["baseline", "longer"]
     assert (found[-1]["kind"], found[-1]["failed"]) == ("end", 1)
 
 
-def test_killed_run_leaves_whole_lines_and_no_process(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    command = [sys.executable, "-m", "benchmarks.train", "--dry-run", "--out", str(out)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        end = time.monotonic() + LONGEST_WAIT
-        while not (out.exists() and b'"progress"' in out.read_bytes()) and time.monotonic() < end:
-            time.sleep(0.01)
-        process.kill()
-        process.communicate(timeout=LONGEST_WAIT)  # returns once no process has the pipe
-    kinds = [record["kind"] for record in records(out)]
+def test_killed_run_leaves_whole_lines_and_no_process(failed_and_killed: FailedAndKilled) -> None:
+    kinds = [record["kind"] for record in records(failed_and_killed.killed)]
     assert kinds[:3] == ["header", "plan", "progress"]
     assert "end" not in kinds
 

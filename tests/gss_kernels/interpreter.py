@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from triton.runtime import interpreter
 
 
@@ -20,3 +21,16 @@ def prepare_the_language_once() -> None:
         return interpreter._LangPatchScope()  # nothing to take back after a launch
 
     interpreter._patch_lang = prepare_once
+
+
+def look_up_types_once() -> None:
+    """As the interpreter would at every operation, by a table of all types that it builds anew."""
+    look_up, known = interpreter._get_np_dtype, dict[str, np.dtype[Any]]()
+
+    def look_up_once(dtype: Any) -> np.dtype[Any]:
+        name = dtype.scalar.name
+        if name not in known:
+            known[name] = look_up(dtype)
+        return known[name]
+
+    interpreter._get_np_dtype = look_up_once

@@ -22,6 +22,7 @@ from gss_train.report.__main__ import main as report
 from gss_train.runs.stored_networks import read_stored
 from gss_train.runs.weights import export_network, load_trained
 from tests.gss_train.data.raw_files import make_head, write_subject
+from tests.gss_train.training.tiny import one_processor, small_figures
 
 TINY = [
     *("--dataset", "brats2020", "--preset", "quick", "--device", "cpu", "--no-gss", "--epochs", "1", "--width", "4"),
@@ -44,11 +45,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with averaged weights, with one subject for each part."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        # So few subjects are not worth the start of processes.
-        patch.setattr("gss_train.data.pool._available_processors", lambda: 1)
-        # What it looks like is tested elsewhere.
-        patch.setattr("gss_train.report.figures.run.save_summary", lambda *_: None)
+    with one_processor(), small_figures():
         arguments = ["--data-root", str(scans), "--cache", str(folder / "cache"), "--output", str(folder / "run")]
         assert train([*TINY, *arguments]) == 0
     return folder / "run"

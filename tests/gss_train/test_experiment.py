@@ -10,10 +10,11 @@ from gss_train import report, training
 from gss_train.common import Interrupted, UserError
 from gss_train.config import Config, parse_config
 from gss_train.experiment import carry_out, main, plan
+from tests.gss_train.training.tiny import one_processor, small_figures, write_scans
 
 QUICK = ["--dataset", "brats2018", "--preset", "quick", "--device", "cpu"]
 TINY = [
-    *("--phantom-subjects", "3", "--phantom-size", "24", "24", "24", "--phantom-test-subjects", "1"),
+    *("--preset", "quick", "--dataset", "brats2020", "--device", "cpu"),
     *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--validate-every", "0"),
     *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
     *("--no-tensorboard", "--figure-every", "0", "--final-evaluation", "dice"),
@@ -176,14 +177,12 @@ def test_torchrun_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) ->
         plan(QUICK)
 
 
-def test_one_command_trains_evaluates_and_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # To start processes that prepare the subjects would take longer than all else.
-    monkeypatch.setattr("gss_train.data.pool._available_processors", lambda: 1)
+def test_one_command_trains_evaluates_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "experiment"
-    arguments = [*QUICK, *TINY, "--cache", str(tmp_path / "cache"), "--seeds", "0", "--output", str(output)]
-    assert main(arguments) == 0
+    folders = ["--data-root", str(write_scans(tmp_path / "scans", 3)), "--cache", str(tmp_path / "cache")]
+    arguments = [*TINY, *folders, "--seeds", "0", "--output", str(output)]
+    with one_processor(), small_figures():
+        assert main(arguments) == 0
     page = (output / "report.html").read_text(encoding="utf-8")
     for name in ("rfnet-baseline-seed0", "rfnet-gss-seed0"):
         assert (output / name / "evaluation" / "scores.json").exists()

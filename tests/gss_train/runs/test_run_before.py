@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from gss_train import report
 from gss_train.evaluate import main as evaluate
 from gss_train.main import main as train
 from gss_train.runs.checkpoint_file import read_checkpoint
 from gss_train.runs.stored_networks import read_stored
 from gss_train.runs.weights import load_trained
+from tests.gss_train.training.tiny import one_processor, small_figures
 
 DATA = Path(__file__).parents[2] / "data"
 # U-HVED, stopped by SIGTERM after step 5 of 6. The expected lines are the last ones of the same run undisturbed.
@@ -71,17 +73,19 @@ def test_a_stopped_run_of_the_version_before_has_its_network(
 def test_a_stopped_run_of_the_version_before_ends_as_it_would_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Subjects are then prepared in this process.
-    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0})
     output, cache = unpack(tmp_path), ["--cache", str(tmp_path / "cache")]
     before = lines(output / "metrics.jsonl")
-    assert train([*SETTINGS, *cache, "--output", str(output)]) == 0
+    with one_processor(), small_figures():
+        assert train([*SETTINGS, *cache, "--output", str(output)]) == 0
     found, expected = lines(output / "metrics.jsonl"), lines(DATA / "run_before_expected.jsonl")
     assert found[:-3] == before
     assert_close(found[-3:], expected, "metrics")
     capsys.readouterr()
     stored = read_stored(output)
-    assert (stored.network_name, stored.num_categories, stored.run) == ("uhved", 4, output)
+    assert stored.run is not None
+    assert (stored.network_name, stored.num_categories, stored.run.folder) == ("uhved", 4, output)
     assert "not at its end" not in capsys.readouterr().out
+    # What its figures look like is tested elsewhere.
+    monkeypatch.setitem(vars(report), "save_evaluation_figures", lambda *_: [])
     assert evaluate([str(output), "--device", "cpu", "--no-hd95", "--view-subjects", "0"]) == 0
     assert (output / "evaluation-no-hd95" / "scores.json").exists()

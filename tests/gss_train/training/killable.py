@@ -17,14 +17,14 @@ CONTEXT.set_forkserver_preload(
     [
         "gss_train.training.run",
         "gss_train.config.command_line",
-        "matplotlib.backends.backend_agg",
         "torch.utils.tensorboard",
+        "tests.gss_train.training.tiny",
     ]
 )
 
 
 def start(arguments: list[str], output: Path, kill_before: int | None = None) -> Any:
-    """Begin `python -m gss_train.main` with these arguments.
+    """Begin `python -m gss_train.main` with these arguments, but with small figures.
 
     Args:
         arguments: of the command line.
@@ -40,12 +40,14 @@ def _live(arguments: list[str], output: str, kill_before: int | None) -> None:
     import torch  # noqa: PLC0415  (this module is read by the server before it forks)
 
     from gss_train.main import main  # noqa: PLC0415
+    from tests.gss_train.training.tiny import small_figures  # noqa: PLC0415
 
     torch.set_num_threads(1)
     if kill_before is not None:
         _die_before(kill_before, output)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sys.exit(main(arguments))
+    with small_figures():
+        sys.exit(main(arguments))
 
 
 def _die_before(operation: int, output: str) -> None:

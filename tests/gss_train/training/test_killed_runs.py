@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from gss_train.main import main
+from gss_train.main import main as train
 from gss_train.runs.checkpoint_file import read_checkpoint
 from tests.gss_train.training.killable import start
-from tests.gss_train.training.tiny import SETTINGS, metrics, one_processor, write_scans
+from tests.gss_train.training.tiny import SETTINGS, metrics, one_processor, small_figures, write_scans
 
 MORE = [
     *("--epochs", "2", "--learning-rate", "0.01", "--gss-ramp", "1", "--ema", "0.9", "--gather-every", "1"),
@@ -40,12 +40,17 @@ def arguments(scans: Path, output: Path) -> list[str]:
     return [*SETTINGS, *MORE, *folders]
 
 
+def main(arguments: list[str]) -> int:
+    """`python -m gss_train.main` in this process."""
+    with one_processor(), small_figures():
+        return train(arguments)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    with one_processor():
-        assert main(arguments(scans, output)) == 0
+    assert main(arguments(scans, output)) == 0
     return output
 
 

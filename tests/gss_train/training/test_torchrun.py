@@ -23,7 +23,7 @@ from tests.gss_train.training.tiny import SETTINGS, metrics, run, write_scans
 # RFNet draws nothing itself: what a sample is given does not depend on who trains it.
 MORE = [
     *("--network", "rfnet", "--width", "4", "--batch-size", "4", "--learning-rate", "0.001", "--gather-every", "2"),
-    *("--validate-every", "1", "--validation-subjects", "2", "--final-evaluation", "dice"),
+    *("--validate-every", "2", "--validation-subjects", "2", "--final-evaluation", "dice"),
 ]
 
 

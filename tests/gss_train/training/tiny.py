@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from gss_train import report
+from gss_train.common import open_replacing
 from gss_train.main import main
 from tests.gss_train.data.raw_files import make_head, write_subject
 
@@ -36,10 +39,25 @@ def one_processor() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def small_figures() -> Iterator[None]:
+    """Runs write a few pixels where their figures are: what those look like is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("save_epoch_figure", "save_summary"):
+            patch.setitem(vars(report), name, _save_few_pixels)
+        yield
+
+
+def _save_few_pixels(path: Path, *_: object) -> None:
+    """With the operations on files of a figure."""
+    with open_replacing(path) as file:
+        Image.new("RGB", (8, 8)).save(file, format="png")
+
+
 def run(scans: Path, output: Path, *arguments: str) -> int:
     """`python -m gss_train.main`, with the cache beside the scans."""
     cache = str(scans.with_name("cache"))
-    with one_processor():
+    with one_processor(), small_figures():
         return main([*SETTINGS, "--data-root", str(scans), "--cache", cache, "--output", str(output), *arguments])
 
 

@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "squared dice": {"objective": "robustseg", "gss": False},
     "per sample, two passes": {"gss": True, "dice": "per-sample", "accumulate": 2},
 }
-VALIDATED = "gss"
+VALIDATED = "baseline"
 
 
 def make_subjects(folder: Path) -> list[PreparedSubject]:
