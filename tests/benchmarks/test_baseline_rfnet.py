@@ -138,7 +138,7 @@ def test_lean_network_equals_it_in_float64(num_categories: int, fused: str, avai
 
 def test_lean_network_equals_it_on_a_single_sample_with_unequal_axes() -> None:
     plain, lean = pair(5, torch.float64, seed=0, width=4)
-    x = scans(1, (16, 24, 16), torch.float64)[:1]
+    x = scans(1, (16, 24, 32), torch.float64)[:1]
     fused_modalities, available = masks("1001", "1011")
     expected = run(plain, x, fused_modalities, available)
     for lean.activation_checkpointing in (False, True):

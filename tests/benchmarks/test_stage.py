@@ -57,6 +57,11 @@ def test_skips(measure):
     note(measure, "skips")
     pytest.skip("planted reason")
 
+def test_interrupted(measure):
+    note(measure, "interrupted")
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
 def test_interrupted_in_a_round(measure):
     calls = []
     def call():
@@ -108,7 +113,7 @@ def test_failures_lose_nothing_measured_before_and_nothing_that_comes_after(tmp_
 
 
 def assert_measured_once(records: list[Record]) -> None:
-    names = ("before", "raises", "part raises", "skips", "sticky", "killed", "after")
+    names = ("before", "raises", "part raises", "skips", "interrupted", "sticky", "killed", "after")
     measured = {record["name"] for record in of_kind(records, "result") if "wall_ms" in record["figures"]}
     assert measured == set(names)
     ids = [record["id"] for record in of_kind(records, "begin")]
@@ -125,7 +130,7 @@ def assert_failures_say_why(records: list[Record]) -> None:
 
 def assert_processes_that_broke_say_how(records: list[Record]) -> None:
     broken = [(record["status"], record["ended_for"]) for record in of_kind(records, "broken")]
-    assert broken == [(2, None), (70, None), (-signal.SIGKILL, None)]
+    assert broken == [(2, None), (2, None), (70, None), (-signal.SIGKILL, None)]
     assert "illegal memory access" in next(r["unusable"] for r in of_kind(records, "failed") if "unusable" in r)
     (end,) = of_kind(records, "end")
     assert end["complete"]
