@@ -1,78 +1,48 @@
-from gss_train.data.augmentation.augment import augment
-from gss_train.data.augmentation.settings import PUBLISHED_AUGMENTATION, AugmentationSettings
-from gss_train.data.crops import Crop, TrainingCrops
-from gss_train.data.datasets import DATASETS, MODALITIES, REGIONS, VOLUME_ENDINGS, Dataset, Subject
-from gss_train.data.faults import Fault, bad_subjects, describe_faults
-from gss_train.data.layouts import find_subjects, recognise_dataset
-from gss_train.data.manifest import read_manifest
-from gss_train.data.normalisation import PUBLISHED_BOX, NormalisedScans, normalise_scans
-from gss_train.data.preparation import Preparation, prepare_dataset
+from gss_train.data.augmentation.augment import augment as augment
+from gss_train.data.augmentation.settings import (
+    PUBLISHED_AUGMENTATION as PUBLISHED_AUGMENTATION,
+    AugmentationSettings as AugmentationSettings,
+)
+from gss_train.data.crops import Crop as Crop, TrainingCrops as TrainingCrops
+from gss_train.data.datasets import (
+    DATASETS as DATASETS,
+    MODALITIES as MODALITIES,
+    REGIONS as REGIONS,
+    VOLUME_ENDINGS as VOLUME_ENDINGS,
+    Dataset as Dataset,
+    Subject as Subject,
+)
+from gss_train.data.faults import Fault as Fault, bad_subjects as bad_subjects, describe_faults as describe_faults
+from gss_train.data.layouts import find_subjects as find_subjects, recognise_dataset as recognise_dataset
+from gss_train.data.manifest import read_manifest as read_manifest
+from gss_train.data.normalisation import (
+    PUBLISHED_BOX as PUBLISHED_BOX,
+    NormalisedScans as NormalisedScans,
+    normalise_scans as normalise_scans,
+)
+from gss_train.data.preparation import Preparation as Preparation, prepare_dataset as prepare_dataset
 from gss_train.data.prepared import (
-    VOXEL_DTYPE,
-    Metadata,
-    PreparedError,
-    PreparedSubject,
-    Recipe,
-    load_prepared,
-    write_prepared,
+    VOXEL_DTYPE as VOXEL_DTYPE,
+    Metadata as Metadata,
+    PreparedError as PreparedError,
+    PreparedSubject as PreparedSubject,
+    Recipe as Recipe,
+    load_prepared as load_prepared,
+    write_prepared as write_prepared,
 )
-from gss_train.data.split_files import SplitError, read_split
-from gss_train.data.splits import Split, split_fold, split_subjects
-from gss_train.data.subsets import MODALITY_SUBSETS, draw_subsets, subset_name
-from gss_train.data.verification import check_dataset, check_volumes
+from gss_train.data.split_files import SplitError as SplitError, read_split as read_split
+from gss_train.data.splits import Split as Split, split_fold as split_fold, split_subjects as split_subjects
+from gss_train.data.subsets import (
+    MODALITY_SUBSETS as MODALITY_SUBSETS,
+    draw_subsets as draw_subsets,
+    subset_name as subset_name,
+)
+from gss_train.data.verification import check_dataset as check_dataset, check_volumes as check_volumes
 from gss_train.data.volumes import (
-    Volume,
-    check_volume_file,
-    read_volume,
-    reorient,
-    restore_orientation,
-    write_volume,
+    Volume as Volume,
+    check_volume_file as check_volume_file,
+    read_volume as read_volume,
+    reorient as reorient,
+    restore_orientation as restore_orientation,
+    write_volume as write_volume,
 )
-
-__all__ = [
-    "DATASETS",
-    "MODALITIES",
-    "MODALITY_SUBSETS",
-    "PUBLISHED_AUGMENTATION",
-    "PUBLISHED_BOX",
-    "REGIONS",
-    "VOLUME_ENDINGS",
-    "VOXEL_DTYPE",
-    "AugmentationSettings",
-    "Crop",
-    "Dataset",
-    "Fault",
-    "Metadata",
-    "NormalisedScans",
-    "Preparation",
-    "PreparedError",
-    "PreparedSubject",
-    "Recipe",
-    "Split",
-    "SplitError",
-    "Subject",
-    "TrainingCrops",
-    "Volume",
-    "augment",
-    "bad_subjects",
-    "check_dataset",
-    "check_volume_file",
-    "check_volumes",
-    "describe_faults",
-    "draw_subsets",
-    "find_subjects",
-    "load_prepared",
-    "normalise_scans",
-    "prepare_dataset",
-    "read_manifest",
-    "read_split",
-    "read_volume",
-    "recognise_dataset",
-    "reorient",
-    "restore_orientation",
-    "split_fold",
-    "split_subjects",
-    "subset_name",
-    "write_prepared",
-    "write_volume",
-]

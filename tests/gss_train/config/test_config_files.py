@@ -13,8 +13,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gss_train.common import UserError
 from gss_train.config import Config, NetworkName, PickedPreset, config_from_json, parse_config, preset_config

@@ -3,8 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gss_train.data.datasets import DATASETS, Subject
 from gss_train.data.splits import Split, split_fold, split_subjects

@@ -7,8 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient, restore_orientation, write_volume
 from tests.gss_train.data.raw_files import RAS_AFFINE, write_mha, write_nifti

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gss_train.models import SegmentationOutput
-from gss_train.models.mmformer import MMFormer
-from gss_train.models.mmformer import network as mmformer_network
+from gss_train.models.mmformer import MMFormer, network as mmformer_network
 from gss_train.models.mmformer.public_keys import mmformer_public_keys
 from gss_train.models.mmformer.transformers import InterModalTransformer, TransformerLayer
 

@@ -12,8 +12,7 @@ from scipy.interpolate import BSpline
 from torch import Tensor
 
 from gss_train.data import AugmentationSettings, augment
-from gss_train.data.augmentation import augment as augmentation
-from gss_train.data.augmentation import motion as motion_module
+from gss_train.data.augmentation import augment as augmentation, motion as motion_module
 from gss_train.data.augmentation.motion import Motion, control_nodes, round_to_fixed_point, source_coordinates
 from gss_train.data.augmentation.settings import MAX_ELASTIC
 
