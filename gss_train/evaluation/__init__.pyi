@@ -10,7 +10,11 @@ from gss_train.evaluation.folder import (
     write_segmented as write_segmented,
 )
 from gss_train.evaluation.intervals import bootstrap_interval as bootstrap_interval, interval_of as interval_of
-from gss_train.evaluation.metrics import MEASURES as MEASURES
+from gss_train.evaluation.metrics import (
+    MEASURES as MEASURES,
+    region_dice as region_dice,
+    region_measures as region_measures,
+)
 from gss_train.evaluation.scoring import evaluate_subsets as evaluate_subsets, read_subject as read_subject
 from gss_train.evaluation.subjects import (
     choose_data as choose_data,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,14 @@ def test_no_file_needs_another_that_needs_it() -> None:
         free = {module for module, others in needed.items() if not others}
         assert free, f"these files need each other: {', '.join(sorted(needed))}"
         needed = {module: others - free for module, others in needed.items() if module not in free}
+
+
+def test_every_name_that_the_pages_give_is_there() -> None:
+    pages = [HOUSE.parent / "README.md", *(HOUSE.parent / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"\bgss_train(?:\.\w+)+", page.read_text(encoding="utf-8"))}
+    assert named
+    for name in named:
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("room", ROOMS)
