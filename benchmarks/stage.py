@@ -109,4 +109,18 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
             process.wait(_GRACE)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+    status = process.wait()
+    _wait_for_the_killed(process.pid)
+    return status
+
+
+def _wait_for_the_killed(group: int) -> None:
+    """A kill is sent before it is done, and what follows needs the memory that they hold on the card.
+
+    Where nobody asks how orphans ended they stay listed, so not for ever.
+    """
+    end = time.monotonic() + _GRACE
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.killpg(group, 0)
+            time.sleep(_POLL / 10)

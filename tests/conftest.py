@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,13 @@ import torch
 os.environ.pop("GSS_KERNELS_AUTOTUNE", None)
 # The processes that tests start, too, run side by side with others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What is imported and collected stays to the end: looking for garbage among it takes a tenth of all time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -184,9 +185,12 @@ def test_nothing_begins_too_late(tmp_path: Path) -> None:
     assert left_out["tests"] == 1
 
 
+# A child that ignores interrupts, and whose memory takes a moment to be given back after a kill.
 SLEEP_WITH_A_CHILD = """
 import pathlib, subprocess, sys, time
-child = subprocess.Popen(["sleep", "600"])
+ignoring = "import signal, time; signal.signal(2, signal.SIG_IGN); held = b'x' * 2**28; print('ready', flush=True)"
+child = subprocess.Popen([sys.executable, "-c", ignoring + "; time.sleep(600)"], stdout=subprocess.PIPE)
+child.stdout.readline()
 pathlib.Path(sys.argv[1]).write_text(str(child.pid))
 time.sleep(600)
 """
@@ -194,8 +198,9 @@ time.sleep(600)
 
 def is_running(process: int) -> bool:
     try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    except FileNotFoundError:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+        return not re.search(r"^State:\s+[ZX]", status, re.MULTILINE)  # a zombie, or dead
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
