@@ -66,9 +66,7 @@ class _Run:
 
 
 def _store(folder: Path) -> CheckpointStore:
-    pytest.importorskip(
-        "gss_train.runs.checkpoint_store", reason="needs the training dependencies", exc_type=ImportError
-    )
+    pytest.importorskip("gss_train.runs.checkpoints", reason="needs the training dependencies", exc_type=ImportError)
     from gss_train.runs import CheckpointStore  # noqa: PLC0415  (as above)
 
     return CheckpointStore(folder, keep=2)

@@ -132,11 +132,12 @@ def plan(options: EvaluateArguments) -> Plan:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("torchrun: an evaluation is one process; start it with python")
+    stated = options.stated_data()
     device = common.pick_device(options.device)
     stored = runs.read_stored(options.model, options.weights)
     output = options.output or _default_output(options, None if stored.dataset is None else stored.dataset.name)
     evaluation.refuse_taken(output)
-    data = evaluation.choose_data(stored, options.stated_data())
+    data = evaluation.choose_data(stored, stated)
     crop_size = None if options.crop_size is None else data.config.data.crop
     trained = runs.build_trained(stored, device, dataset=data.dataset, crop_size=crop_size)
     part = evaluation.find_part(data, options.part)

@@ -1,27 +1,25 @@
-"""The folder that a run leaves behind: whether there is a run, what its files say, how they are written."""
+"""The folder that a run leaves behind: whether there is a run, how far it is, how its files are written."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gss_train.common import UserError, final_name, open_replacing, remove_stale_partials
-from gss_train.config import Config, config_from_json, refuse_changes
-from gss_train.data import DATASETS, Dataset, Split
-from gss_train.runs.checkpoint_store import CheckpointStore
+from gss_train.config import Config, refuse_changes
+from gss_train.runs.checkpoints import CheckpointStore
 from gss_train.runs.lock import LOCK, locked
 from gss_train.runs.records import MetricsLog
+from gss_train.runs.stored import CONFIG_FILE, DATASET_FILE, SPLIT_FILE, old_config, read_json
 
-_CONFIG, _DATASET, _SPLIT = "config.json", "dataset.json", "split.json"
 _CHECKPOINTS = "checkpoints"
 # The last file that a run writes.
 _FINISHED_MARK = "subsets.md"
 # Killed before its settings were written, a run has left none but these.
-_FIRST_FILES = {"environment.json", _DATASET, _SPLIT, "left_out.json", _CONFIG}
+_FIRST_FILES = {"environment.json", DATASET_FILE, SPLIT_FILE, "left_out.json", CONFIG_FILE}
 
 
 def check_output(path: Path, *, resume: bool) -> None:
@@ -38,19 +36,10 @@ def check_output(path: Path, *, resume: bool) -> None:
         return
     if path.is_dir():
         names = {entry.name for entry in path.iterdir()} - {LOCK}
-        if not names or (resume and (_CONFIG in names or set(map(final_name, names)) <= _FIRST_FILES)):
+        if not names or (resume and (CONFIG_FILE in names or set(map(final_name, names)) <= _FIRST_FILES)):
             return
     what = "exists and is not an empty folder" + (" or that of a run" if resume else "")
     raise UserError(f"--output: {path} {what}; name another one")
-
-
-def old_config(folder: Path) -> dict[str, Any] | None:
-    """The settings of the run in a folder, as JSON values; None if there is no run.
-
-    Raises:
-        UserError: they cannot be read.
-    """
-    return read_json(folder / _CONFIG) if (folder / _CONFIG).exists() else None
 
 
 def refuse_other_settings(config: Config, output: Path) -> None:
@@ -61,7 +50,7 @@ def refuse_other_settings(config: Config, output: Path) -> None:
     """
     before = old_config(output)
     if before is not None:
-        refuse_changes(before, config.to_json(), output / _CONFIG)
+        refuse_changes(before, config.to_json(), output / CONFIG_FILE)
 
 
 RunStatus = Literal["new", "begun", "finished"]
@@ -72,69 +61,6 @@ def run_status(folder: Path) -> RunStatus:
     if (folder / _FINISHED_MARK).exists():
         return "finished"
     return "begun" if CheckpointStore(folder / _CHECKPOINTS, keep=1).has_any else "new"
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """What the folder of a run says of it.
-
-    Attributes:
-        folder: of the run.
-        config: its settings.
-        dataset: that it trains on.
-    """
-
-    folder: Path
-    config: Config
-    dataset: Dataset
-
-    def read_split(self) -> Split:
-        """The subjects that it trains, validates and tests on.
-
-        Raises:
-            UserError: they cannot be read.
-        """
-        path = self.folder / _SPLIT
-        values = read_json(path)
-        try:
-            return Split(*(tuple(map(str, values[part])) for part in ("train", "validation", "test")))
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: is damaged, need the names for train, validation and test: {error!r}") from error
-
-
-def read_run(folder: Path) -> StoredRun | None:
-    """Read what a folder says of its run; None if it has none.
-
-    Raises:
-        UserError: a file cannot be read; the message names it.
-    """
-    values = old_config(folder)
-    if values is None:
-        return None
-    config = config_from_json(values, folder / _CONFIG)
-    path = folder / _DATASET
-    # Runs of earlier versions lack it; what an edition of BraTS is, is known all the same.
-    if not path.exists() and config.data.dataset in DATASETS:
-        return StoredRun(folder, config, DATASETS[config.data.dataset])
-    try:
-        return StoredRun(folder, config, Dataset.from_json(read_json(path)))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: is damaged: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run has written.
-
-    Raises:
-        UserError: it cannot be read; the message names it.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, need a JSON object")
-    return content
 
 
 class RunFolder:

@@ -14,8 +14,8 @@ from gss_train.common import Triple, UserError, times
 from gss_train.config import Config
 from gss_train.data import REGIONS, Dataset
 from gss_train.models import NETWORKS, CheckpointReport, SegmentationNetwork, build_network, load_public_checkpoint
-from gss_train.runs.checkpoint_file import CheckpointError, save_checkpoint
-from gss_train.runs.stored_networks import EXPORT_FORMAT, Architecture, StoredNetwork, WeightsName, read_stored
+from gss_train.runs.checkpoints import CheckpointError, save_checkpoint
+from gss_train.runs.stored import EXPORT_FORMAT, Architecture, StoredNetwork, WeightsName, read_stored
 
 
 @dataclass(frozen=True)
@@ -188,21 +188,14 @@ def _fill(network: nn.Module, stored: StoredNetwork, needed: Architecture) -> Ch
         CheckpointError: they do not fit.
     """
     try:
-        if stored.is_public:
-            return _load_public(network, stored.weights)
-        _load_own(network, stored.weights)
+        if not stored.is_public:
+            _load_own(network, stored.weights)
+            return None
+        return _load_public(network, stored.weights)
     except ValueError as error:
         found, wanted = stored.describe(), needed.describe()
         fault = error if found == wanted else f"it is {found}"
         raise CheckpointError(f"{stored.origin}: does not fit {wanted}: {fault}") from error
-    return None
-
-
-def _load_public(network: nn.Module, content: Mapping[str, Any]) -> CheckpointReport:
-    report = load_public_checkpoint(network, content)
-    if report.missing:
-        raise ValueError(f"it lacks {len(report.missing)} weights, such as {report.missing[0]}")
-    return report
 
 
 def _load_own(network: nn.Module, weights: Any) -> None:
@@ -220,3 +213,10 @@ def _load_own(network: nn.Module, weights: Any) -> None:
     if unknown:
         raise ValueError(f"it has {unknown[0]}, for which there is no place")
     network.load_state_dict(weights)
+
+
+def _load_public(network: nn.Module, content: Mapping[str, Any]) -> CheckpointReport:
+    report = load_public_checkpoint(network, content)
+    if report.missing:
+        raise ValueError(f"it lacks {len(report.missing)} weights, such as {report.missing[0]}")
+    return report

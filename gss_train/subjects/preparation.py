@@ -17,8 +17,7 @@ from gss_train.data import (
     prepare_dataset,
     read_split,
 )
-from gss_train.subjects.division import Source
-from gss_train.subjects.raw import RawData
+from gss_train.subjects.raw import RawData, Source
 
 
 def verify_subjects(raw: RawData, split_file: Path | None, workers: int | None = None) -> bool:

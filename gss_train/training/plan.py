@@ -90,8 +90,8 @@ def plan_training(
     output = config.run.output or _default_output(config)
     check_output(output, resume=config.record.resume == "auto")
     refuse_other_settings(config, output)
-    checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)
     status = run_status(output)
+    checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)
     if processes.any(status == "finished"):
         status = "finished"
     autocast = pick_autocast(options.precision, device)

@@ -19,7 +19,7 @@ from gss_train.evaluate import EvaluateArguments, main, plan
 from gss_train.evaluation.subjects import choose_data, find_part
 from gss_train.main import main as train
 from gss_train.report.__main__ import main as report
-from gss_train.runs.stored_networks import read_stored
+from gss_train.runs.stored import read_stored
 from gss_train.runs.weights import export_network, load_trained
 from tests.gss_train.data.raw_files import make_head, write_subject
 from tests.gss_train.training.tiny import one_processor, small_figures

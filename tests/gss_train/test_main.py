@@ -10,7 +10,7 @@ import torch
 
 import gss_train.training.loop
 from gss_train.main import main
-from gss_train.runs.checkpoint_file import read_checkpoint
+from gss_train.runs.checkpoints import read_checkpoint
 from tests.gss_train.training.tiny import SETTINGS, metrics, one_processor, run, write_scans
 
 

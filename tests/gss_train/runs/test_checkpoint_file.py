@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from gss_train.runs.checkpoint_file import CheckpointError, read_checkpoint, read_own_checkpoint, save_checkpoint
+from gss_train.runs.checkpoints import CheckpointError, read_checkpoint, read_own_checkpoint, save_checkpoint
 
 
 class Attack:

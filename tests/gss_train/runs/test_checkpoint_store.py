@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gss_train.runs.checkpoint_file import CheckpointError, read_checkpoint, save_checkpoint
-from gss_train.runs.checkpoint_store import CheckpointStore
+from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint, save_checkpoint
 
 
 def state(step: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gss_train.runs.checkpoint_file import read_checkpoint
+from gss_train.runs.checkpoints import read_checkpoint
 from tests.gss_train.common.killed import contents, kill_everywhere
 
 

@@ -13,8 +13,8 @@ import torch
 from gss_train import report
 from gss_train.evaluate import main as evaluate
 from gss_train.main import main as train
-from gss_train.runs.checkpoint_file import read_checkpoint
-from gss_train.runs.stored_networks import read_stored
+from gss_train.runs.checkpoints import read_checkpoint
+from gss_train.runs.stored import read_stored
 from gss_train.runs.weights import load_trained
 from tests.gss_train.training.tiny import one_processor, small_figures
 

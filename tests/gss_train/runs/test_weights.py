@@ -22,8 +22,7 @@ from gss_train.data import DATASETS, Dataset
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.models.mmformer import mmformer_public_keys
 from gss_train.models.rfnet import rfnet_public_keys
-from gss_train.runs.checkpoint_file import read_checkpoint, save_checkpoint
-from gss_train.runs.checkpoint_store import CheckpointStore
+from gss_train.runs.checkpoints import CheckpointStore, read_checkpoint, save_checkpoint
 from gss_train.runs.weights import TrainedNetwork, export_network, load_trained, load_weights
 
 CPU = torch.device("cpu")

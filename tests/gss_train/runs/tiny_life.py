@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from gss_train.runs.checkpoint_file import save_checkpoint
-from gss_train.runs.checkpoint_store import CheckpointStore
+from gss_train.runs.checkpoints import CheckpointStore, save_checkpoint
 from gss_train.runs.folder import RunFolder, run_status
 
 _STEPS = 4

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gss_train.main import main as train
-from gss_train.runs.checkpoint_file import read_checkpoint
+from gss_train.runs.checkpoints import read_checkpoint
 from tests.gss_train.training.killable import start
 from tests.gss_train.training.tiny import SETTINGS, metrics, one_processor, small_figures, write_scans
 

@@ -20,7 +20,7 @@ from gss_train.inference.segmentation import segment_subsets
 from gss_train.inference.windows import SlidingWindow
 from gss_train.main import main
 from gss_train.models import build_network, load_public_checkpoint
-from gss_train.runs.checkpoint_file import read_checkpoint
+from gss_train.runs.checkpoints import read_checkpoint
 from gss_train.runs.weights import load_trained
 from tests.gss_train.training.tiny import SETTINGS, metrics, run, write_scans
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gss_train.common.processes import Processes
-from gss_train.runs.checkpoint_file import read_checkpoint
+from gss_train.runs.checkpoints import read_checkpoint
 from tests.gss_train.training.tiny import SETTINGS, metrics, run, write_scans
 
 # RFNet draws nothing itself: what a sample is given does not depend on who trains it.

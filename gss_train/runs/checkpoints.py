@@ -1,7 +1,10 @@
-"""Checkpoints: written so that a crash leaves the old one, read without executing what is in them."""
+"""Checkpoints: written so that a crash leaves the old one, read without executing what is in them, kept for a run."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,13 +14,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from gss_train.common import UserError, open_replacing
+from gss_train.common import UserError, open_replacing, remove, sync_folder
 
 _FORMAT = "gss-checkpoint-2"
 _CHUNK_BYTES = 1 << 20
 _ZIP_BEGIN = b"PK\x03\x04"
 _FOLDER_ATTRIBUTE = 0x10
 _COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_NAME = re.compile(r"step-([0-9]{8,})\.pt")
+_BEST = "best.pt"
+_LINK = ".best.pt.link"
 
 
 class CheckpointError(UserError):
@@ -80,6 +86,117 @@ def read_own_checkpoint(path: Path) -> dict[str, Any]:
     if content.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: its format is {content.get('format')!r}, need {_FORMAT!r}")
     return content
+
+
+class CheckpointStore:
+    """Checkpoints by the steps that a run had taken, `step-00000150.pt`.
+
+    One process at a time may write to it; see `gss_train.runs.folder.RunFolder`.
+
+    Args:
+        folder: that they lie in; made when the first is saved.
+        keep: how many of the last ones stay, at least 1.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        if keep < 1:
+            raise ValueError(f"keep: got {keep}, need 1 or more")
+        self.folder = folder
+        self.keep = keep
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is one, damaged or not."""
+        return bool(self._steps())
+
+    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+        """Write a checkpoint; only then those that are no longer among the last are removed, see `tidy`.
+
+        Args:
+            step: steps that the run has taken.
+            content: see `save_checkpoint`.
+
+        Raises:
+            OSError: it cannot be written, and those before are still there; or an old one cannot be removed.
+        """
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            sync_folder(self.folder.parent)
+        path = self._path(step)
+        save_checkpoint(path, content)
+        # They were damaged, or the run would have gone on from them.
+        for later in [other for other in self._steps() if other > step]:
+            remove(self._path(later))
+        self.tidy(step)
+        return path
+
+    def tidy(self, step: int) -> None:
+        """Remove those that are no longer among the last, and what a killed `mark_best` left.
+
+        A run that goes on from a checkpoint does it too: it may have been killed before it could.
+
+        Args:
+            step: of the checkpoint that the run is at.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        for old in [other for other in self._steps() if other <= step][: -self.keep]:
+            remove(self._path(old))
+        remove(self.folder / _LINK)
+
+    def mark_best(self, step: int) -> None:
+        """`best.pt` becomes the checkpoint of that step, and stays when it is no longer among the last.
+
+        Raises:
+            OSError: there is none of that step, or the folder cannot be written; `best.pt` is what it was.
+        """
+        path, best, link = self._path(step), self.folder / _BEST, self.folder / _LINK
+        remove(link)
+        try:
+            os.link(path, link)
+        except OSError:
+            # There are file systems without links.
+            with path.open("rb") as source, open_replacing(best) as file:
+                shutil.copyfileobj(source, file)
+            return
+        try:
+            link.replace(best)
+            sync_folder(self.folder)
+        finally:
+            # Where both names are of one file already, replacing is doing nothing.
+            remove(link)
+
+    def newest(self, announce: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, None if there is no file at all.
+
+        Args:
+            announce: is told of each that cannot be read, and why.
+
+        Raises:
+            CheckpointError: there are files, and none can be read.
+        """
+        steps = self._steps()
+        for step in reversed(steps):
+            try:
+                return read_own_checkpoint(self._path(step))
+            except CheckpointError as error:
+                announce(f"Damaged checkpoint, trying the one before: {error}")
+        if steps:
+            raise CheckpointError(
+                f"{self.folder}: none of its {len(steps)} checkpoints can be read; remove them to begin again, or name "
+                "another --output"
+            )
+        return None
+
+    def _steps(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match is not None)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.pt"
 
 
 def _refuse_damage(path: Path) -> None:

@@ -1,25 +1,97 @@
-"""What run folders and files of weights say of the network that is in them."""
+"""What lies on the disk: what a folder says of its run, and run folders and files of weights of the network in them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gss_train.common import Triple, UserError, times
-from gss_train.config import Config
-from gss_train.data import DATASETS, Dataset
+from gss_train.config import Config, config_from_json
+from gss_train.data import DATASETS, Dataset, Split
 from gss_train.models import NETWORKS, recognise_public_checkpoint
-from gss_train.runs.checkpoint_file import CheckpointError, read_checkpoint
-from gss_train.runs.checkpoint_store import CheckpointStore
-from gss_train.runs.folder import StoredRun, read_run
+from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint
 
+CONFIG_FILE, DATASET_FILE, SPLIT_FILE = "config.json", "dataset.json", "split.json"
 EXPORT_FORMAT = "gss-export-1"
 _RUN_FORMATS = {"gss-checkpoint-1", "gss-checkpoint-2"}
 _WANTED = "need a run folder, one of its checkpoints, an exported network, or a checkpoint of RFNet, GSS or mmFormer"
 
 WeightsName = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the folder of a run says of it.
+
+    Attributes:
+        folder: of the run.
+        config: its settings.
+        dataset: that it trains on.
+    """
+
+    folder: Path
+    config: Config
+    dataset: Dataset
+
+    def read_split(self) -> Split:
+        """The subjects that it trains, validates and tests on.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        path = self.folder / SPLIT_FILE
+        values = read_json(path)
+        try:
+            return Split(*(tuple(map(str, values[part])) for part in ("train", "validation", "test")))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: is damaged, need the names for train, validation and test: {error!r}") from error
+
+
+def read_run(folder: Path) -> StoredRun | None:
+    """Read what a folder says of its run; None if it has none.
+
+    Raises:
+        UserError: a file cannot be read; the message names it.
+    """
+    values = old_config(folder)
+    if values is None:
+        return None
+    config = config_from_json(values, folder / CONFIG_FILE)
+    path = folder / DATASET_FILE
+    # Runs of earlier versions lack it; what an edition of BraTS is, is known all the same.
+    if not path.exists() and config.data.dataset in DATASETS:
+        return StoredRun(folder, config, DATASETS[config.data.dataset])
+    try:
+        return StoredRun(folder, config, Dataset.from_json(read_json(path)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: is damaged: {error}") from error
+
+
+def old_config(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder, as JSON values; None if there is no run.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a run has written.
+
+    Raises:
+        UserError: it cannot be read; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, need the JSON that the run has written: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, need a JSON object")
+    return content
 
 
 @dataclass(frozen=True)
