@@ -66,3 +66,13 @@ def test_code_on_a_page_runs(page: str, tmp_path: Path) -> None:
         script.write_text(block, encoding="utf-8")
         names = runpy.run_path(str(script))
         assert any(isinstance(value, Tensor) and value.grad_fn is not None for value in names.values())
+
+
+def test_no_two_commands_of_the_readme_write_to_one_place() -> None:
+    """Whoever runs one after the other would be refused."""
+    commands = re.findall(
+        r"^ {4}\S*python3? .*", (EXAMPLES.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    outputs = [place for command in commands for place in re.findall(r"--(?:out|output|figures|export) (\S+)", command)]
+    assert len(outputs) >= 4
+    assert len(set(outputs)) == len(outputs)
