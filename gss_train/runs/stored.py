@@ -117,8 +117,8 @@ class Architecture:
         width = config.network.width or NETWORKS[name].width
         return cls(name, width, dataset.num_categories, config.data.crop)
 
-    def describe(self) -> str:
-        """For people; the crop size where the network has learnt it."""
+    def __str__(self) -> str:
+        """With the crop size where the network has learnt it."""
         is_sized = NETWORKS[self.network_name].sized and self.crop_size is not None
         crops = f" for crops of {times(self.crop_size or ())}" if is_sized else ""
         return f"{self.network_name} of width {self.width} and {self.num_categories} categories{crops}"

@@ -193,7 +193,7 @@ def _fill(network: nn.Module, stored: StoredNetwork, needed: Architecture) -> Ch
             return None
         return _load_public(network, stored.weights)
     except ValueError as error:
-        found, wanted = stored.describe(), needed.describe()
+        found, wanted = str(stored), str(needed)
         fault = error if found == wanted else f"it is {found}"
         raise CheckpointError(f"{stored.origin}: does not fit {wanted}: {fault}") from error
 
