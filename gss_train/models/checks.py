@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gss_train.common import Triple
+from gss_train.common import Triple, to_triple
 
 NUM_MODALITIES = 4
 
@@ -16,12 +16,14 @@ def check_crop_size(argument: str, size: int | Sequence[int], *, stride: int, le
     """The three axes of a crop, given as one number or three.
 
     Raises:
-        ValueError: unless there are three, each a multiple of `stride` and at least `least`; it names the argument.
+        ValueError: unless each is a multiple of `stride` and at least `least`; it names the argument.
     """
-    axes = (size,) * 3 if isinstance(size, int) else tuple(map(int, size))
+    try:
+        axes = to_triple(size)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
     _check_axes(argument, axes, stride, least)
-    x, y, z = axes
-    return x, y, z
+    return axes
 
 
 def check_scans(x: Tensor, *, stride: int, least: int) -> None:
@@ -53,7 +55,7 @@ def hide_unavailable(x: Tensor, available: Tensor | None) -> Tensor:
 
 
 def _check_axes(argument: str, axes: tuple[int, ...], stride: int, least: int) -> None:
-    if len(axes) != 3 or any(axis % stride or axis < least for axis in axes):
+    if any(axis % stride or axis < least for axis in axes):
         raise ValueError(
-            f"{argument} has spatial size {axes}; it needs three axes, each a multiple of {stride} and at least {least}"
+            f"{argument} has spatial size {axes}; each axis must be a multiple of {stride} and at least {least}"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gss_train.common import Triple, UserError, show_progress
+from gss_train.common import Triple, UserError, show_progress, times
 from gss_train.config import Config, DataOptions, PhantomOptions
 from gss_train.data import (
     DATASETS,
@@ -129,8 +129,7 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
             name = root.name
         subjects = find_subjects(root, dataset, require_labels=False)
     _print_found(subjects, root)
-    x, y, z = options.crop
-    folder = options.cache / "prepared" / f"{name}-crop{x}x{y}x{z}"
+    folder = options.cache / "prepared" / f"{name}-crop{times(options.crop)}"
     return RawData(dataset, subjects, folder, options.crop, grown_size)
 
 
@@ -169,8 +168,7 @@ def _print_found(subjects: list[Subject], root: Path) -> None:
 
 def _make_phantom(options: PhantomOptions, dataset: Dataset, cache: Path) -> Path:
     """Simulate subjects, or find those of an earlier run, and say that they are no patients; their folder."""
-    x, y, z = options.phantom_size
-    size = f"{x}x{y}x{z}"
+    size = times(options.phantom_size)
     print(
         f"{_RULE}\n"
         f"NO --data-root: TRAINING ON A PHANTOM, not on patients. {options.phantom_subjects} simulated subjects of\n"
