@@ -13,9 +13,8 @@ from gss_train.config import Config, refuse_changes
 from gss_train.runs.checkpoints import CheckpointStore
 from gss_train.runs.lock import LOCK, locked
 from gss_train.runs.records import MetricsLog
-from gss_train.runs.stored import CONFIG_FILE, DATASET_FILE, SPLIT_FILE, old_config, read_json
+from gss_train.runs.stored import CHECKPOINTS_FOLDER, CONFIG_FILE, DATASET_FILE, SPLIT_FILE, old_config, read_json
 
-_CHECKPOINTS = "checkpoints"
 # The last file that a run writes.
 _FINISHED_MARK = "subsets.md"
 # Killed before its settings were written, a run has left none but these.
@@ -60,7 +59,7 @@ def run_status(folder: Path) -> RunStatus:
     """How far the run in a folder is: without a checkpoint, with one to go on from, or at the end of its evaluation."""
     if (folder / _FINISHED_MARK).exists():
         return "finished"
-    return "begun" if CheckpointStore(folder / _CHECKPOINTS, keep=1).has_any else "new"
+    return "begun" if CheckpointStore(folder / CHECKPOINTS_FOLDER, keep=1).has_any else "new"
 
 
 class RunFolder:
@@ -80,7 +79,7 @@ class RunFolder:
     def __init__(self, path: Path, log: MetricsLog) -> None:
         self.path = path
         self.metrics = log.path
-        self.checkpoints = path / _CHECKPOINTS
+        self.checkpoints = path / CHECKPOINTS_FOLDER
         self.figures = path / "figures"
         self.summary = path / "summary.png"
         self.evaluation = path / "evaluation"

@@ -15,6 +15,7 @@ from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint
 
 CONFIG_FILE, DATASET_FILE, SPLIT_FILE = "config.json", "dataset.json", "split.json"
+CHECKPOINTS_FOLDER = "checkpoints"
 EXPORT_FORMAT = "gss-export-1"
 _RUN_FORMATS = {"gss-checkpoint-1", "gss-checkpoint-2"}
 _WANTED = "need a run folder, one of its checkpoints, an exported network, or a checkpoint of RFNet, GSS or mmFormer"
@@ -181,7 +182,7 @@ def read_stored(
 
 def _pick_checkpoint(run: StoredRun, weights: WeightsName) -> dict[str, Any]:
     folder = run.folder
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS_FOLDER
     if weights == "best":
         best = checkpoints / "best.pt"
         if not best.exists():
