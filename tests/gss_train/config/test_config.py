@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import re
 from typing import get_args
 
 import pytest
 import torch
 
 from gss_train.config import DatasetName, NetworkName, PickedPreset, parse_config, preset_config
-from gss_train.config.options import AugmentationOptions
+from gss_train.config.options import SECTIONS, AugmentationOptions
 from gss_train.data import DATASETS, AugmentationSettings
 from gss_train.models.checks import check_crop_size
 from gss_train.models.registry import NETWORKS
 from tests.gss_train.config.refusals import refusal
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_option_is_told_of_in_its_class(section: str) -> None:
+    """`--help` looks nowhere else."""
+    kind = SECTIONS[section]
+    told = set(re.findall(r"^ {8}(\w+): \S", kind.__doc__ or "", re.MULTILINE))
+    assert told == {option.name for option in dataclasses.fields(kind)}
 
 
 def test_quick_is_the_automatic_preset_without_data() -> None:
