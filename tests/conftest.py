@@ -5,24 +5,27 @@ import os
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 # Launches are those of the table, whatever this machine's user asks for.
 os.environ.pop("GSS_KERNELS_AUTOTUNE", None)
 # The processes that tests start, too, run side by side with others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What is imported and collected stays to the end: looking for garbage among it takes a tenth of all time.
+# What is imported and collected stays to the end: looking for garbage among it takes a tenth of all time, and among what
+# the tests make, as often as Python does it, another twentieth.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Test processes run side by side; more threads than processors only slow them down."""
+    import torch  # noqa: PLC0415  (the process that only hands out the tests does without)
+
     torch.set_num_threads(1)
 
 

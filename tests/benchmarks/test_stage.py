@@ -210,7 +210,7 @@ def test_no_process_of_a_stage_outlives_its_time(tmp_path: Path, monkeypatch: py
     lines = Lines(tmp_path / "run.jsonl")
     command = (sys.executable, "-c", SLEEP_WITH_A_CHILD, str(tmp_path / "child"))
     start = time.monotonic()
-    assert not run_stage(Stage("slow", command, seconds=3), lines, start + 300)
+    assert not run_stage(Stage("slow", command, seconds=2), lines, start + 300)
     (end,) = of_kind(read(lines.path), "end")
     assert end["ended_for"] == "time"
     assert not is_running(int((tmp_path / "child").read_text(encoding="utf-8")))

@@ -17,7 +17,10 @@ CONTEXT.set_forkserver_preload(
     [
         "gss_train.training.run",
         "gss_train.config.command_line",
+        "scipy.stats",
+        "torch._dynamo",
         "torch.utils.tensorboard",
+        "tyro",
         "tests.gss_train.training.tiny",
     ]
 )
