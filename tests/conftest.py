@@ -10,8 +10,8 @@ import pytest
 os.environ.pop("GSS_KERNELS_AUTOTUNE", None)
 # The processes that tests start, too, run side by side with others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What is imported and collected stays to the end: looking for garbage among it takes a tenth of all time, and among what
-# the tests make, as often as Python does it, another twentieth.
+# What is imported and collected stays to the end: looking for garbage among it takes a tenth of all time, and a
+# twentieth among what the tests make, as often as Python does.
 gc.disable()
 
 
