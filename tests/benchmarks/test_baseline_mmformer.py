@@ -13,10 +13,18 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.mmformer import PlainMMFormer, PreNormUnit, copy_weights
 from benchmarks.memory import peak_extra_bytes
-from gss_train.models import SegmentationOutput
 from gss_train.models.layers import normalisation
 from gss_train.models.mmformer import MMFormer
 from gss_train.models.mmformer.public_keys import mmformer_public_keys
+from tests.benchmarks.lean_and_plain_with_auxiliary import (
+    assert_near,
+    assert_same_gradients,
+    assert_same_outputs,
+    masks,
+    meaningful,
+    run,
+    scans,
+)
 
 DATA = Path(__file__).parents[1] / "data"
 SHAPES = json.loads((DATA / "mmformer_c4_keys.json").read_text(encoding="utf-8"))
@@ -41,70 +49,6 @@ def pair(
     lean = MMFormer(num_categories, crop_size=shape, width=width, dropout=0.0).to(dtype)
     copy_weights(lean, plain)
     return plain, lean
-
-
-def scans(seed: int, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
-    return torch.randn(2, 4, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def masks(fused: str, available: str) -> tuple[Tensor, Tensor]:
-    """Masks `[2, 4]` from one digit per modality, such as "1011 0100"."""
-    first, second = ([[digit == "1" for digit in sample] for sample in text.split()] for text in (fused, available))
-    return torch.tensor(first), torch.tensor(second)
-
-
-def meaningful(output: SegmentationOutput, available: Tensor) -> dict[str, Tensor]:
-    """All outputs but the own predictions from scans that do not exist, which amplify the rounding of a zero."""
-    assert output.separate is not None
-    assert output.auxiliary is not None
-    separate = {
-        f"separate {modality}": logits[exists]
-        for modality, (logits, exists) in enumerate(zip(output.separate, available.unbind(1), strict=True))
-        if exists.any()
-    }
-    auxiliary = {f"auxiliary {level}": maps for level, maps in enumerate(output.auxiliary)}
-    return {"fused": output.fused, **separate, **auxiliary}
-
-
-def largest(tensor: Tensor) -> float:
-    return float(tensor.detach().abs().max())
-
-
-def assert_near(actual: Tensor, expected: Tensor, bound: float, name: str) -> None:
-    assert actual.shape == expected.shape
-    assert largest(actual - expected) <= bound, name
-
-
-def assert_same_outputs(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    assert actual.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert_near(actual[name], tensor, tolerance * largest(tensor), name)
-
-
-def assert_same_gradients(lean: MMFormer, plain: PlainMMFormer, tolerance: float) -> None:
-    for name, keys in mmformer_public_keys(lean).items():
-        module = lean.get_submodule(name.rpartition(".")[0])
-        # A bias in front of a normalisation has gradient 0 by nature, so that its own size says nothing.
-        size = max(largest(gradient(parameter)) for parameter in module.parameters(recurse=False))
-        actual = gradient(lean.get_parameter(name))
-        expected = torch.cat([gradient(plain.get_parameter(key)) for key in keys])
-        assert_near(actual, expected.view_as(actual), tolerance * size, name)
-
-
-def gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
-
-
-def run(network: PlainMMFormer | MMFormer, x: Tensor, fused_modalities: Tensor, available: Tensor) -> dict[str, Tensor]:
-    """One forward and backward pass of a scalar that depends on every voxel of every meaningful output."""
-    outputs = meaningful(network(x, fused_modalities, available), available)
-    value = x.new_zeros(())
-    for name, tensor in outputs.items():
-        prediction = tensor if name.startswith("auxiliary") else tensor.log_softmax(1)
-        value = value + prediction.square().mean()
-    torch.autograd.backward(value)
-    return outputs
 
 
 def public_weights() -> dict[str, Tensor]:
@@ -161,7 +105,7 @@ def test_lean_network_equals_it_in_float64(num_categories: int, fused: str, avai
     x = scans(1, SMALL, torch.float64)
     expected = run(plain, x, *masks(fused, available))
     assert_same_outputs(run(lean, x, *masks(fused, available)), expected, tolerance=1e-11)
-    assert_same_gradients(lean, plain, tolerance=1e-9)
+    assert_same_gradients(lean, plain, mmformer_public_keys(lean), tolerance=1e-9)
 
 
 def test_lean_network_equals_it_on_a_single_sample_with_unequal_axes() -> None:
@@ -173,7 +117,7 @@ def test_lean_network_equals_it_on_a_single_sample_with_unequal_axes() -> None:
     for lean.activation_checkpointing in (False, True):
         lean.zero_grad()
         assert_same_outputs(run(lean, x, fused_modalities, available), expected, tolerance=1e-11)
-        assert_same_gradients(lean, plain, tolerance=1e-9)
+        assert_same_gradients(lean, plain, mmformer_public_keys(lean), tolerance=1e-9)
 
 
 @pytest.mark.parametrize("num_categories", [4, 5])
@@ -197,7 +141,7 @@ def test_lean_gradients_equal_it_in_float32_but_for_the_rectifiers(monkeypatch: 
     x = scans(3, SMALL, torch.float32)
     for network in (plain, lean):
         run(network, x, *masks("1101 0111", "1111 1111"))
-    assert_same_gradients(lean, plain, tolerance=2e-5)
+    assert_same_gradients(lean, plain, mmformer_public_keys(lean), tolerance=2e-5)
 
 
 def test_lean_network_takes_a_fraction_of_its_memory() -> None:
