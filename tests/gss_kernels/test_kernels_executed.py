@@ -167,7 +167,7 @@ def test_missing_mask() -> None:
     assert torch.equal(result, 2 * source)
     with (
         executing_card("sm_90"),
-        pytest.raises(AccessError, match=r"ld.global.*test_kernels.py.* in no tensor"),
+        pytest.raises(AccessError, match=r"ld.global.*test_kernels_executed.py.* in no tensor"),
     ):
         double_kernel[1,](source, result, 100, MASKED=False, BLOCK=128, enable_fp_fusion=True)
 
@@ -175,7 +175,7 @@ def test_missing_mask() -> None:
 def test_programs_that_write_the_same_memory() -> None:
     with (
         executing_card("sm_90"),
-        pytest.raises(RaceError, match=r"st.global.*test_kernels.py"),
+        pytest.raises(RaceError, match=r"st.global.*test_kernels_executed.py"),
     ):
         misplaced_kernel[2,](torch.zeros(128), BLOCK=128, enable_fp_fusion=True)
 
