@@ -64,8 +64,10 @@ for function, *arguments in ((divide, 4), (divide, 0), (die,), (divide, 2)):
         print(error, flush=True)
 call_in_process(lambda: (print("sleeping", flush=True), time.sleep(600)))
 """
+# Every arm's process would import the compiler, as soon as it makes an optimiser.
 DRY_RUN = """\
 import torch
+import torch._dynamo
 
 asked = []
 names = ("is_available", "device_count", "current_device", "_lazy_init")

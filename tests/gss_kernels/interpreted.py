@@ -29,7 +29,7 @@ from gss_kernels.triton.configuration import Configuration
 from gss_kernels.triton.tuned import Launch, trying
 from gss_kernels.triton.voxels import KEEP_DRAWN, keep_voxels, load_logits
 from tests.gss_kernels import cases, interpretation, objective_cases, segmentation_cases
-from tests.gss_kernels.interpreter import look_up_types_once, prepare_the_language_once
+from tests.gss_kernels.interpreter import work_once
 from tests.gss_kernels.oracle import drawn_word
 
 BLOCK = 16
@@ -177,8 +177,7 @@ def supervision(record: Record) -> None:
 
 
 def main(half: str, folder: Path) -> None:
-    prepare_the_language_once()
-    look_up_types_once()
+    work_once()
     # The interpreter computes both sides of a selection in NumPy, which warns of what the other side would have been.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
     record = Record()

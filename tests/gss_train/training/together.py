@@ -1,17 +1,20 @@
 """Trains some small networks for two steps and validates them; alone, or as one of several processes.
 
-`python together.py FOLDER` writes FOLDER/rank-<rank>.pt; which process it is, is in the environment, as `torchrun`
-has it there.
+`python together.py FOLDER` is two processes, each of which writes FOLDER/rank-<rank>.pt; which of them it is, each has
+in its environment, as from `torchrun`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which making an optimiser imports, here once for both processes
 
 from gss_kernels import BRATS_2018
 from gss_train.common.processes import Processes, join_processes
@@ -98,8 +101,9 @@ def train_and_validate(case: str, subjects: list[PreparedSubject], processes: Pr
     return results
 
 
-def main(folder: Path) -> None:
+def be_one_of_two(rank: int, folder: Path) -> None:
     """Run all cases."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     with join_processes("cpu") as processes:
         scratch = folder / f"subjects-{processes.rank}"
@@ -109,5 +113,14 @@ def main(folder: Path) -> None:
         torch.save(cases, folder / f"rank-{processes.rank}.pt")
 
 
+def main(folder: Path) -> int:
+    """Begin a second process, and be the first; the exit status is the second's."""
+    second = multiprocessing.get_context("fork").Process(target=be_one_of_two, args=(1, folder), daemon=True)
+    second.start()
+    be_one_of_two(0, folder)
+    second.join()
+    return second.exitcode or 0
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))
