@@ -18,6 +18,8 @@ from torch import Tensor
 from benchmarks.sass import machine_code, nvidia_tool
 from benchmarks.stub_card import noted_specialisations
 from gss_kernels import (
+    BRATS_2015,
+    BRATS_2018,
     CategoryGroups,
     fused_gss_loss,
     fused_gss_objective,
@@ -78,7 +80,8 @@ class Kernel:
         M, C = self.modalities, self.categories
         if self.name.startswith("segmentation"):
             return torch.stack(fused_segmentation_loss(logits[:, 0], labels, backend="triton")).sum()
-        groups = CategoryGroups((*((c % M,) for c in range(C - 1)), (0, M - 1)))
+        made_up = CategoryGroups((*((c % M,) for c in range(C - 1)), (0, M - 1)))
+        groups = {(4, 4): BRATS_2018, (4, 5): BRATS_2015}.get((M, C), made_up)
         options: dict[str, Any] = {"backend": "triton"}
         if self.available:
             options["available"] = torch.ones(_SAMPLES, M, dtype=torch.bool)

@@ -130,7 +130,8 @@ def test_next_to_nothing_spills_with_supervision_and_missing_modalities(
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_kernels_do_not_spill(name: str, target: str) -> None:
-    kernel = Kernel(name, 4, 5, supervised=name == "finish_kernel", statistics=name == "finish_kernel")
+    every_result = name == "finish_kernel"
+    kernel = Kernel(name, 4, 5, supervised=every_result, statistics=every_result, available=every_result)
     assert spilled_bytes(kernel, target) == 0
 
 
@@ -141,12 +142,12 @@ def test_students_are_rounded_before_they_are_summed(name: str, available: bool)
 
     And so would do the bits on whether `available` is passed, where nothing is missing.
     """
-    code = compiled(Kernel(name, 4, 4, available=available), "sm_90").asm["ptx"]
+    code = compiled(Kernel(name, 4, 5, available=available), "sm_90").asm["ptx"]
     per_voxel = code.count("mul.rn.f32") / TABLE.forward.voxels_per_thread
-    assert per_voxel == 4 * 4
+    assert per_voxel == 4 * 5
 
 
-@pytest.mark.parametrize("supervised", [False, True])
-def test_statistics_compile(supervised: bool) -> None:
-    kernel = Kernel("forward_kernel", 4, 4, supervised=supervised, statistics=True, available=True)
+@pytest.mark.parametrize(("dtype", "supervised"), [("fp32", False), ("bf16", True)])
+def test_statistics_compile(dtype: str, supervised: bool) -> None:
+    kernel = Kernel("forward_kernel", 4, 5, dtype, supervised=supervised, statistics=True, available=True)
     assert spilled_bytes(kernel, "sm_90") <= _BYTES_OF_STACK
