@@ -13,7 +13,13 @@ from gss_train.common.interruption import (
 )
 from gss_train.common.processes import ALONE as ALONE, Processes as Processes, join_processes as join_processes
 from gss_train.common.progress import Meter as Meter, show_progress as show_progress
-from gss_train.common.sizes import Triple as Triple, times as times, to_triple as to_triple
+from gss_train.common.sizes import (
+    Triple as Triple,
+    check_axes as check_axes,
+    check_size as check_size,
+    times as times,
+    to_triple as to_triple,
+)
 from gss_train.common.storage import (
     final_name as final_name,
     open_replacing as open_replacing,

@@ -21,6 +21,28 @@ def to_triple(lengths: int | Sequence[int]) -> Triple:
     return x, y, z
 
 
+def check_size(argument: str, size: int | Sequence[int], *, stride: int, least: int) -> Triple:
+    """The three axes of a crop, given as one number or three.
+
+    Raises:
+        ValueError: unless each is a multiple of `stride` and at least `least`; it names the argument.
+    """
+    try:
+        axes = to_triple(size)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
+    check_axes(argument, axes, stride=stride, least=least)
+    return axes
+
+
+def check_axes(argument: str, axes: tuple[int, ...], *, stride: int, least: int) -> None:
+    """Raise a `ValueError` that names the argument unless each is a multiple of `stride` and at least `least`."""
+    if any(axis % stride or axis < least for axis in axes):
+        raise ValueError(
+            f"{argument} has spatial size {axes}; each axis must be a multiple of {stride} and at least {least}"
+        )
+
+
 def times(lengths: Sequence[int]) -> str:
     """For people, such as "80x80x80"."""
     return "x".join(map(str, lengths))

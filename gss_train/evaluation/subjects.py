@@ -49,13 +49,20 @@ def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationD
     Raises:
         UserError: options are missing, out of range or contradict each other, or no data set is recognised.
     """
+    run = stored.run
+    own = None if run is None else run.config.data.dataset
+    divides = not _DIVISION.keys().isdisjoint(stated)
     try:
-        run, own = stored.run, None if stored.run is None else stored.run.config.data.dataset
         if run is None or stated.get("dataset") not in {None, own}:
-            config, dataset = resolve_dataset(_without_run(stored, stated))
-            if run is None or dataset.name != own:
-                return EvaluationData(config, dataset, None)
-        return _within_run(run, {**stated, "dataset": own})
+            config = _without_run(stored, stated)
+        else:
+            config = _within_run(run, stated)
+        config, dataset = resolve_dataset(config)
+        if run is None or dataset.name != own:
+            return EvaluationData(config, dataset, None)
+        if stated.get("dataset") == "auto":
+            config = _within_run(run, {**stated, "dataset": own})
+        return EvaluationData(config, dataset, None if divides else run.read_split())
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -75,11 +82,9 @@ def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
     return Config(options)
 
 
-def _within_run(run: StoredRun, stated: Mapping[str, Any]) -> EvaluationData:
-    divides = not _DIVISION.keys().isdisjoint(stated)
-    changes = {**_DIVISION, **stated} if divides else stated
-    config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, **changes))
-    return EvaluationData(*resolve_dataset(config), None if divides else run.read_split())
+def _within_run(run: StoredRun, stated: Mapping[str, Any]) -> Config:
+    changes = stated if _DIVISION.keys().isdisjoint(stated) else {**_DIVISION, **stated}
+    return dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, **changes))
 
 
 def find_part(data: EvaluationData, part: str) -> RawData:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gss_train.common import check_size
 from gss_train.models import mmformer, rfnet, robustseg, uhved
-from gss_train.models.checks import check_crop_size
 from gss_train.models.interface import SegmentationNetwork
 
 
@@ -85,7 +85,7 @@ def build_network(
     if name not in NETWORKS:
         raise ValueError(f"name is {name!r}; the networks are {', '.join(sorted(NETWORKS))}")
     kind = NETWORKS[name]
-    crop = check_crop_size("crop_size", crop_size, stride=kind.stride, least=kind.least)
+    crop = check_size("crop_size", crop_size, stride=kind.stride, least=kind.least)
     options: dict[str, Any] = {"width": kind.width if width is None else width}
     if kind.sized:
         options["crop_size"] = crop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gss_train.common import Triple
+from gss_train.common import Triple, times
 from gss_train.phantom.writers import SubjectFiles, subject_files
 
 PHANTOM_DATASETS = ("brats2015", "brats2018", "brats2020")
@@ -37,6 +37,11 @@ class Settings:
     def files(self, index: int) -> SubjectFiles:
         """Where subject `index` goes."""
         return subject_files(self.dataset, index, high_grade=is_high_grade(index), compressed=self.compressed)
+
+
+def phantom_name(dataset: str, subjects: int, size: Triple) -> str:
+    """Of the folder of a phantom that later runs find again, where these versions of the software make the same."""
+    return f"{dataset}-{subjects}-subjects-{times(size)}-version{GENERATOR_VERSION}"
 
 
 def is_high_grade(index: int) -> bool:

@@ -24,7 +24,7 @@ from gss_train.data import (
     split_fold,
     split_subjects,
 )
-from gss_train.phantom import GENERATOR_VERSION, Grid, generate_phantoms
+from gss_train.phantom import Grid, generate_phantoms, phantom_name
 
 _PHANTOM_SEED = 0
 _RULE = "=" * 78
@@ -37,16 +37,23 @@ class RawData:
     Attributes:
         dataset: what their files are called and what their labels mean.
         subjects: with different names.
-        prepared_folder: where their prepared volumes go.
+        name: of the data set's prepared volumes.
+        cache: folder that they go to, into one of their own.
         crop: voxels per axis that a prepared volume has at least.
         grown_size: see `gss_train.data.prepare_dataset`.
     """
 
     dataset: Dataset
     subjects: list[Subject]
-    prepared_folder: Path
+    name: str
+    cache: Path
     crop: Triple
     grown_size: Triple = PUBLISHED_BOX
+
+    @property
+    def prepared_folder(self) -> Path:
+        """Where the prepared volumes go."""
+        return self.cache / "prepared" / f"{self.name}-crop{times(self.crop)}"
 
     @property
     def names(self) -> list[str]:
@@ -129,8 +136,7 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
             name = root.name
         subjects = find_subjects(root, dataset, require_labels=False)
     _print_found(subjects, root)
-    folder = options.cache / "prepared" / f"{name}-crop{times(options.crop)}"
-    return RawData(dataset, subjects, folder, options.crop, grown_size)
+    return RawData(dataset, subjects, name, options.cache, options.crop, grown_size)
 
 
 def find_source(config: Config, dataset: Dataset) -> Source:
@@ -168,16 +174,15 @@ def _print_found(subjects: list[Subject], root: Path) -> None:
 
 def _make_phantom(options: PhantomOptions, dataset: Dataset, cache: Path) -> Path:
     """Simulate subjects, or find those of an earlier run, and say that they are no patients; their folder."""
-    size = times(options.phantom_size)
+    name = phantom_name(dataset.name, options.phantom_subjects, options.phantom_size)
     print(
         f"{_RULE}\n"
-        f"NO --data-root: TRAINING ON A PHANTOM, not on patients. {options.phantom_subjects} simulated subjects of\n"
-        f"{size} voxels are written in {dataset.title}'s own format and read back like it.\n"
+        f"NO --data-root: TRAINING ON A PHANTOM, not on patients. Simulated subjects,\n"
+        f"{name}, are written in {dataset.title}'s own format and read back like it.\n"
         f"The scores below show that the software works; they say nothing about {dataset.title}.\n"
         f"{_RULE}",
         flush=True,
     )
-    name = f"{dataset.name}-{options.phantom_subjects}-subjects-{size}-version{GENERATOR_VERSION}"
     root = cache / "phantom" / name
     with show_progress("phantom") as meter:
         try:

@@ -8,13 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gss_train.models.checks import (
-    NUM_MODALITIES,
-    check_crop_size,
-    check_modality_mask,
-    check_scans,
-    hide_unavailable,
-)
+from gss_train.common import check_size
+from gss_train.models.checks import NUM_MODALITIES, check_modality_mask, check_scans, hide_unavailable
 from gss_train.models.interface import Features, SegmentationNetwork, SegmentationOutput
 from gss_train.models.layers.normalisation import normalise_activate
 from gss_train.models.layers.reflected_convolution import ReflectedConvolution
@@ -95,7 +90,7 @@ class MMFormer(SegmentationNetwork):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
         self.num_categories = num_categories
-        self.crop_size = check_crop_size("crop_size", crop_size, stride=COARSEST_STRIDE, least=LEAST_AXIS)
+        self.crop_size = check_size("crop_size", crop_size, stride=COARSEST_STRIDE, least=LEAST_AXIS)
         channels = [width * 2**level for level in range(NUM_LEVELS)]
         tokens = TOKEN_CHANNELS_PER_WIDTH * width
         self.encoder = nn.ModuleList(

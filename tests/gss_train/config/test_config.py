@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 import torch
 
+from gss_train.common import check_size
 from gss_train.config import DatasetName, NetworkName, PickedPreset, parse_config, preset_config
 from gss_train.config.options import SECTIONS, AugmentationOptions
 from gss_train.data import DATASETS, AugmentationSettings
-from gss_train.models.checks import check_crop_size
 from gss_train.models.registry import NETWORKS
 from tests.gss_train.config.refusals import refusal
 
@@ -71,7 +71,7 @@ def test_every_network_can_take_the_crops_of_both_presets() -> None:
     networks: tuple[NetworkName, ...] = get_args(NetworkName)
     for network, preset in itertools.product(networks, presets):
         kind, crop = NETWORKS[network], preset_config(preset, network).data.crop
-        check_crop_size("crop_size", crop, stride=kind.stride, least=kind.least)
+        check_size("crop_size", crop, stride=kind.stride, least=kind.least)
 
 
 def test_flags_override_the_preset() -> None:
