@@ -103,10 +103,14 @@ def test_a_part_of_the_runs_own_split_is_found_whatever_the_file_is(
         (run, {}),
         (run / "baseline.pt", {}),
         (run, {"data_root": scans}),
+        (run, {"data_root": scans, "dataset": "auto"}),
         (exported, {"data_root": scans}),
     ):
-        data = choose_data(read_stored(path), stated)
+        stored = read_stored(path)
+        data = choose_data(stored, stated)
         assert [subject.name for subject in find_part(data, part).subjects] == names(run, part)
+        # What the run has prepared is used again.
+        assert stored.run is None or data.config.data.cache == stored.run.config.data.cache
     data = choose_data(read_stored(run), {})
     assert sorted(subject.name for subject in find_part(data, "all").subjects) == sorted(
         name for part in PARTS for name in names(run, part)
