@@ -17,7 +17,10 @@ gc.disable()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config) -> None:
-    """A file's tests go to one process, so that what they share is made once; files in their order, the small last."""
+    """A file's tests go to one process, so that what they share is made once; files go in their own order.
+
+    Else those with few tests would come last, which may be long ones.
+    """
     if config.option.dist == "load":
         config.option.dist, config.option.loadscopereorder = "loadfile", False
 
