@@ -7,7 +7,6 @@ Under TRITON_INTERPRET=1 also those of the Triton kernels.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import sys
 import warnings
@@ -21,6 +20,7 @@ from torch import Tensor, distributed, nn
 from gss_kernels import BRATS_2018, draw_voxel_mask, fused_gss_objective, fused_segmentation_loss
 from gss_kernels.settings import Backend
 from gss_kernels.supervised_settings import InputKind
+from tests.two_processes import be_two
 
 SPATIAL = (3, 5)
 SEED = 11
@@ -198,7 +198,7 @@ def terms_with_nan(rank: int) -> Tensors:
     return fused_segmentation_loss(prediction[part], labels[part], process_group=distributed.group.WORLD)._asdict()
 
 
-def be_one_of_two(rank: int, folder: Path) -> None:
+def run_all(rank: int, folder: Path) -> None:
     """Run all calls."""
     # The interpreter computes both sides of a selection in NumPy, which warns of what the other side would have been.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
@@ -218,14 +218,5 @@ def be_one_of_two(rank: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-def main(folder: Path) -> int:
-    """Begin a second process, and be the first; the exit status is the second's."""
-    second = multiprocessing.get_context("fork").Process(target=be_one_of_two, args=(1, folder), daemon=True)
-    second.start()
-    be_one_of_two(0, folder)
-    second.join()
-    return second.exitcode or 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(be_two(run_all, Path(sys.argv[1])))

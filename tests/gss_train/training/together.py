@@ -7,7 +7,6 @@ in its environment, as from `torchrun`.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from gss_train.training.schedule import plan_stages
 from gss_train.training.state import TrainingState
 from gss_train.training.validation import validate
 from tests.gss_train.training.voxelwise import VoxelwiseNetwork, make_subject
+from tests.two_processes import be_two
 
 CROP = (16, 16, 16)
 # RFNet once; a layer for each prediction has the same losses.
@@ -101,7 +101,7 @@ def train_and_validate(case: str, subjects: list[PreparedSubject], processes: Pr
     return results
 
 
-def be_one_of_two(rank: int, folder: Path) -> None:
+def run_all(rank: int, folder: Path) -> None:
     """Run all cases."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
@@ -113,14 +113,5 @@ def be_one_of_two(rank: int, folder: Path) -> None:
         torch.save(cases, folder / f"rank-{processes.rank}.pt")
 
 
-def main(folder: Path) -> int:
-    """Begin a second process, and be the first; the exit status is the second's."""
-    second = multiprocessing.get_context("fork").Process(target=be_one_of_two, args=(1, folder), daemon=True)
-    second.start()
-    be_one_of_two(0, folder)
-    second.join()
-    return second.exitcode or 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(be_two(run_all, Path(sys.argv[1])))
