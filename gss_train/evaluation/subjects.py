@@ -52,16 +52,17 @@ def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationD
     run = stored.run
     own = None if run is None else run.config.data.dataset
     divides = not _DIVISION.keys().isdisjoint(stated)
+    changes = {**_DIVISION, **stated} if divides else stated
     try:
         if run is None or stated.get("dataset") not in {None, own}:
             config = _without_run(stored, stated)
         else:
-            config = _within_run(run, stated)
+            config = _within_run(run, changes)
         config, dataset = resolve_dataset(config)
         if run is None or dataset.name != own:
             return EvaluationData(config, dataset, None)
         if stated.get("dataset") == "auto":
-            config = _within_run(run, {**stated, "dataset": own})
+            config = _within_run(run, {**changes, "dataset": own})
         return EvaluationData(config, dataset, None if divides else run.read_split())
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -82,8 +83,7 @@ def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
     return Config(options)
 
 
-def _within_run(run: StoredRun, stated: Mapping[str, Any]) -> Config:
-    changes = stated if _DIVISION.keys().isdisjoint(stated) else {**_DIVISION, **stated}
+def _within_run(run: StoredRun, changes: Mapping[str, Any]) -> Config:
     return dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, **changes))
 
 
