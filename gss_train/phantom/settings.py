@@ -40,7 +40,7 @@ class Settings:
 
 
 def phantom_name(dataset: str, subjects: int, size: Triple) -> str:
-    """Of the folder of a phantom that later runs find again, where these versions of the software make the same."""
+    """Name of a folder in which later runs find the phantom again; another version of the generator has another."""
     return f"{dataset}-{subjects}-subjects-{times(size)}-version{GENERATOR_VERSION}"
 
 
