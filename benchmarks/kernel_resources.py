@@ -20,27 +20,27 @@ from benchmarks.stub_card import TARGETS
 PAGE = Path(__file__).parents[1] / "docs/kernels.md"
 BEGIN, END = "<!-- resources -->", "<!-- end of resources -->"
 KERNELS = (
-    *(Kernel("forward_kernel", M, C) for M, C in SIZES),
-    *(Kernel("forward_kernel", 4, C, "bf16") for C in (4, 5)),
-    *(Kernel("forward_kernel", 4, C, available=True) for C in (4, 5)),
-    *(Kernel("forward_kernel", 4, C, supervised=True) for C in (4, 5)),
-    *(Kernel("forward_kernel", 4, C, supervised=True, available=True) for C in (4, 5)),
-    *(Kernel("backward_kernel", M, C) for M, C in SIZES),
-    *(Kernel("backward_kernel", 4, C, "bf16") for C in (4, 5)),
-    *(Kernel("backward_kernel", 4, C, available=True) for C in (4, 5)),
-    *(Kernel("backward_kernel", 4, C, supervised=True, available=True) for C in (4, 5)),
-    Kernel("target_kernel", 4, 4),
+    *(Kernel("gss_forward_kernel", M, C) for M, C in SIZES),
+    *(Kernel("gss_forward_kernel", 4, C, "bf16") for C in (4, 5)),
+    *(Kernel("gss_forward_kernel", 4, C, available=True) for C in (4, 5)),
+    *(Kernel("gss_forward_kernel", 4, C, supervised=True) for C in (4, 5)),
+    *(Kernel("gss_forward_kernel", 4, C, supervised=True, available=True) for C in (4, 5)),
+    *(Kernel("gss_backward_kernel", M, C) for M, C in SIZES),
+    *(Kernel("gss_backward_kernel", 4, C, "bf16") for C in (4, 5)),
+    *(Kernel("gss_backward_kernel", 4, C, available=True) for C in (4, 5)),
+    *(Kernel("gss_backward_kernel", 4, C, supervised=True, available=True) for C in (4, 5)),
+    Kernel("gss_target_kernel", 4, 4),
     Kernel("segmentation_forward_kernel"),
     Kernel("segmentation_backward_kernel"),
-    Kernel("finish_kernel", 4, 4),
-    Kernel("finish_kernel", 4, 4, supervised=True),
+    Kernel("gss_finish_kernel", 4, 4),
+    Kernel("gss_finish_kernel", 4, 4, supervised=True),
 )
 PREDICTED = tuple(
     Kernel(name, 4, C, dtype, supervised=supervised, available=supervised)
     for supervised in (False, True)
     for C in (4, 5)
     for dtype in ("fp32", "bf16")
-    for name in ("forward_kernel", "backward_kernel")
+    for name in ("gss_forward_kernel", "gss_backward_kernel")
 )
 """Forward and backward pass in turn: GSS alone, and the objective as training calls it."""
 _SAMPLES, _EDGES = 2, (80, 128)
@@ -136,7 +136,7 @@ def _resident(kernel: Kernel) -> int:
 def _names(kernel: Kernel) -> tuple[str, ...]:
     variants = [word for word in ("supervised", "statistics", "available") if getattr(kernel, word)]
     modalities = 1 if kernel.name.startswith("segmentation") else kernel.modalities
-    name = kernel.name.removesuffix("_kernel").replace("_", " ")
+    name = kernel.name.removesuffix("_kernel").removeprefix("gss_").replace("_", " ")
     return name, f"{modalities}, {kernel.categories}", kernel.dtype, ", ".join(variants)
 
 

@@ -61,11 +61,11 @@ class Kernel:
     @property
     def configuration(self) -> Configuration:
         """The one of the table."""
-        if self.name == "finish_kernel":
+        if self.name == "gss_finish_kernel":
             return FINISH
         if self.name.startswith("segmentation"):
             return TABLE.segmentation
-        kernel: KernelName = "forward" if self.name == "forward_kernel" else "backward"
+        kernel: KernelName = "forward" if self.name == "gss_forward_kernel" else "backward"
         return TABLE.of(kernel, self.modalities, self.categories, supervised=self.supervised)
 
     def launch(self) -> None:
@@ -85,7 +85,7 @@ class Kernel:
         options: dict[str, Any] = {"backend": "triton"}
         if self.available:
             options["available"] = torch.ones(_SAMPLES, M, dtype=torch.bool)
-        if self.name == "target_kernel":
+        if self.name == "gss_target_kernel":
             gss_soft_targets(logits, groups, **options)
             return logits.sum()
         options |= {"seed": 0, "return_stats": self.statistics}

@@ -27,7 +27,7 @@ from benchmarks.sass import MachineCode
 _SCHEDULERS = 4
 _SPECIAL_CYCLES = 8
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_PASSES_OVER_LOGITS = {"forward_kernel": 1, "backward_kernel": 2}
+_PASSES_OVER_LOGITS = {"gss_forward_kernel": 1, "gss_backward_kernel": 2}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def launch_of(kernel: Kernel, resident: int, samples: int, voxels: int, card: Ca
         raise ValueError(f"kernel: got {kernel.name!r}, expected one of {list(_PASSES_OVER_LOGITS)}")
     configuration = kernel.configuration
     programs = blocks = math.ceil(voxels / configuration.block(threads_per_warp=32))
-    if kernel.name == "forward_kernel":
+    if kernel.name == "gss_forward_kernel":
         wanted = math.ceil(configuration.programs_per_multiprocessor * card.multiprocessors / samples)
         programs = min(wanted, blocks)
     logits = samples * kernel.modalities * kernel.categories * voxels * _ITEM_BYTES[kernel.dtype]

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from unittest import mock
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -26,7 +24,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from gss_kernels import backends
-from gss_kernels.triton import launch as launching
+from gss_kernels.triton.launch import Card
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -120,13 +118,11 @@ def noted_specialisations(target: str, multiprocessors: int) -> Iterator[set[Spe
 
 @contextlib.contextmanager
 def _in_place_of_the_card(stub: _Driver, multiprocessors: int) -> Iterator[None]:
-    nvidia = stub.get_current_target().backend == "cuda"
+    target = stub.get_current_target()
+    card = Card(multiprocessors, target.warp_size, ptx=target.backend == "cuda")
     with (
-        # PyTorch's CPU build has neither, and the launches ask for them.
-        mock.patch.object(torch.version, "cuda", "stub" if nvidia else None),
-        mock.patch.object(torch.version, "hip", None if nvidia else "stub"),
         mock.patch.object(backends, "_TRITON_INTERPRETED", True),
-        mock.patch.object(launching, "multiprocessors_of", functools.partial(_given, multiprocessors)),
+        mock.patch.object(Card, "of", lambda _device: card),
         mock.patch.object(driver, "_active", stub),
     ):
         yield
@@ -173,10 +169,6 @@ class _Driver:
             _Driver.launched = grid_x * grid_y * grid_z, kinds, values
 
         return launch
-
-
-def _given(number: int, _device: torch.device) -> int:
-    return number
 
 
 def _as_tuples(value: Any) -> Any:

@@ -7,12 +7,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gss_kernels.functional import fused_gss_loss, gss_loss_reference, gss_soft_targets
     from gss_kernels.groups import BRATS_2015, BRATS_2018, BRATS_2020, CategoryGroups
-    from gss_kernels.modules import GSSLoss, SegmentationLoss
-    from gss_kernels.objective import fused_gss_objective
-    from gss_kernels.results import ROUTES, GSSStatistics, ObjectiveTerms
-    from gss_kernels.supervised import SegmentationTerms, fused_segmentation_loss
+    from gss_kernels.gss.api import (
+        ROUTES,
+        GSSStatistics,
+        ObjectiveTerms,
+        fused_gss_loss,
+        fused_gss_objective,
+        gss_loss_reference,
+        gss_soft_targets,
+    )
+    from gss_kernels.modules import GSSLoss, GSSObjective, SegmentationLoss
+    from gss_kernels.segmentation.api import SegmentationTerms, fused_segmentation_loss
+    from gss_kernels.settings import GSSSettings
     from gss_kernels.voxel_mask import draw_voxel_mask
 
 __all__ = [
@@ -22,6 +29,8 @@ __all__ = [
     "ROUTES",
     "CategoryGroups",
     "GSSLoss",
+    "GSSObjective",
+    "GSSSettings",
     "GSSStatistics",
     "ObjectiveTerms",
     "SegmentationLoss",
@@ -35,12 +44,19 @@ __all__ = [
 ]
 
 _FILES = {
-    "functional": ("fused_gss_loss", "gss_loss_reference", "gss_soft_targets"),
     "groups": ("BRATS_2015", "BRATS_2018", "BRATS_2020", "CategoryGroups"),
-    "modules": ("GSSLoss", "SegmentationLoss"),
-    "objective": ("fused_gss_objective",),
-    "results": ("ROUTES", "GSSStatistics", "ObjectiveTerms"),
-    "supervised": ("SegmentationTerms", "fused_segmentation_loss"),
+    "gss.api": (
+        "ROUTES",
+        "GSSStatistics",
+        "ObjectiveTerms",
+        "fused_gss_loss",
+        "fused_gss_objective",
+        "gss_loss_reference",
+        "gss_soft_targets",
+    ),
+    "modules": ("GSSLoss", "GSSObjective", "SegmentationLoss"),
+    "segmentation.api": ("SegmentationTerms", "fused_segmentation_loss"),
+    "settings": ("GSSSettings",),
     "voxel_mask": ("draw_voxel_mask",),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}

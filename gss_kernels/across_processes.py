@@ -14,8 +14,7 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 
 from gss_kernels.autograd import by_hand
-from gss_kernels.settings import Backend
-from gss_kernels.supervised_settings import DICE_SMOOTHING
+from gss_kernels.settings import DICE_SMOOTHING, Backend
 
 
 def check_process_group(process_group: ProcessGroup | None, backend: Backend) -> None:
@@ -37,30 +36,25 @@ def check_process_group(process_group: ProcessGroup | None, backend: Backend) ->
 
 
 @by_hand
-def join_batches(
-    terms: Tensor, coefficients: Tensor, available: Tensor | None, process_group: ProcessGroup
-) -> tuple[Tensor, Tensor]:
+def join_batches(terms: Tensor, coefficients: Tensor, process_group: ProcessGroup) -> tuple[Tensor, Tensor]:
     """Terms and coefficients of all processes' batches from those of this one's.
 
     Args:
         terms: `[2, M]`, cross-entropy and Dice of each modality.
-        coefficients: `[4, B, M, C]`, as in `GroupResults`.
-        available: `[B, M]` bool; None where every sample has every modality.
+        coefficients: `[4, B, M, C]`, as in `GSSResults`.
         process_group: all its processes have to call this, as often as each other.
 
     Returns:
         Both in the same shapes and dtypes. NaN in one process's sums is NaN in every process's terms; a modality that
         no process has gets 0.
     """
-    if available is None:
-        available = torch.ones(coefficients.shape[1:3], dtype=torch.bool, device=coefficients.device)
-    own = _Sums.of(terms, coefficients, available)
+    own = _Sums.of(terms, coefficients)
     every = own.over(process_group)
     C = coefficients.shape[3]
     denominator = every.mass + DICE_SMOOTHING
-    counted = available[:, :, None]
+    counted = (coefficients[2] != 0).any(dim=2, keepdim=True)
     joined = coefficients.clone()
-    joined[1] *= (own.samples / every.samples.clamp(min=1))[:, None]
+    joined[1] *= (own.voxels / every.voxels.clamp(min=1))[:, None]
     joined[2] = torch.where(counted, -2 / (C * denominator), 0)
     joined[3] = torch.where(counted, 2 * every.overlap / (C * denominator.square()), 0)
     return every.terms().to(terms.dtype), joined
@@ -74,45 +68,35 @@ def add_up(values: Tensor, process_group: ProcessGroup) -> Tensor:
     return total
 
 
-@by_hand
-def weigh(coefficients: Tensor, upstream: Tensor, process_group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """What the backward pass of a total, part of which is all processes', has for coefficients and upstream gradient.
-
-    The gradient is linear in the coefficients: those of the GSS loss, which is this process's own, take this process's
-    upstream gradient, the other three the sum of all processes'.
-    """
-    of_all = add_up(upstream, process_group)
-    factors = torch.stack((upstream, of_all, of_all, of_all))
-    return coefficients * factors[:, None, None, None], torch.ones_like(upstream)
-
-
 class _Sums(NamedTuple):
     """What cross-entropy and Dice are made of; in float64, as they are few.
 
     Attributes:
-        cross_entropy: times the samples, `[M]`.
-        samples: how many have the modality, `[M]`.
+        cross_entropy: times the voxels, `[M]`.
+        voxels: that count, `[M]`.
         overlap: `sum_{b,v} o * y`, `[M, C]`.
         mass: `sum_{b,v} o + sum_{b,v} y`, `[M, C]`.
     """
 
     cross_entropy: Tensor
-    samples: Tensor
+    voxels: Tensor
     overlap: Tensor
     mass: Tensor
 
     @classmethod
-    def of(cls, terms: Tensor, coefficients: Tensor, available: Tensor) -> _Sums:
+    def of(cls, terms: Tensor, coefficients: Tensor) -> _Sums:
         """From one process's terms and coefficients; see `join_batches`."""
-        M, C = coefficients.shape[2:]
-        samples = available.sum(dim=0).double()
-        # The Dice's coefficients are alike in all samples that have the modality, so one of these tells.
-        one = available.to(torch.uint8).argmax(dim=0)
-        at_label, everywhere = coefficients[2:, one, torch.arange(M, device=one.device)].double()
-        denominator = torch.where(samples[:, None] > 0, -2 / (C * at_label), DICE_SMOOTHING)
+        C = coefficients.shape[3]
+        # A sample's weights are `(1 - share_c) / voxels`, which add up to C - 1 of them; samples without a modality, and
+        # without a voxel, have 0. A NaN is the largest.
+        weights = coefficients[1].double().sum(dim=2).amax(dim=0)
+        voxels = torch.where(weights != 0, (C - 1) / weights, 0)
+        # The Dice's coefficients are alike in all samples that have the modality.
+        at_label, everywhere = coefficients[2].double().amin(dim=0), coefficients[3].double().amax(dim=0)
+        denominator = torch.where(at_label != 0, -2 / (C * at_label), DICE_SMOOTHING)
         return cls(
-            cross_entropy=terms[0] * samples,
-            samples=samples,
+            cross_entropy=terms[0] * voxels,
+            voxels=voxels,
             overlap=everywhere * denominator.square() * (C / 2),
             mass=denominator - DICE_SMOOTHING,
         )
@@ -120,11 +104,12 @@ class _Sums(NamedTuple):
     def over(self, process_group: ProcessGroup) -> _Sums:
         """Added up over the processes, in one message."""
         C = self.mass.shape[1]
-        rows = torch.cat((self.cross_entropy[:, None], self.samples[:, None], self.overlap, self.mass), dim=1)
+        rows = torch.cat((self.cross_entropy[:, None], self.voxels[:, None], self.overlap, self.mass), dim=1)
         added = add_up(rows, process_group)
         return _Sums(added[:, 0], added[:, 1], added[:, 2 : 2 + C], added[:, 2 + C :])
 
     def terms(self) -> Tensor:
         """Cross-entropy and Dice, `[2, M]`."""
         dice = 1 - (2 * self.overlap / (self.mass + DICE_SMOOTHING)).mean(dim=1)
-        return torch.stack((self.cross_entropy / self.samples.clamp(min=1), torch.where(self.samples > 0, dice, 0)))
+        counted = (self.voxels > 0) | self.voxels.isnan()
+        return torch.stack((self.cross_entropy / self.voxels.clamp(min=1), torch.where(counted, dice, 0)))

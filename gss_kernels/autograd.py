@@ -1,28 +1,119 @@
-"""What the hand-written backward passes share."""
+"""The losses for autograd: the hand-written passes of a backend, joined. Under `torch.compile` they are operators."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.distributed import ProcessGroup
+
+from gss_kernels.backends import Loss, passes_of
+from gss_kernels.settings import Backend
+from gss_kernels.tensors import GroupLogits, Inputs
 
 ONCE = "the fused losses can be differentiated once only: for second derivatives, backend='reference'"
-
-
 REVERSE_ONLY = (
     "the fused losses know reverse-mode gradients by torch.autograd only: for transforms of torch.func (grad, vmap, "
-    "jvp, ...) use backend='reference'"
+    "jvp, ...) and forward-mode gradients use backend='reference'"
 )
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
+class Call(Protocol):
+    """What a loss has besides its tensors."""
+
+    @property
+    def loss(self) -> Loss:
+        """Which of the two it is."""
+
+    def numbers(self) -> tuple[Any, ...]:
+        """All of it as an operator takes it."""
+
+    def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+        """Value and results for the batches of all processes of the group together."""
+
+    def weigh(self, results: Tensor, upstream: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+        """The results and the upstream gradient that the backward pass then takes."""
+
+
+class _Run(NamedTuple):
+    """A call on its way through autograd."""
+
+    call: Call
+    backend: Backend
+    process_group: ProcessGroup | None
+    num_logits: int
+    stacked: bool
+    keep: bool
+
+    def inputs(self, tensors: tuple[Tensor, ...]) -> Inputs:
+        """The tensors in order again."""
+        return Inputs(GroupLogits(tensors[: self.num_logits], self.stacked), *tensors[self.num_logits :])
+
+    def arguments(self, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        """What the operators take."""
+        return list(tensors[: self.num_logits]), *tensors[self.num_logits :], self.stacked, self.backend, *self.call.numbers()
+
+
+def fused_loss(
+    inputs: Inputs, call: Call, backend: Backend, process_group: ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
+    """The value, differentiable in the logits, and the other results, which are not."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        raise RuntimeError(REVERSE_ONLY)
+    logits, *others = inputs
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in logits.tensors)
+    run = _Run(call, backend, process_group, len(logits.tensors), logits.stacked, keep)
+    value, results = _FusedLoss.apply(run, *logits.tensors, *others)  # type: ignore[no-untyped-call]
+    return value, results
+
+
+class _FusedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: _Run, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling():
+            operator = getattr(torch.ops.gss_kernels, f"{run.call.loss}_forward")
+            value, results = operator(*run.arguments(tensors))
+        else:
+            inputs = run.inputs(tensors)
+            value, results, ctx.kept = passes_of(run.call.loss, run.backend).forward(inputs, run.call, keep=run.keep)
+            if run.process_group is not None:
+                value, results = run.call.join(value, results, inputs, run.process_group)
+        ctx.run = run
+        # All tensors are saved, and nowhere else kept: PyTorch notices if they are changed in place before the backward
+        # pass, and frees them after it.
+        ctx.save_for_backward(results, *tensors)
+        ctx.mark_non_differentiable(results)
+        ctx.set_materialize_grads(False)
+        return value, results
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        run: _Run = ctx.run
+        if upstream is None:
+            return (None,) * len(ctx.needs_input_grad)
+        results, *saved = ctx.saved_tensors
+        tensors = tuple(saved)
+        others = (None,) * (len(tensors) - run.num_logits)
+        if torch.compiler.is_compiling():
+            operator = getattr(torch.ops.gss_kernels, f"{run.call.loss}_backward")
+            return (None, *operator(*run.arguments(tensors), results, upstream), *others)
+        kept, ctx.kept = ctx.kept, None
+        inputs, scale = run.inputs(tensors), upstream
+        if run.process_group is not None:
+            results, scale = run.call.weigh(results, upstream, inputs, run.process_group)
+        gradients = passes_of(run.call.loss, run.backend).backward(inputs, run.call, results, scale, kept)
+        return (None, *_differentiable_once(gradients, upstream, *inputs.logits.tensors), *others)
+
+
 def by_hand(passes: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """A hand-written pass: autograd does not look at it, and autocast does not change it.
+    """A pass that PyTorch's operators compute: autograd does not look at it, and autocast does not change it.
 
     Autocast would have matrix products in half precision.
     """
@@ -35,13 +126,7 @@ def by_hand(passes: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Re
     return run
 
 
-def refuse_transforms() -> None:
-    """Raise RuntimeError inside a transform of `torch.func`, which would hand wrapped tensors to the kernels."""
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(REVERSE_ONLY)
-
-
-def differentiable_once(gradients: tuple[Tensor, ...], *dependencies: Tensor) -> tuple[Tensor, ...]:
+def _differentiable_once(gradients: tuple[Tensor, ...], *dependencies: Tensor) -> tuple[Tensor, ...]:
     """Gradients that refuse to be differentiated again with respect to what they depend on.
 
     Without it a second derivative would be taken for zero: under `create_graph=True` a hand-written backward pass

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 import os
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from gss_kernels.call import GroupCall, GroupResults
-from gss_kernels.cpu import (
-    cpu_group_backward,
-    cpu_group_forward,
-    cpu_segmentation_backward,
-    cpu_segmentation_forward,
-)
-from gss_kernels.inputs import GroupLogits
-from gss_kernels.settings import Backend, check_backend
+from gss_kernels.settings import Backend, check_choice
+from gss_kernels.tensors import Inputs
+
+Loss = Literal["gss", "segmentation"]
 
 _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 _TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+class ForwardPass(Protocol):
+    """A forward pass: the value, what the backward pass needs and other results, and what a first one can use."""
+
+    def __call__(self, inputs: Inputs, call: Any, *, keep: bool) -> tuple[Tensor, Tensor, Any]:
+        """Run it; without `keep` nothing is kept for a first backward pass."""
+
+
+class BackwardPass(Protocol):
+    """Its backward pass: the gradient, in the logits' form, under that of the value."""
+
+    def __call__(self, inputs: Inputs, call: Any, results: Tensor, upstream: Tensor, kept: Any) -> tuple[Tensor, ...]:
+        """Run it; `kept` is what the forward pass kept, None if that was nothing or was used up."""
+
+
+class Passes(NamedTuple):
+    """The hand-written passes of a loss."""
+
+    forward: ForwardPass
+    backward: BackwardPass
+
+
+@functools.cache
+def passes_of(loss: Loss, backend: Backend) -> Passes:
+    """Those of backend "cpu" or "triton"."""
+    room = importlib.import_module(f"gss_kernels.{loss}.{'launch' if backend == 'triton' else backend}")
+    return Passes(room.forward, room.backward)
 
 
 def pick_backend(backend: Backend, device: torch.device, dtype: torch.dtype, *, argument: str) -> Backend:
@@ -30,7 +55,7 @@ def pick_backend(backend: Backend, device: torch.device, dtype: torch.dtype, *, 
         ValueError: the backend does not take the tensors; `argument` is their name.
         RuntimeError: "triton" without Triton installed.
     """
-    check_backend(backend)
+    check_choice("backend", backend, Backend)
     name = backend
     if name == "auto":
         name = "cpu" if device.type == "cpu" else "triton"
@@ -61,65 +86,3 @@ def _check_triton(device: torch.device, dtype: torch.dtype, argument: str) -> No
             f"{argument}: got dtype {dtype} for backend 'triton', need float32, bfloat16 or float16, or "
             "backend='reference'"
         )
-
-
-class GroupForward(Protocol):
-    """A forward pass of the group loss: the results, and with `keep` what a first backward pass can use."""
-
-    def __call__(self, logits: GroupLogits, call: GroupCall, *, keep: bool) -> tuple[GroupResults, Any]:
-        """Run it."""
-
-
-class GroupBackward(Protocol):
-    """Its backward pass: the gradient, in the logits' form, under that of the total (a scalar) or the losses."""
-
-    def __call__(
-        self, logits: GroupLogits, call: GroupCall, coefficients: Tensor, upstream: Tensor, kept: Any
-    ) -> tuple[Tensor, ...]:
-        """Run it; `kept` is what the forward pass kept, None if that was nothing or was used up."""
-
-
-def group_passes(backend: Backend) -> tuple[GroupForward, GroupBackward]:
-    """The hand-written passes of the group loss, of "cpu" or "triton"."""
-    if backend == "triton":
-        from gss_kernels.triton import triton_group_backward, triton_group_forward  # noqa: PLC0415  (optional)
-
-        return triton_group_forward, triton_group_backward
-    return cpu_group_forward, cpu_group_backward
-
-
-class SegmentationForward(Protocol):
-    """A forward pass of the supervised loss: the terms `[2]` and the coefficients `[4, B, 1, C]`."""
-
-    def __call__(
-        self, prediction: Tensor, labels: Tensor, available: Tensor | None, *, from_logits: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Run it."""
-
-
-class SegmentationBackward(Protocol):
-    """Its backward pass: the gradient of the prediction under that of the terms, `[2]`."""
-
-    def __call__(
-        self,
-        prediction: Tensor,
-        labels: Tensor,
-        available: Tensor | None,
-        coefficients: Tensor,
-        upstream: Tensor,
-        *,
-        from_logits: bool,
-    ) -> Tensor:
-        """Run it."""
-
-
-def segmentation_passes(backend: Backend) -> tuple[SegmentationForward, SegmentationBackward]:
-    """The hand-written passes of the supervised loss of one prediction, of "cpu" or "triton"."""
-    if backend == "triton":
-        from gss_kernels.triton import (  # noqa: PLC0415  (Triton is optional)
-            triton_segmentation_backward,
-            triton_segmentation_forward,
-        )
-
-        return triton_segmentation_forward, triton_segmentation_backward
-    return cpu_segmentation_forward, cpu_segmentation_backward

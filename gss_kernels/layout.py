@@ -2,71 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import math
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from gss_kernels.inputs import GroupLogits
-
-Strides = tuple[int, int, int]
+from gss_kernels.tensors import GroupLogits
 
 
-@dataclass(frozen=True)
-class Volumes:
-    """M tensors `[B, C, *spatial]` whose spatial axes act as one.
+class Layout(NamedTuple):
+    """Of M tensors `[B, C, *spatial]` whose spatial axes act as one.
 
     Attributes:
-        tensors: one tensor for each modality.
-        strides: of batch, category and voxel, in elements, common to all tensors.
         num_samples: B.
+        num_modalities: M.
         num_categories: C.
         num_voxels: N.
+        strides: of batch, category and voxel, in elements, common to all tensors.
     """
 
-    tensors: tuple[Tensor, ...]
-    strides: Strides
     num_samples: int
+    num_modalities: int
     num_categories: int
     num_voxels: int
-
-    @classmethod
-    def of(cls, logits: GroupLogits) -> Volumes:
-        """Views of logits that went through `addressable`."""
-        tensors = logits.per_modality()
-        strides = volume_strides(tensors[0])
-        assert strides is not None
-        return cls(tensors, strides, logits.num_samples, logits.num_categories, logits.num_voxels)
+    strides: tuple[int, int, int]
 
 
-def addressable(logits: GroupLogits) -> GroupLogits:
-    """The logits themselves where the kernels can address them, else contiguous copies, which autograd sees.
+def layout_of(logits: GroupLogits) -> Layout | None:
+    """The layout by which the kernels can address the logits; None if there is none.
 
     Addressable are tensors of any memory format, channels last included, and slices of larger tensors, as long as the
     modalities share their strides and the spatial axes join into one.
     """
-    strides = {volume_strides(tensor) for tensor in logits.per_modality()}
-    if len(strides) == 1 and None not in strides:
-        return logits
-    return GroupLogits(tuple(tensor.contiguous() for tensor in logits.tensors), logits.stacked)
+    return find_layout(tuple((tensor.shape, tensor.stride()) for tensor in logits.tensors), logits.stacked)
+
+
+def find_layout(forms: tuple[tuple[torch.Size, tuple[int, ...]], ...], stacked: bool) -> Layout | None:
+    """`layout_of` logits of these shapes and strides."""
+    found = {_volume_strides(shape, strides, stacked) for shape, strides in forms}
+    strides = found.pop()
+    if found or strides is None:
+        return None
+    shape = forms[0][0]
+    B, M, C = (shape[0], shape[1], shape[2]) if stacked else (shape[0], len(forms), shape[1])
+    return Layout(B, M, C, math.prod(shape[3 if stacked else 2 :]), strides)
+
+
+def addressable(logits: GroupLogits) -> GroupLogits:
+    """The logits themselves where the kernels can address them, else contiguous copies."""
+    return logits if layout_of(logits) else _map(logits, torch.Tensor.contiguous)
 
 
 def empty_gradients(logits: GroupLogits) -> GroupLogits:
     """Uninitialised tensors for the gradients of addressable logits, addressable too, in the logits' memory format."""
-    gradients = GroupLogits(tuple(torch.empty_like(tensor) for tensor in logits.tensors), logits.stacked)
-    if volume_strides(gradients.per_modality()[0]) is not None:
+    gradients = _map(logits, torch.empty_like)
+    if layout_of(gradients):
         return gradients
-    contiguous = torch.contiguous_format
-    return GroupLogits(
-        tuple(torch.empty_like(tensor, memory_format=contiguous) for tensor in logits.tensors), logits.stacked
-    )
+    return _map(logits, functools.partial(torch.empty_like, memory_format=torch.contiguous_format))
 
 
-def volume_strides(tensor: Tensor) -> Strides | None:
-    """Strides of `[B, C, *spatial]` seen as `[B, C, N]`, in elements; None if the spatial axes do not join into one."""
+def _map(logits: GroupLogits, function: object) -> GroupLogits:
+    return GroupLogits(tuple(map(function, logits.tensors)), logits.stacked)  # type: ignore[arg-type]
+
+
+def _volume_strides(
+    shape: tuple[int, ...], strides: tuple[int, ...], stacked: bool
+) -> tuple[int, int, int] | None:
+    """Strides of `[B, C, *spatial]`, or of that with a second axis of modalities, seen as `[B, C, N]`."""
+    first = 3 if stacked else 2
     voxel_stride: int | None = None
     next_stride = 0
-    for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
+    for size, stride in zip(reversed(shape[first:]), reversed(strides[first:]), strict=True):
         if size == 1:
             continue
         if voxel_stride is None:
@@ -74,4 +81,4 @@ def volume_strides(tensor: Tensor) -> Strides | None:
         elif stride != next_stride:
             return None
         next_stride = stride * size
-    return tensor.stride(0), tensor.stride(1), 1 if voxel_stride is None else voxel_stride
+    return strides[0], strides[first - 1], 1 if voxel_stride is None else voxel_stride

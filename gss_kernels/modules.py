@@ -1,31 +1,36 @@
-"""The losses as modules, with their arguments fixed."""
+"""The losses as modules, with their arguments fixed and checked."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from gss_kernels.functional import fused_gss_loss
 from gss_kernels.groups import CategoryGroups, check_groups
-from gss_kernels.inputs import Logits
-from gss_kernels.results import GSSStatistics
+from gss_kernels.gss.api import GSSStatistics, ObjectiveTerms, fused_gss_loss, fused_gss_objective
+from gss_kernels.segmentation.api import fused_segmentation_loss
 from gss_kernels.settings import (
     Backend,
-    DistillationSettings,
-    Divergence,
+    GSSOptions,
+    InputKind,
     Reduction,
-    Semantics,
-    VoteSettings,
-    check_backend,
-    check_mask_ratio,
+    check_choice,
+    check_ignore_index,
+    check_settings,
+    check_weight,
 )
-from gss_kernels.supervised import fused_segmentation_loss
-from gss_kernels.supervised_settings import InputKind, check_input_kind
+from gss_kernels.tensors import Logits
 
 
-class GSSLoss(nn.Module):
-    """`fused_gss_loss` as a module; see there for the arguments, which are checked here already.
+class _Module(nn.Module):
+    def extra_repr(self) -> str:
+        """The arguments, for `print`."""
+        arguments = {name: value for name, value in vars(self).items() if name not in vars(nn.Module())}
+        return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+class GSSLoss(_Module):
+    """`fused_gss_loss` as a module; see there for the arguments.
 
     Example:
         >>> import torch
@@ -39,49 +44,18 @@ class GSSLoss(nn.Module):
         self,
         groups: CategoryGroups,
         *,
-        temperature: float = 8.0,
-        leader_threshold: float = 0.75,
-        member_threshold: float = 0.85,
-        leader_blend: float = 0.3,
-        mask_ratio: float = 0.2,
-        divergence: Divergence = "kl",
-        semantics: Semantics = "paper",
-        class_weighting: bool = True,
-        clamp: float = 0.005,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        **options: Unpack[GSSOptions],
     ) -> None:
         super().__init__()
+        check_choice("backend", backend, Backend)
         check_groups(groups)
+        check_choice("reduction", reduction, Reduction)
         self.groups = groups
-        self.vote = VoteSettings(temperature, leader_threshold, member_threshold, leader_blend, semantics)
-        self.distillation = DistillationSettings(divergence, class_weighting, clamp, reduction)
-        check_mask_ratio(mask_ratio)
-        check_backend(backend)
-        self.mask_ratio = float(mask_ratio)
+        self.settings = check_settings(**options)
+        self.reduction: Reduction = reduction
         self.backend: Backend = backend
-
-    @overload
-    def forward(
-        self,
-        logits: Logits,
-        *,
-        seed: int | Tensor | None = None,
-        voxel_mask: Tensor | None = None,
-        available: Tensor | None = None,
-        return_stats: Literal[False] = False,
-    ) -> Tensor: ...
-
-    @overload
-    def forward(
-        self,
-        logits: Logits,
-        *,
-        seed: int | Tensor | None = None,
-        voxel_mask: Tensor | None = None,
-        available: Tensor | None = None,
-        return_stats: Literal[True],
-    ) -> tuple[Tensor, GSSStatistics]: ...
 
     def forward(
         self,
@@ -91,33 +65,76 @@ class GSSLoss(nn.Module):
         voxel_mask: Tensor | None = None,
         available: Tensor | None = None,
         return_stats: bool = False,
-    ) -> Tensor | tuple[Tensor, GSSStatistics]:
+    ) -> Any:
         """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`; with `return_stats` a pair."""
-        call: dict[str, Any] = {
-            "seed": seed,
-            "voxel_mask": voxel_mask,
-            "available": available,
-            "return_stats": return_stats,
-        }
-        result: Tensor | tuple[Tensor, GSSStatistics] = fused_gss_loss(
+        result: Tensor | tuple[Tensor, GSSStatistics] = fused_gss_loss(  # type: ignore[call-overload]
             logits,
             self.groups,
-            **vars(self.vote),
-            **vars(self.distillation),
-            mask_ratio=self.mask_ratio,
+            seed=seed,
+            voxel_mask=voxel_mask,
+            available=available,
+            reduction=self.reduction,
+            return_stats=return_stats,
             backend=self.backend,
-            **call,
+            **self.settings._asdict(),
         )
         return result
 
-    def extra_repr(self) -> str:
-        """The settings, for `print`."""
-        return (
-            f"{self.groups}, {self.vote}, {self.distillation}, mask_ratio={self.mask_ratio}, backend={self.backend!r}"
+
+class GSSObjective(_Module):
+    """`fused_gss_objective` as a module; see there for the arguments.
+
+    Example:
+        >>> import torch
+        >>> from gss_kernels import BRATS_2018, GSSObjective
+        >>> objective = GSSObjective(BRATS_2018, gss_weight=0.3 * 8.0**2 / 10)
+        >>> logits = torch.randn(2, 4, 4, 8, 8, 8, requires_grad=True)
+        >>> objective(logits, torch.randint(0, 4, (2, 8, 8, 8))).backward()
+    """
+
+    def __init__(
+        self,
+        groups: CategoryGroups,
+        *,
+        supervised_weight: float = 1.0,
+        gss_weight: float = 1.0,
+        ignore_index: int | None = None,
+        backend: Backend = "auto",
+        **options: Unpack[GSSOptions],
+    ) -> None:
+        super().__init__()
+        check_choice("backend", backend, Backend)
+        check_groups(groups)
+        self.groups = groups
+        self.settings = check_settings(**options)
+        self.supervised_weight = check_weight("supervised_weight", supervised_weight)
+        self.gss_weight = check_weight("gss_weight", gss_weight)
+        self.ignore_index = check_ignore_index(ignore_index)
+        self.backend: Backend = backend
+
+    def forward(self, logits: Logits, labels: Tensor, **options: Any) -> Any:
+        """The total, or with `return_terms` or `return_stats` `ObjectiveTerms`.
+
+        Args:
+            logits: `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`.
+            labels: `[B, *spatial]`.
+            options: `seed`, `voxel_mask`, `available`, `process_group`, `return_terms`, `return_stats`.
+        """
+        result: Tensor | ObjectiveTerms = fused_gss_objective(
+            logits,
+            labels,
+            self.groups,
+            supervised_weight=self.supervised_weight,
+            gss_weight=self.gss_weight,
+            ignore_index=self.ignore_index,
+            backend=self.backend,
+            **self.settings._asdict(),
+            **options,
         )
+        return result
 
 
-class SegmentationLoss(nn.Module):
+class SegmentationLoss(_Module):
     """The sum of both terms of `fused_segmentation_loss` as a module; see there for the arguments.
 
     Example:
@@ -128,11 +145,14 @@ class SegmentationLoss(nn.Module):
         >>> loss(logits, torch.randint(0, 4, (2, 8, 8, 8))).backward()
     """
 
-    def __init__(self, input_kind: InputKind = "logits", backend: Backend = "auto") -> None:
+    def __init__(
+        self, input_kind: InputKind = "logits", backend: Backend = "auto", *, ignore_index: int | None = None
+    ) -> None:
         super().__init__()
-        check_input_kind(input_kind)
-        check_backend(backend)
+        check_choice("backend", backend, Backend)
+        check_choice("input_kind", input_kind, InputKind)
         self.input_kind: InputKind = input_kind
+        self.ignore_index = check_ignore_index(ignore_index)
         self.backend: Backend = backend
 
     def forward(
@@ -144,10 +164,11 @@ class SegmentationLoss(nn.Module):
     ) -> Tensor:
         """Cross-entropy plus soft Dice of `input` `[B, C, *spatial]` with `labels` `[B, *spatial]`, 0-dim."""
         terms = fused_segmentation_loss(
-            input, labels, input_kind=self.input_kind, available=available, backend=self.backend
+            input,
+            labels,
+            input_kind=self.input_kind,
+            available=available,
+            ignore_index=self.ignore_index,
+            backend=self.backend,
         )
         return terms.cross_entropy + terms.dice
-
-    def extra_repr(self) -> str:
-        """The settings, for `print`."""
-        return f"input_kind={self.input_kind!r}, backend={self.backend!r}"

@@ -1,28 +1,55 @@
-"""The loss's hyper-parameters, checked once."""
+"""The losses' hyper-parameters, checked once."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, TypeGuard, get_args
+from typing import Literal, NamedTuple, TypedDict, TypeGuard, get_args
 
 Semantics = Literal["paper", "released"]
 Divergence = Literal["kl", "cross_entropy"]
 Reduction = Literal["mean", "none"]
 Backend = Literal["auto", "triton", "cpu", "reference"]
+InputKind = Literal["logits", "probabilities"]
+
+# The segmentation loss's, of the published training code; they are no arguments, as no work on the task has changed
+# them.
+LOWEST_PROBABILITY = 0.005
+DICE_SMOOTHING = 1e-7
 
 
-@dataclass(frozen=True)
-class VoteSettings:
-    """How the soft target is voted; symbols of the paper in brackets.
+class VoteOptions(TypedDict, total=False):
+    """Those of `GSSSettings` that the soft target depends on, as keyword arguments."""
+
+    temperature: float
+    leader_threshold: float
+    member_threshold: float
+    leader_blend: float
+    semantics: Semantics
+
+
+class GSSOptions(VoteOptions, total=False):
+    """The fields of `GSSSettings` as keyword arguments; their defaults stand there."""
+
+    mask_ratio: float
+    divergence: Divergence
+    class_weighting: bool
+    clamp: float
+
+
+class GSSSettings(NamedTuple):
+    """The hyper-parameters of the GSS loss with their defaults, the published ones; symbols of the paper in brackets.
 
     Attributes:
         temperature: softening of the logits before targets and students are built [T], above 0.
         leader_threshold: sharp probability above which a leader is confident [tau_L], in (0, 1).
         member_threshold: sharp probability above which a member is confident [tau_M], in (0, 1).
-        leader_blend: how far a split vote of leaders moves from their maximum to their minimum [beta], in [0, 1].
-        semantics: "paper", or "released" for the public code's two deviations from it.
+        leader_blend: where leaders disagree, how far the vote moves from their maximum (0) to their minimum (1) [beta].
+        semantics: "paper", or "released" to repeat the public code's two deviations from it.
+        mask_ratio: probability with which a voxel is left out, drawn per modality, in [0, 1].
+        divergence: "kl", or "cross_entropy" as in the public code; both have the same gradient.
+        class_weighting: weigh each category by one minus its share of the target.
+        clamp: student probability below which the loss is flat, in (0, 1).
     """
 
     temperature: float = 8.0
@@ -30,15 +57,10 @@ class VoteSettings:
     member_threshold: float = 0.85
     leader_blend: float = 0.3
     semantics: Semantics = "paper"
-
-    def __post_init__(self) -> None:
-        _check_positive("temperature", self.temperature)
-        _check_open_interval("leader_threshold", self.leader_threshold)
-        _check_open_interval("member_threshold", self.member_threshold)
-        _check_closed_interval("leader_blend", self.leader_blend)
-        _check_choice("semantics", self.semantics, get_args(Semantics))
-        for name in ("temperature", "leader_threshold", "member_threshold", "leader_blend"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+    mask_ratio: float = 0.2
+    divergence: Divergence = "kl"
+    class_weighting: bool = True
+    clamp: float = 0.005
 
     @property
     def squarings(self) -> int:
@@ -46,31 +68,27 @@ class VoteSettings:
         return {2.0: 1, 4.0: 2, 8.0: 3, 16.0: 4}.get(self.temperature, 0)
 
 
-@dataclass(frozen=True)
-class DistillationSettings:
-    """How the students are drawn towards the soft target.
+def check_settings(**options: object) -> GSSSettings:
+    """The settings with these options, numbers as floats.
 
-    Attributes:
-        divergence: "kl", or "cross_entropy" as in the public code; both have the same gradient.
-        class_weighting: weigh each category by one minus its share of the target.
-        clamp: student probability below which the logarithm is cut off, in (0, 1).
-        reduction: "mean" over samples of the sum over modalities, or "none" for `[B, M]`.
+    Raises:
+        TypeError: no such option.
+        ValueError: an option of wrong type or value.
     """
-
-    divergence: Divergence = "kl"
-    class_weighting: bool = True
-    clamp: float = 0.005
-    reduction: Reduction = "mean"
-
-    def __post_init__(self) -> None:
-        _check_choice("divergence", self.divergence, get_args(Divergence))
-        if not isinstance(self.class_weighting, bool):
-            raise ValueError(  # noqa: TRY004
-                f"class_weighting: got {_described(self.class_weighting)}, need True or False"
-            )
-        _check_open_interval("clamp", self.clamp)
-        _check_choice("reduction", self.reduction, get_args(Reduction))
-        object.__setattr__(self, "clamp", float(self.clamp))
+    settings = GSSSettings(**options)  # type: ignore[arg-type]
+    if not (_is_number(settings.temperature) and 0 < settings.temperature < math.inf):
+        raise ValueError(f"temperature: got {_described(settings.temperature)}, need a finite number above 0")
+    for name in ("leader_threshold", "member_threshold", "clamp"):
+        value = getattr(settings, name)
+        if not (_is_number(value) and 0 < value < 1):
+            raise ValueError(f"{name}: got {_described(value)}, need a number strictly between 0 and 1")
+    _check_share("leader_blend", settings.leader_blend)
+    check_mask_ratio(settings.mask_ratio)
+    check_choice("semantics", settings.semantics, Semantics)
+    check_choice("divergence", settings.divergence, Divergence)
+    if not isinstance(settings.class_weighting, bool):
+        raise ValueError(f"class_weighting: got {_described(settings.class_weighting)}, need True or False")  # noqa: TRY004
+    return GSSSettings(*(float(value) if _is_number(value) else value for value in settings))  # type: ignore[arg-type]
 
 
 def is_integer(value: object) -> TypeGuard[int]:
@@ -78,10 +96,18 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_weight(name: str, value: float) -> None:
-    """Raise ValueError unless the weight of a loss is a finite number of 0 or more."""
+def check_weight(name: str, value: float) -> float:
+    """Raise ValueError unless the weight of a loss is a finite number of 0 or more; as a float."""
     if not (_is_number(value) and 0 <= value < math.inf):
         raise ValueError(f"{name}: got {_described(value)}, need a finite number of 0 or more")
+    return float(value)
+
+
+def check_ignore_index(ignore_index: int | None) -> int | None:
+    """Raise ValueError unless `ignore_index` is an integer or None; of Python's own kind."""
+    if ignore_index is not None and not is_integer(ignore_index):
+        raise ValueError(f"ignore_index: got {_described(ignore_index)}, need an integer or None")
+    return None if ignore_index is None else int(ignore_index)
 
 
 def check_count(name: str, value: int, least: int) -> None:
@@ -92,12 +118,19 @@ def check_count(name: str, value: int, least: int) -> None:
 
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raise ValueError unless `mask_ratio` is a probability."""
-    _check_closed_interval("mask_ratio", mask_ratio)
+    _check_share("mask_ratio", mask_ratio)
 
 
-def check_backend(backend: str) -> None:
-    """Raise ValueError unless `backend` is one of the known names."""
-    _check_choice("backend", backend, get_args(Backend))
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Raise ValueError unless `value` is one of a `Literal`'s words."""
+    words = get_args(choices)
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{name}: got {_described(value)}, need one of {', '.join(map(repr, words))}")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not (_is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"{name}: got {_described(value)}, need a number from 0 to 1")
 
 
 def _is_number(value: object) -> bool:
@@ -107,25 +140,3 @@ def _is_number(value: object) -> bool:
 def _described(value: object) -> str:
     """The value, or the type of one whose text may be long."""
     return repr(value) if value is None or isinstance(value, str | Real) else type(value).__name__
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (_is_number(value) and 0 < value < math.inf):
-        raise ValueError(f"{name}: got {_described(value)}, need a finite number above 0")
-
-
-def _check_open_interval(name: str, value: float) -> None:
-    if not (_is_number(value) and 0 < value < 1):
-        raise ValueError(f"{name}: got {_described(value)}, need a number strictly between 0 and 1")
-
-
-def _check_closed_interval(name: str, value: float) -> None:
-    if not (_is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"{name}: got {_described(value)}, need a number from 0 to 1")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"{name}: got {_described(value)}, need one of {', '.join(repr(choice) for choice in choices)}"
-        )

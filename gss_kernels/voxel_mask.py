@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gss_kernels.groups import is_sequence
-from gss_kernels.inputs import check_seed
 from gss_kernels.philox import random_keep
-from gss_kernels.settings import check_count, check_mask_ratio
+from gss_kernels.settings import GSSSettings, check_count, check_mask_ratio
+from gss_kernels.tensors import check_seed
 
 # The generator takes about seven int64 numbers a voxel: in cache on a CPU, no more than 60 MB elsewhere.
 _CHUNK_VOXELS_ON_CPU, _CHUNK_VOXELS = 2**16, 2**20
@@ -20,7 +20,7 @@ _CHUNK_VOXELS_ON_CPU, _CHUNK_VOXELS = 2**16, 2**20
 def draw_voxel_mask(
     seed: int | Tensor,
     *,
-    mask_ratio: float = 0.2,
+    mask_ratio: float = GSSSettings().mask_ratio,
     num_samples: int,
     num_modalities: int,
     spatial: Sequence[int],

@@ -19,11 +19,13 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-import gss_kernels.triton as triton_passes
+import gss_kernels.gss.cpu
+import gss_kernels.gss.launch
+import gss_kernels.segmentation.cpu
+import gss_kernels.segmentation.launch
 from benchmarks.stub_card import stub_card
-from gss_kernels import cpu
-from gss_kernels.call import GroupResults
-from gss_kernels.inputs import GroupLogits
+from gss_kernels import backends
+from gss_kernels.tensors import Inputs
 from gss_kernels.triton import tuned
 
 _MULTIPROCESSORS = 132
@@ -81,39 +83,28 @@ def _pretend(patch: Callable[..., Any]) -> None:
     patch(tuned, "_time", lambda run, _results: float(bool(run())))
     patch(torch, "Generator", _Generator)
     patch(torch, "autocast", _Autocast)
-    for name, compute in {
-        "triton_group_forward": _group_forward,
-        "triton_group_backward": cpu.cpu_group_backward,
-        "triton_segmentation_forward": _segmentation_forward,
-        "triton_segmentation_backward": cpu.cpu_segmentation_backward,
-        "triton_soft_targets": cpu.cpu_soft_targets,
-    }.items():
-        launch = getattr(triton_passes, name)
-        patch(triton_passes, name, functools.partial(_launch_and_compute, launch, compute))
+    for room in (gss_kernels.gss, gss_kernels.segmentation):
+        for name in ("forward", "backward", "soft_targets"):
+            if compute := getattr(room.cpu, name, None):
+                launch = getattr(room.launch, name)
+                patch(room.launch, name, functools.partial(_launch_and_compute, launch, compute))
+    backends.passes_of.cache_clear()
     for module in [own for name, own in sys.modules.items() if name.startswith("gss_kernels.")]:
         if hasattr(module, "pick_backend"):
             patch(module, "pick_backend", functools.partial(_pick_backend, module.pick_backend))
 
 
 def _launch_and_compute(
-    launch: Callable[..., Any], compute: Callable[..., Any], *arguments: Any, **options: Any
+    launch: Callable[..., Any], compute: Callable[..., Any], inputs: Inputs, *arguments: Any, **keep: bool
 ) -> Any:
     uninitialised = None
     try:
-        uninitialised = launch(*arguments, **options)
+        uninitialised = launch(inputs, *arguments, **keep)
     except Exception as error:  # whatever a compiler raises
-        _not_compiled.append(f"{launch.__name__}: {type(error).__name__}: {error}")
-    samples = arguments[0].num_samples if isinstance(arguments[0], GroupLogits) else len(arguments[0])
-    return uninitialised if samples > _MOST_SAMPLES else compute(*arguments, **options)
-
-
-def _group_forward(*arguments: Any, **_keep: bool) -> tuple[GroupResults, None]:
-    results, _ = cpu.cpu_group_forward(*arguments, keep=False)
-    return GroupResults(*(own.float() for own in results)), None
-
-
-def _segmentation_forward(*arguments: Any, **options: Any) -> Any:
-    return tuple(own.float() for own in cpu.cpu_segmentation_forward(*arguments, **options))
+        _not_compiled.append(f"{launch.__module__}.{launch.__name__}: {type(error).__name__}: {error}")
+    if inputs.logits.num_samples > _MOST_SAMPLES:
+        return uninitialised
+    return compute(inputs, *arguments, **dict.fromkeys(keep, False))
 
 
 def _pick_backend(pick: Callable[..., str], backend: str, *arguments: Any, **options: Any) -> str:

@@ -26,16 +26,8 @@ from triton.runtime.errors import OutOfResources, PTXASError
 
 from gss_kernels.triton.configuration import TABLE, Configuration, KernelName
 from gss_kernels.triton.launch import on_device_of
-from gss_kernels.triton.loss import backward_kernel, forward_kernel
-from gss_kernels.triton.segmentation import segmentation_backward_kernel, segmentation_forward_kernel
 
 VOXELS_PER_THREAD, NUM_WARPS, PROGRAMS_PER_MULTIPROCESSOR = (1, 2, 4), (2, 4, 8), range(2, 9)
-_KERNELS: dict[KernelName, Any] = {
-    "forward": forward_kernel,
-    "backward": backward_kernel,
-    "segmentation_forward": segmentation_forward_kernel,
-    "segmentation_backward": segmentation_backward_kernel,
-}
 _FILE = "configurations.json"
 # Below that it is noise, for which no bit of a loss should change.
 _LEAST_GAIN = 0.01
@@ -70,11 +62,11 @@ class Launch(NamedTuple):
 _chosen: dict[Launch, Configuration] = {}
 
 
-def configuration_for(launch: Launch, run: Callable[[], Results]) -> Configuration:
-    """The configuration of such launches, the same to the end of the process; `run` launches again, for the results."""
+def configuration_for(launch: Launch, kernel: Any, run: Callable[[], Results]) -> Configuration:
+    """The configuration of such launches of a kernel, the same to the end of the process; `run` gives their results."""
     if launch not in _chosen:
         tune = os.environ.get("GSS_KERNELS_AUTOTUNE") == "1" and not knobs.runtime.interpret
-        _chosen[launch] = _fastest(launch, run) if tune else launch.from_table()
+        _chosen[launch] = _fastest(launch, kernel, run) if tune else launch.from_table()
     return _chosen[launch]
 
 
@@ -91,10 +83,10 @@ def trying(choices: Mapping[Launch, Configuration]) -> Iterator[None]:
         _chosen.update(before)
 
 
-def _fastest(launch: Launch, run: Callable[[], Results]) -> Configuration:
+def _fastest(launch: Launch, kernel: Any, run: Callable[[], Results]) -> Configuration:
     """The table's, unless another is faster by one per cent or more."""
     card, table = torch.cuda.get_device_name(launch.device), launch.from_table()
-    kind = (triton.__version__, _KERNELS[launch.kernel].cache_key, card, launch[:-1], table, launch.alternatives())
+    kind = (triton.__version__, kernel.cache_key, card, launch[:-1], table, launch.alternatives())
     cache = get_cache_manager(hashlib.sha256(repr(kind).encode()).hexdigest())
     if (path := cache.get_file(_FILE)) is None:
         measured = [(dataclasses.asdict(own), time) for own, time in _milliseconds(launch, run).items()]

@@ -16,8 +16,8 @@ if importlib.util.find_spec("triton") is None:
 from benchmarks.machine_code import Kernel
 from benchmarks.predicted_share import Card, Launch, launch_of, predict
 from benchmarks.sass import Counts, MachineCode
-from gss_kernels.layout import Volumes
-from gss_kernels.triton.launch import blocks_of, walking_programs
+from gss_kernels.layout import Layout
+from gss_kernels.triton.launch import Card as LaunchCard
 
 CARD = Card(multiprocessors=10, clock=1e9, copy_bytes_per_second=1e12)
 NOTHING = Counts(0, 0, 0, 0, 0, collections.Counter(), collections.Counter())
@@ -92,25 +92,23 @@ def test_a_launch_of_nothing_is_an_error(name: str) -> None:
 @pytest.mark.parametrize("voxels", [300, 10_000])
 @pytest.mark.parametrize("supervised", [False, True])
 def test_launches_are_those_of_the_library(supervised: bool, voxels: int) -> None:
-    """Which counts one multiprocessor on the CPU."""
     samples = 2
-    logits = torch.empty(samples, 4, voxels)
-    volumes = Volumes((logits,) * 4, (4 * voxels, voxels, 1), samples, 4, voxels)
-    card = replace(CARD, multiprocessors=1)
-    forward, backward = (Kernel(f"{name}_kernel", supervised=supervised) for name in ("forward", "backward"))
-    walking = walking_programs(volumes, forward.configuration)
-    blocks = blocks_of(volumes, forward.configuration)
+    layout = Layout(samples, 4, 4, voxels, (4 * voxels, voxels, 1))
+    card, launching = replace(CARD, multiprocessors=1), LaunchCard(1, 32, ptx=True)
+    forward, backward = (Kernel(f"gss_{name}_kernel", supervised=supervised) for name in ("forward", "backward"))
+    walking = launching.programs(layout, forward.configuration)
+    blocks = launching.blocks(layout, forward.configuration)
     own = launch_of(forward, resident=2, samples=samples, voxels=voxels, card=card)
     assert (own.programs, own.turns, own.num_warps) == (samples * walking, -(-blocks // walking), 4)
     own = launch_of(backward, resident=2, samples=samples, voxels=voxels, card=card)
-    assert (own.programs, own.turns) == (samples * blocks_of(volumes, backward.configuration), 1)
+    assert (own.programs, own.turns) == (samples * launching.blocks(layout, backward.configuration), 1)
 
 
 def test_what_must_move_is_logits_gradients_and_labels() -> None:
     logits = 2 * 4 * 5 * 1000 * 2
     for supervised, labels in ((False, 0), (True, 2 * 1000)):
         forward, backward = (
-            launch_of(Kernel(f"{name}_kernel", 4, 5, "bf16", supervised=supervised), 2, 2, 1000)
+            launch_of(Kernel(f"gss_{name}_kernel", 4, 5, "bf16", supervised=supervised), 2, 2, 1000)
             for name in ("forward", "backward")
         )
         assert forward.floor_bytes == logits + labels
@@ -119,4 +117,4 @@ def test_what_must_move_is_logits_gradients_and_labels() -> None:
 
 def test_other_kernels_have_no_prediction() -> None:
     with pytest.raises(ValueError, match="expected one of"):
-        launch_of(Kernel("finish_kernel"), 1, 1, 1000)
+        launch_of(Kernel("gss_finish_kernel"), 1, 1, 1000)

@@ -81,7 +81,7 @@ def test_public_functions_launch_as_many_programs_as_the_card_has_room_for() -> 
         launches: list[Launch] = []
         with stub_card("sm_90", multiprocessors, on_launch=launches.append):
             fused_gss_loss(torch.empty(1, 4, 4, 64, 64, 64), BRATS_2018, seed=1, backend="triton")
-        assert [own.name for own in launches] == ["forward_kernel", "finish_kernel"]
+        assert [own.name for own in launches] == ["gss_forward_kernel", "gss_finish_kernel"]
         grids.append(launches[0].grid)
     assert grids[0] < grids[1]
 

@@ -13,7 +13,7 @@ from benchmarks.baselines.objective import eager_objective, separate_objective
 from benchmarks.baselines.segmentation_loss import eager_segmentation_loss
 from benchmarks.drawing import draw_labels, draw_logits
 from gss_kernels import BRATS_2015, BRATS_2018, CategoryGroups, fused_gss_objective, fused_segmentation_loss
-from gss_kernels.supervised_settings import InputKind
+from gss_kernels.settings import InputKind
 
 CPU = torch.device("cpu")
 SPACE = (5, 6, 7)

@@ -145,5 +145,5 @@ def test_four_launches_at_most(name: str, as_sequence: bool, seed: int | None) -
     if not activities:
         pytest.skip("torch.profiler sees no activity of this GPU: the launches were not counted")
     assert len(activities) <= 4, activities
-    assert any("forward_kernel" in name for name in activities), activities
-    assert any("backward_kernel" in name for name in activities), activities
+    assert any("gss_forward_kernel" in name for name in activities), activities
+    assert any("gss_backward_kernel" in name for name in activities), activities

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from gss_kernels import BRATS_2018, ObjectiveTerms, fused_gss_loss, fused_gss_objective, fused_segmentation_loss
-from gss_kernels.call import GroupCall, GroupResults, Supervision
-from gss_kernels.group_loss import group_loss
-from gss_kernels.inputs import VoxelMask, check_logits
-from gss_kernels.settings import Backend, DistillationSettings, VoteSettings
+from gss_kernels.gss.api import _run
+from gss_kernels.gss.call import GSSCall
+from gss_kernels.settings import Backend, GSSSettings
+from gss_kernels.tensors import Inputs, check_logits
 from tests.gss_kernels.behaviours import random_tensor
 from tests.gss_kernels.cases import BRATS_4, random_logits
 from tests.gss_kernels.oracle import Array, Settings, gss
@@ -353,12 +353,12 @@ def logits_changed_before_backward_are_noticed(backend: Backend, device: str) ->
         total.backward()
 
 
-def unchecked(logits: Tensor, labels: Tensor, available: Tensor | None, backend: Backend) -> GroupResults:
-    """The objective without a look at the labels, as on a GPU."""
-    call = GroupCall(
-        BRATS_2018, VoteSettings(), DistillationSettings(), VoxelMask(), available, Supervision(labels, 1.0, 1.0)
-    )
-    return group_loss(check_logits(logits, BRATS_2018), call, backend)
+def unchecked(logits: Tensor, labels: Tensor, available: Tensor | None, backend: Backend) -> tuple[Tensor, Tensor]:
+    """Total and terms of the objective without a look at the labels, as on a GPU."""
+    call = GSSCall(GSSSettings(), BRATS_2018.leaders, supervised_weight=1.0)
+    inputs = Inputs(check_logits(logits, BRATS_2018), labels, available)
+    total, results_of = _run(inputs, call, backend)
+    return total, results_of().terms
 
 
 def labels_that_are_no_category_give_nan(backend: Backend, device: str) -> None:
@@ -367,11 +367,11 @@ def labels_that_are_no_category_give_nan(backend: Backend, device: str) -> None:
     for label in (4, -1, 255):
         leaf, labels = random_tensor(device, SHAPE).requires_grad_(), random_labels(device).long()
         labels[(1, *VOXEL)] = label
-        results = unchecked(leaf, labels, available, backend)
-        cross_entropy, dice = results.terms[:-1].view(2, 4)
-        assert results.total.isnan()
+        total, terms = unchecked(leaf, labels, available, backend)
+        cross_entropy, dice = terms[:-1].view(2, 4)
+        assert total.isnan()
         assert (cross_entropy + dice).isnan().tolist() == [False, True, False, False]
-        results.total.backward()
+        total.backward()
         assert leaf.grad is not None
         assert leaf.grad[1, 1].isnan().all()
         assert not leaf.grad[~available].any()

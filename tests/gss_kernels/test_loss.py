@@ -20,7 +20,7 @@ from gss_kernels import (
     gss_loss_reference,
     gss_soft_targets,
 )
-from gss_kernels.cpu.gss import _CHUNK_VOXELS as _CHUNK
+from gss_kernels.gss.cpu import _CHUNK_VOXELS as _CHUNK
 from gss_kernels.settings import Backend
 from tests.gss_kernels.behaviours import EVERYWHERE, FUSED, Behaviour, loss_and_gradient, random_tensor
 from tests.gss_kernels.cases import BRATS_4, TABLE, Case, check, leaves, loss_options, problem, run, target_options

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gss_kernels import BRATS_2018, ROUTES, GSSStatistics, fused_gss_loss
-from gss_kernels.cpu.gss import _CHUNK_VOXELS as _CHUNK
+from gss_kernels.gss.cpu import _CHUNK_VOXELS as _CHUNK
 from gss_kernels.settings import Backend
 from tests.gss_kernels.behaviours import random_tensor
 from tests.gss_kernels.cases import problem

@@ -22,10 +22,8 @@ from gss_kernels import (
     fused_gss_objective,
     fused_segmentation_loss,
 )
-from gss_kernels.call import GroupCall, Supervision
-from gss_kernels.inputs import GroupLogits, VoxelMask
-from gss_kernels.operators import _take_apart
-from gss_kernels.settings import DistillationSettings, VoteSettings
+from gss_kernels.gss.call import GSSCall
+from gss_kernels.settings import GSSSettings
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 _ROOT = Path(__file__).parents[2]
@@ -78,37 +76,29 @@ def _fresh_dynamo() -> None:
     torch.compiler.reset()
 
 
-def operator_arguments(supervised: bool, requires_grad: bool) -> tuple[Any, ...]:
+@pytest.mark.parametrize(("supervised", "per_sample"), [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_gss_operators(stacked: bool, supervised: bool, per_sample: bool) -> None:
     logits, labels, available, seed = arguments()
-    call = GroupCall(
-        BRATS_2018,
-        VoteSettings(),
-        DistillationSettings(),
-        VoxelMask(seed, 0.2),
-        available,
-        Supervision(labels, 0.7, 1.9) if supervised else None,
-        statistics=supervised,
-    )
-    return _take_apart(GroupLogits((logits.detach().requires_grad_(requires_grad),), stacked=True), call, "cpu")
+    tensors = [logits.detach()] if stacked else list(logits.detach().unbind(1))
+    call = GSSCall(GSSSettings(), BRATS_2018.leaders, 0.7, 1.9, per_sample=per_sample, statistics=supervised)
+    assert GSSCall.of_numbers(*call.numbers()) == call
+    plain = (tensors, labels if supervised else None, available, None, seed, stacked, "cpu", *call.numbers())
+    forward, backward = torch.ops.gss_kernels.gss_forward, torch.ops.gss_kernels.gss_backward
+    torch.library.opcheck(forward, plain)
+    value, results = forward(*plain)
+    torch.library.opcheck(backward, (*plain, results, torch.full_like(value, 2.0)))
 
 
-@pytest.mark.parametrize("supervised", [False, True])
-def test_group_operators(supervised: bool) -> None:
-    torch.library.opcheck(torch.ops.gss_kernels.group_forward, operator_arguments(supervised, requires_grad=True))
-    plain = operator_arguments(supervised, requires_grad=False)
-    coefficients = torch.ops.gss_kernels.group_forward(*plain)[3]
-    for upstream in (torch.tensor(2.0), torch.randn(2, 4)):
-        torch.library.opcheck(torch.ops.gss_kernels.group_backward, (*plain, coefficients, upstream))
-
-
+@pytest.mark.parametrize("ignore_index", [None, 2])
 @pytest.mark.parametrize("from_logits", [False, True])
-def test_segmentation_operators(from_logits: bool) -> None:
+def test_segmentation_operators(from_logits: bool, ignore_index: int | None) -> None:
     logits, labels, available, _ = arguments()
     prediction = logits.detach()[:, 1].softmax(dim=1)
-    rest = (labels, available[:, 1], from_logits, "cpu")
+    plain = ([prediction], labels, available[:, 1], None, None, False, "cpu", from_logits, ignore_index)
     forward, backward = torch.ops.gss_kernels.segmentation_forward, torch.ops.gss_kernels.segmentation_backward
-    torch.library.opcheck(forward, (prediction.clone().requires_grad_(), *rest))
-    torch.library.opcheck(backward, (prediction, *rest, forward(prediction, *rest)[1], torch.randn(2)))
+    torch.library.opcheck(forward, plain)
+    torch.library.opcheck(backward, (*plain, forward(*plain)[1], torch.randn(2)))
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

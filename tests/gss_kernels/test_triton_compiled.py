@@ -20,17 +20,17 @@ from benchmarks.stub_card import TARGETS
 from gss_kernels.triton.configuration import TABLE
 
 pytestmark = pytest.mark.usefixtures("triton_cache")
-PASSES = ("forward_kernel", "backward_kernel")
-OTHERS = ("target_kernel", "finish_kernel", "segmentation_forward_kernel", "segmentation_backward_kernel")
+PASSES = ("gss_forward_kernel", "gss_backward_kernel")
+OTHERS = ("gss_target_kernel", "gss_finish_kernel", "segmentation_forward_kernel", "segmentation_backward_kernel")
 _OTHER_SIZES = {(2, 2): "sm_80", (3, 4): "sm_100", (4, 3): "gfx942"}
 """Modalities and categories, and the target for which they are compiled every day."""
 _BITS = {"fp32": 32, "bf16": 16}
 _BYTES_OF_STACK = 16
 _MOST_INSTRUCTIONS = {
-    ("forward_kernel", 4): 520,
-    ("backward_kernel", 4): 560,
-    ("forward_kernel", 5): 630,
-    ("backward_kernel", 5): 660,
+    ("gss_forward_kernel", 4): 520,
+    ("gss_backward_kernel", 4): 560,
+    ("gss_forward_kernel", 5): 630,
+    ("gss_backward_kernel", 5): 660,
 }
 """Per voxel. What lets memory, and not the issue of instructions, limit the backward pass; see docs/kernels.md."""
 _LEAST_PROGRAMS = {4: 3, 5: 2}
@@ -49,14 +49,14 @@ def test_machine_code(name: str, categories: int, target: str) -> None:
     kernel = Kernel(name, 4, categories)
     needed = resources(kernel, target)
     assert needed.spilled_bytes == 0
-    if name == "forward_kernel" or categories == 4:
+    if name == "gss_forward_kernel" or categories == 4:
         check_loads_and_stores(kernel, target, needed)
     if target.startswith("sm"):
         check_special_functions(kernel, needed)
     if target == "sm_90":
         assert needed.instructions is not None
         assert needed.instructions <= _MOST_INSTRUCTIONS[name, categories]
-        if name == "forward_kernel":
+        if name == "gss_forward_kernel":
             # 65,536 registers, handed out by eight to a thread.
             assert 65_536 // (-(-needed.registers // 8) * 8 * 128) >= _LEAST_PROGRAMS[categories]
 
@@ -82,7 +82,7 @@ def test_machine_code_for_bfloat16(name: str, target: str) -> None:
 def check_loads_and_stores(kernel: Kernel, target: str, needed: Resources) -> None:
     """The bytes that move are the floor: the logits in, once, and in the backward pass the gradient out, once."""
     logits, pair = kernel.modalities * kernel.categories, 2 * _BITS[kernel.dtype]
-    if kernel.name == "forward_kernel":
+    if kernel.name == "gss_forward_kernel":
         assert needed.loads == {pair: logits}
         # A program's partial sums, after the loop.
         assert needed.stores in ({}, {32: kernel.modalities + 2 * logits})
@@ -104,7 +104,7 @@ def check_special_functions(kernel: Kernel, needed: Resources) -> None:
     """An exponential for each logit, a reciprocal for each modality and the target, logarithms in the forward pass."""
     assert needed.special_functions is not None
     exponentials_and_reciprocals = 4 * kernel.categories + 4 + 1
-    if kernel.name == "forward_kernel":
+    if kernel.name == "gss_forward_kernel":
         assert needed.special_functions == exponentials_and_reciprocals + 4 + kernel.categories
     else:
         per_block = 0.5  # a division of the program's number, for two voxels
@@ -130,7 +130,7 @@ def test_next_to_nothing_spills_with_supervision_and_missing_modalities(
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_kernels_do_not_spill(name: str, target: str) -> None:
-    every_result = name == "finish_kernel"
+    every_result = name == "gss_finish_kernel"
     kernel = Kernel(name, 4, 5, supervised=every_result, statistics=every_result, available=every_result)
     assert spilled_bytes(kernel, target) == 0
 
@@ -149,5 +149,5 @@ def test_students_are_rounded_before_they_are_summed(name: str, available: bool)
 
 @pytest.mark.parametrize(("dtype", "supervised"), [("fp32", False), ("bf16", True)])
 def test_statistics_compile(dtype: str, supervised: bool) -> None:
-    kernel = Kernel("forward_kernel", 4, 5, dtype, supervised=supervised, statistics=True, available=True)
+    kernel = Kernel("gss_forward_kernel", 4, 5, dtype, supervised=supervised, statistics=True, available=True)
     assert spilled_bytes(kernel, "sm_90") <= _BYTES_OF_STACK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,13 @@ from gss_kernels import BRATS_2015, BRATS_2018, CategoryGroups, backends, fused_
 if importlib.util.find_spec("triton") is None:
     pytest.skip(f"Triton is not installed ({sys.platform})", allow_module_level=True)
 
-from gss_kernels.triton import group, launch
+from gss_kernels.gss import launch
+from gss_kernels.triton.launch import Card
 
-_KERNELS = ("forward_kernel", "finish_kernel", "backward_kernel")
+_KERNELS = ("gss_forward_kernel", "gss_finish_kernel", "gss_backward_kernel")
 _GROUPS = {4: BRATS_2018, 5: BRATS_2015}
 _MULTIPROCESSORS = 132  # of an H200
+_SEED_BYTES = 8
 _LITTLE = 1_000_000
 
 
@@ -33,9 +36,16 @@ class Launch:
     tensors: dict[str, tuple[Tensor, ...]]
 
     def bytes_of(self, *parameters: str) -> int:
-        """Bytes behind these parameters; memory that is passed twice, as a placeholder, counts once."""
-        memory = {tensor.data_ptr(): tensor.nbytes for name in parameters for tensor in self.tensors.get(name, ())}
-        return sum(memory.values())
+        """Bytes behind these parameters."""
+        return sum(tensor.nbytes for name in parameters for tensor in self.tensors.get(name, ()))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for own in value:
+            yield from tensors_in(own)
 
 
 class Recorder:
@@ -52,11 +62,8 @@ class Recorder:
 
     def __call__(self, *arguments: Any, **constants: Any) -> None:
         assert not any(isinstance(value, Tensor) for value in constants.values())
-        tensors = {
-            name: found
-            for name, value in zip(self.parameters, arguments, strict=False)
-            if (found := tuple(v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Tensor)))
-        }
+        given = zip(self.parameters, arguments, strict=False)
+        tensors = {name: found for name, value in given if (found := tuple(tensors_in(value)))}
         self.launches.append(Launch(self.name, self.grid[0], tensors))
 
 
@@ -65,10 +72,10 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """The launches of a test's calls with backend "triton" on CPU tensors, as they would be on the card."""
     noted: list[Launch] = []
     for name in _KERNELS:
-        kernel: Any = getattr(group, name)
-        monkeypatch.setattr(group, name, Recorder(name, kernel.arg_names, noted))
+        kernel: Any = getattr(launch, name)
+        monkeypatch.setattr(launch, name, Recorder(name, kernel.arg_names, noted))
     monkeypatch.setattr(backends, "_TRITON_INTERPRETED", True)
-    monkeypatch.setattr(launch, "multiprocessors_of", lambda device: _MULTIPROCESSORS)
+    monkeypatch.setattr(Card, "of", lambda _device: Card(_MULTIPROCESSORS, 32, ptx=True))
     return noted
 
 
@@ -98,8 +105,8 @@ def test_bytes_of_all_launches_are_the_floor(
     assert (forward.kernel, finish.kernel, backward.kernel) == _KERNELS
     labels = 2 * edge**3 if supervised else 0
     floor = 3 * logits.nbytes + 2 * labels
-    assert forward.bytes_of("pointers") == backward.bytes_of("pointers") == logits.nbytes
-    assert backward.bytes_of("gradient_pointers") == logits.nbytes
+    assert forward.bytes_of("inputs") == backward.bytes_of("inputs") == logits.nbytes + labels + _SEED_BYTES
+    assert backward.bytes_of("gradients") == logits.nbytes
     moved = sum(own.bytes_of(*own.tensors) for own in launches)
     assert floor <= moved <= floor + _LITTLE
 
@@ -112,7 +119,7 @@ def test_three_launches_besides_the_drawing_of_a_seed(launches: list[Launch]) ->
 def test_partial_sums_do_not_grow_with_the_volume(launches: list[Launch]) -> None:
     for edge in (80, 128):
         both_passes((2, 4, 5, edge, edge, edge), BRATS_2015, torch.float32, supervised=True)
-    small, large = (own.bytes_of("partial_pointer") for own in launches if own.kernel == "forward_kernel")
+    small, large = (own.bytes_of("partials") for own in launches if own.kernel == "gss_forward_kernel")
     assert small == large <= _LITTLE // 2
 
 

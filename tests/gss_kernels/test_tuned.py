@@ -33,9 +33,10 @@ from gss_kernels import (
     fused_segmentation_loss,
     gss_soft_targets,
 )
-from gss_kernels.triton import group, supervised, tuned
+from gss_kernels.gss import launch as gss_launch
+from gss_kernels.segmentation import launch as segmentation_launch
+from gss_kernels.triton import tuned
 from gss_kernels.triton.configuration import TABLE, Configuration, KernelName
-from gss_kernels.triton.launch import block_of
 from gss_kernels.triton.tuned import Launch, configuration_for, trying
 
 CPU = torch.device("cpu")
@@ -57,8 +58,10 @@ class Clock:
         return [self.milliseconds(now_tried)] * len(quantiles)
 
 
-def taken(launch: Launch = LAUNCH, results: Callable[[], Tensor] = lambda: torch.ones(3)) -> Configuration:
-    return configuration_for(launch, lambda: (results(),))
+def taken(
+    launch: Launch = LAUNCH, results: Callable[[], Tensor] = lambda: torch.ones(3), source: str = "a source"
+) -> Configuration:
+    return configuration_for(launch, SimpleNamespace(cache_key=source), lambda: (results(),))
 
 
 def in_a_new_process() -> None:
@@ -141,11 +144,10 @@ def test_other_launches_are_timed_for_themselves(clock: Clock, change: dict[str,
     [
         (torch.cuda, "get_device_name", lambda device: "Another card"),
         (triton, "__version__", "3.5.0"),
-        (tuned, "_KERNELS", {"forward": SimpleNamespace(cache_key="another source")}),
     ],
-    ids=["card", "version", "source"],
+    ids=["card", "version"],
 )
-def test_other_cards_and_compilers_and_sources_are_timed_anew(
+def test_other_cards_and_compilers_are_timed_anew(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, holder: object, name: str, value: object
 ) -> None:
     taken()
@@ -153,6 +155,14 @@ def test_other_cards_and_compilers_and_sources_are_timed_anew(
     clock.timed.clear()
     monkeypatch.setattr(holder, name, value)
     taken()
+    assert clock.timed
+
+
+def test_other_sources_are_timed_anew(clock: Clock) -> None:
+    taken()
+    in_a_new_process()
+    clock.timed.clear()
+    taken(source="another source")
     assert clock.timed
 
 
@@ -221,7 +231,8 @@ class Recorder:
 
     cache_key = "a stand-in"
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.sums = name.endswith("forward")
         self.options: dict[str, Any] = {}
 
     def __getitem__(self, grid: object) -> Callable[..., None]:
@@ -232,20 +243,20 @@ class Recorder:
 
     def check(self, configuration: Configuration) -> None:
         assert self.options["num_warps"] == configuration.num_warps
-        assert self.options["BLOCK"] == block_of(configuration)
-        assert self.options.get("VOXELS", configuration.voxels_per_thread) == configuration.voxels_per_thread
+        form = self.options["form"]
+        assert form.block == configuration.block(threads_per_warp=32)
+        assert not self.sums or form.voxels == configuration.voxels_per_thread
 
 
 @pytest.fixture
 def recorders(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Recorder]]:
     """By kernel, in the place of all kernels; what they leave uninitialised is the same each time."""
-    recorders = {name: Recorder() for name in (*get_args(KernelName), "target", "finish")}
-    for module, names in (
-        (group, ("forward", "backward", "target", "finish")),
-        (supervised, ("segmentation_forward", "segmentation_backward", "finish")),
-    ):
-        for name in names:
-            monkeypatch.setattr(module, f"{name}_kernel", recorders[name])
+    recorders = {name: Recorder(name) for name in (*get_args(KernelName), "target", "finish")}
+    for name in ("forward", "backward", "target", "finish"):
+        monkeypatch.setattr(gss_launch, f"gss_{name}_kernel", recorders[name])
+    for name in ("segmentation_forward", "segmentation_backward"):
+        monkeypatch.setattr(segmentation_launch, f"{name}_kernel", recorders[name])
+    monkeypatch.setattr(segmentation_launch, "segmentation_finish_kernel", recorders["finish"])
     monkeypatch.setattr(backends, "_TRITON_INTERPRETED", True)
     torch.use_deterministic_algorithms(True)
     yield recorders

@@ -11,58 +11,60 @@ import math
 import torch
 from torch import Tensor
 
-from gss_kernels.call import GroupCall, GroupResults
-from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, VoxelMask
+from gss_kernels.gss.call import GSSCall, GSSResults
 from gss_kernels.philox import random_keep
-from gss_kernels.reference.segmentation import reference_segmentation_loss
-from gss_kernels.settings import DistillationSettings, VoteSettings
+from gss_kernels.segmentation import reference as segmentation_reference
+from gss_kernels.segmentation.call import SegmentationCall
+from gss_kernels.settings import GSSSettings
+from gss_kernels.tensors import GroupLogits, Inputs
+
+Leaders = tuple[tuple[int, ...], ...]
 
 
-def reference_group_loss(logits: GroupLogits, call: GroupCall) -> GroupResults:
-    """The losses, differentiable by autograd; see `GroupResults`. Coefficients are not needed and left empty."""
-    z, present = _flat_logits(logits, call.available)
+def loss(inputs: Inputs, call: GSSCall) -> tuple[Tensor, GSSResults]:
+    """The value, differentiable by autograd, and the other results. Coefficients are not needed and left empty."""
+    z, present = _flat_logits(inputs)
     with torch.no_grad():
-        target, routes = _soft_targets(z, present, call.groups, call.vote)
-        keep = _kept_voxels(logits, call.mask) & present[:, :, None] & _enough(present)[:, None, None]
-    losses = _distillation(z, target, keep, call.vote, call.distillation)
+        target, routes = _soft_targets(z, present, call.leaders, call.settings)
+        keep = _kept_voxels(inputs, call.settings.mask_ratio) & present[:, :, None] & _enough(present)[:, None, None]
+    losses = _distillation(z, target, keep, call.settings)
     mean = losses.sum(dim=1).mean()
-    total, terms = mean, mean.detach()[None]
-    if call.supervision is not None:
-        supervised = torch.stack(
-            [
-                torch.stack(reference_segmentation_loss(own, call.supervision.labels, "logits", available))
-                for own, available in zip(logits.per_modality(), present.unbind(1), strict=True)
-            ],
-            dim=1,
-        )
-        total = call.supervised_weight * supervised.sum() + call.gss_weight * mean
-        terms = torch.cat((supervised.detach().flatten(), terms))
+    total, terms = call.gss_weight * mean, mean.detach()[None]
+    if inputs.labels is not None:
+        segmentation = torch.stack(_segmentation(inputs, call, present), dim=1)
+        total = total + call.supervised_weight * segmentation.sum()
+        terms = torch.cat((segmentation.detach().flatten(), terms))
     empty = losses.new_empty(0)
     shares, agreement = _statistics(z, target, routes, present) if call.statistics else (empty, empty)
-    return GroupResults(total, losses, terms, empty, shares, agreement)
+    return losses if call.per_sample else total, GSSResults(empty, terms, shares, agreement)
+
+
+def _segmentation(inputs: Inputs, call: GSSCall, present: Tensor) -> list[Tensor]:
+    """Cross-entropy and Dice of each modality, M times `[2]`."""
+    assert inputs.labels is not None
+    own_call = SegmentationCall(from_logits=True, ignore_index=call.ignore_index)
+    return [
+        torch.stack(segmentation_reference.loss(own, inputs.labels, own_call, available))
+        for own, available in zip(inputs.logits.per_modality(), present.unbind(1), strict=True)
+    ]
 
 
 @torch.no_grad()
-def reference_soft_targets(
-    logits: GroupLogits, groups: CategoryGroups, vote: VoteSettings, available: Tensor | None
-) -> Tensor:
+def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
-    z, present = _flat_logits(logits, available)
-    target, _ = _soft_targets(z, present, groups, vote)
-    return target.reshape(*target.shape[:2], *logits.spatial)
+    z, present = _flat_logits(inputs)
+    target, _ = _soft_targets(z, present, call.leaders, call.settings)
+    return target.reshape(*target.shape[:2], *inputs.logits.spatial)
 
 
-def _distillation(
-    z: Tensor, target: Tensor, keep: Tensor, vote: VoteSettings, distillation: DistillationSettings
-) -> Tensor:
+def _distillation(z: Tensor, target: Tensor, keep: Tensor, settings: GSSSettings) -> Tensor:
     """l, `[B, M]`."""
-    weight = _category_weights(target, keep, distillation.class_weighting)
-    log_student = torch.log_softmax(z / vote.temperature, dim=2)
+    weight = _category_weights(target, keep, settings.class_weighting)
+    log_student = torch.log_softmax(z / settings.temperature, dim=2)
     # Not a maximum: a NaN has to stay NaN.
-    log_student = torch.where(log_student < math.log(distillation.clamp), math.log(distillation.clamp), log_student)
+    log_student = torch.where(log_student < math.log(settings.clamp), math.log(settings.clamp), log_student)
     divergence = -target[:, None] * log_student
-    if distillation.divergence == "kl":
+    if settings.divergence == "kl":
         divergence = divergence + torch.special.xlogy(target, target)[:, None]
     # A selection, not a product: at a masked voxel not even a NaN may count.
     divergence = torch.where(keep[:, :, None], weight[..., None] * divergence, 0)
@@ -81,12 +83,12 @@ def _statistics(z: Tensor, target: Tensor, routes: Tensor, present: Tensor) -> t
     return shares, agreement
 
 
-def _flat_logits(logits: GroupLogits, available: Tensor | None) -> tuple[Tensor, Tensor]:
+def _flat_logits(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Logits `[B, M, C, N]` with absent modalities set to 0, and who is present, `[B, M]`."""
-    z = logits.as_stack().to(logits.compute_dtype).flatten(3)
-    if available is None:
+    z = inputs.logits.as_stack().to(inputs.logits.compute_dtype).flatten(3)
+    if inputs.available is None:
         return z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-    return torch.where(available[:, :, None, None], z, 0), available
+    return torch.where(inputs.available[:, :, None, None], z, 0), inputs.available
 
 
 def _enough(present: Tensor) -> Tensor:
@@ -94,13 +96,13 @@ def _enough(present: Tensor) -> Tensor:
     return present.sum(dim=1) >= 2
 
 
-def _soft_targets(z: Tensor, present: Tensor, groups: CategoryGroups, vote: VoteSettings) -> tuple[Tensor, Tensor]:
+def _soft_targets(z: Tensor, present: Tensor, leaders: Leaders, settings: GSSSettings) -> tuple[Tensor, Tensor]:
     """Every category's vote, normalised over the categories, and the routes they took, both `[B, C, N]`."""
     sharp = torch.softmax(z, dim=2)
-    tempered = torch.softmax(z / vote.temperature, dim=2)
+    tempered = torch.softmax(z / settings.temperature, dim=2)
     votes = [
-        _vote(sharp[:, :, category], tempered[:, :, category], present, leaders, vote)
-        for category, leaders in enumerate(groups.leaders)
+        _vote(sharp[:, :, category], tempered[:, :, category], present, own, settings)
+        for category, own in enumerate(leaders)
     ]
     unnormalised = torch.stack([vote for vote, _ in votes], dim=1)
     routes = torch.stack([route for _, route in votes], dim=1)
@@ -110,7 +112,7 @@ def _soft_targets(z: Tensor, present: Tensor, groups: CategoryGroups, vote: Vote
 
 
 def _vote(
-    sharp: Tensor, tempered: Tensor, present: Tensor, leaders: tuple[int, ...], vote: VoteSettings
+    sharp: Tensor, tempered: Tensor, present: Tensor, leaders: tuple[int, ...], settings: GSSSettings
 ) -> tuple[Tensor, Tensor]:
     """One category's un-normalised target s, and its route as an index into `ROUTES`, both `[B, N]`.
 
@@ -122,20 +124,20 @@ def _vote(
     leader, member = (present & leads)[:, :, None], (present & ~leads)[:, :, None]
     leaders_present, members_present = leader.sum(dim=1), member.sum(dim=1)
 
-    confident_leader = leader & (sharp > vote.leader_threshold)
+    confident_leader = leader & (sharp > settings.leader_threshold)
     some_leader = confident_leader.any(dim=1)
     all_leaders = some_leader & (confident_leader == leader).all(dim=1)
-    confident_member = member & (sharp > vote.member_threshold)
+    confident_member = member & (sharp > settings.member_threshold)
     all_members = (members_present > 0) & (confident_member == member).all(dim=1)
 
     leaders_max = torch.where(leader, tempered, -math.inf).amax(dim=1)
     leaders_min = torch.where(leader, tempered, math.inf).amin(dim=1)
-    leaders_blend = leaders_max - vote.leader_blend * (leaders_max - leaders_min)
+    leaders_blend = leaders_max - settings.leader_blend * (leaders_max - leaders_min)
     members_mean = torch.where(member, tempered, 0).sum(dim=1) / members_present.clamp(min=1)
     minimum = torch.where(present[:, :, None], tempered, math.inf).amin(dim=1)
 
     agreed = leaders_max
-    if vote.semantics == "released":
+    if settings.semantics == "released":
         agreed = torch.where(leaders_present >= 2, leaders_max + leaders_blend, leaders_max)
         members_mean = torch.where(leaders_present == 1, 0, members_mean)
     by_members = torch.where(all_members, members_mean, minimum)
@@ -144,15 +146,15 @@ def _vote(
     return result, route
 
 
-def _kept_voxels(logits: GroupLogits, mask: VoxelMask) -> Tensor:
+def _kept_voxels(inputs: Inputs, mask_ratio: float) -> Tensor:
     """The voxel mask k, `[B, M, N]` bool."""
-    shape = (logits.num_samples, logits.num_modalities, logits.num_voxels)
-    if mask.keep is not None:
-        return mask.keep.reshape(shape)
-    if mask.seed is None:
-        return torch.ones(shape, dtype=torch.bool, device=logits.device)
-    keep = random_keep(mask.seed, mask.ratio, logits.num_modalities, 0, logits.num_samples * logits.num_voxels)
-    return keep.view(logits.num_modalities, logits.num_samples, logits.num_voxels).transpose(0, 1)
+    logits: GroupLogits = inputs.logits
+    B, M, N = logits.num_samples, logits.num_modalities, logits.num_voxels
+    if inputs.keep is not None:
+        return inputs.keep.reshape(B, M, N)
+    if inputs.seed is None:
+        return torch.ones((B, M, N), dtype=torch.bool, device=logits.device)
+    return random_keep(inputs.seed, mask_ratio, M, 0, B * N).view(M, B, N).transpose(0, 1)
 
 
 def _category_weights(target: Tensor, keep: Tensor, class_weighting: bool) -> Tensor:

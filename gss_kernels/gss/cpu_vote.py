@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gss_kernels.groups import CategoryGroups
-from gss_kernels.settings import VoteSettings
+from gss_kernels.gss.call import GSSCall
+from gss_kernels.settings import GSSSettings
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Exponentials:
             yield sharp / total
 
 
-def exponentials_of(z: Tensor, vote: VoteSettings) -> Exponentials:
+def exponentials_of(z: Tensor, settings: GSSSettings) -> Exponentials:
     """From logits `[m, C, n]`, in the dtype of the computation."""
     shifted = z - z.amax(dim=1, keepdim=True)
-    student_log = shifted * (1 / vote.temperature)
+    student_log = shifted * (1 / settings.temperature)
     student = student_log.exp()
-    if vote.squarings:
+    if settings.squarings:
         # A power of the tempered exponential is cheaper than another exponential.
         sharp = torch.mul(student, student, out=shifted)
-        for _ in range(vote.squarings - 1):
+        for _ in range(settings.squarings - 1):
             sharp.mul_(sharp)
     else:
         sharp = shifted.exp_()
@@ -84,29 +84,30 @@ def without_nan(exponentials: Exponentials) -> tuple[Exponentials, Tensor | None
     )
 
 
-def soft_target(exponentials: Exponentials, chunk: Chunk, groups: CategoryGroups, vote: VoteSettings) -> Tensor:
+def soft_target(exponentials: Exponentials, chunk: Chunk, call: GSSCall) -> Tensor:
     """Soft target of the chunk, `[C, n]`."""
-    bars = bars_of(exponentials, vote)
+    settings = call.settings
+    bars = bars_of(exponentials, settings)
     minimum = exponentials.student.amin(dim=0)
     target = torch.empty_like(minimum)
-    for category, indices in enumerate(groups.leaders):
+    for category, indices in enumerate(call.leaders):
         students = exponentials.student[:, category].unbind()
         confident_leaders, confident_members = confident_voxels(exponentials, chunk, category, indices, bars)
         by_members = _members_vote(
             confident_members,
             [student for student, m in zip(students, chunk.modalities, strict=True) if m not in indices],
             minimum[category],
-            counts=vote.semantics == "paper" or len(confident_leaders) != 1,
+            counts=settings.semantics == "paper" or len(confident_leaders) != 1,
         )
         leaders = [student for student, m in zip(students, chunk.modalities, strict=True) if m in indices]
-        target[category] = _leaders_vote(confident_leaders, leaders, by_members, vote)
+        target[category] = _leaders_vote(confident_leaders, leaders, by_members, settings)
     total = target.sum(dim=0)
     return target.div_(total.add_(total == 0))
 
 
-def bars_of(exponentials: Exponentials, vote: VoteSettings) -> tuple[Tensor, Tensor]:
+def bars_of(exponentials: Exponentials, settings: GSSSettings) -> tuple[Tensor, Tensor]:
     """What a sharp exponential of a leader and of a member has to exceed, `[m, n]` each: p > tau without a division."""
-    return vote.leader_threshold * exponentials.sharp_sum, vote.member_threshold * exponentials.sharp_sum
+    return settings.leader_threshold * exponentials.sharp_sum, settings.member_threshold * exponentials.sharp_sum
 
 
 def confident_voxels(
@@ -142,7 +143,7 @@ def _members_vote(confident: list[Tensor], students: list[Tensor], minimum: Tens
     return torch.lerp(minimum, mean, every(confident))
 
 
-def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Tensor, vote: VoteSettings) -> Tensor:
+def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Tensor, settings: GSSSettings) -> Tensor:
     """What the leaders decide where one is confident at least, `[n]`; `otherwise` elsewhere."""
     if not students:
         return otherwise
@@ -150,7 +151,7 @@ def _leaders_vote(confident: list[Tensor], students: list[Tensor], otherwise: Te
         return torch.lerp(otherwise, students[0], confident[0])
     highest = functools.reduce(torch.maximum, students)
     lowest = functools.reduce(torch.minimum, students)
-    blend = torch.lerp(highest, lowest, vote.leader_blend)
-    agreed = highest + blend if vote.semantics == "released" else highest
+    blend = torch.lerp(highest, lowest, settings.leader_blend)
+    agreed = highest + blend if settings.semantics == "released" else highest
     result = torch.lerp(otherwise, blend, some(confident))
     return torch.lerp(result, agreed, every(confident))

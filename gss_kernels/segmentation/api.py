@@ -1,4 +1,4 @@
-"""The supervised loss: check the arguments, pick a backend."""
+"""The segmentation loss of one prediction: check the arguments, run a backend."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from gss_kernels.across_processes import check_process_group
+from gss_kernels.autograd import fused_loss
 from gss_kernels.backends import pick_backend
-from gss_kernels.inputs import check_labels, check_prediction, check_samples_available
-from gss_kernels.segmentation_loss import segmentation_loss
-from gss_kernels.settings import Backend
-from gss_kernels.supervised_settings import InputKind, check_input_kind
+from gss_kernels.segmentation import reference
+from gss_kernels.segmentation.call import SegmentationCall
+from gss_kernels.settings import Backend, InputKind, check_choice, check_ignore_index
+from gss_kernels.tensors import GroupLogits, Inputs, check_available, check_labels, check_prediction
 
 
 class SegmentationTerms(NamedTuple):
-    """The two terms of the supervised loss, 0-dim and differentiable.
+    """The two terms of the segmentation loss, 0-dim and differentiable.
 
     Attributes:
         cross_entropy: class-weighted cross-entropy.
@@ -33,6 +34,7 @@ def fused_segmentation_loss(
     *,
     input_kind: InputKind = "logits",
     available: Tensor | None = None,
+    ignore_index: int | None = None,
     process_group: ProcessGroup | None = None,
     backend: Backend = "auto",
 ) -> SegmentationTerms:
@@ -45,7 +47,8 @@ def fused_segmentation_loss(
         dice          = 1 - (1 / C) * sum_c 2 * sum_{b,v} o * y / (sum_{b,v} o + sum_{b,v} y + 1e-7)
 
     The weight of a category is its sample's, the sums of the Dice go over the whole batch. Where `o` is clipped the
-    cross-entropy has no gradient. The one-hot labels are never materialised.
+    cross-entropy has no gradient. The one-hot labels are never materialised. Beyond the published loss, voxels of
+    `ignore_index` leave all of these sums: N is then the number of a sample's other voxels, and B * N that of the batch.
 
     Source: the training code of RFNet (Ding et al., "RFNet: Region-aware Fusion Network for Incomplete Multi-modal
     Brain Tumor Segmentation", ICCV 2021), which GSS (Qiu et al., ICCV 2023) takes over.
@@ -54,13 +57,16 @@ def fused_segmentation_loss(
         input: logits or probabilities, `[B, C, *spatial]` with at least two categories and one to three spatial axes;
             float32, bfloat16, float16 (computed in float32) or float64 (CPU, or any device with
             `backend="reference"`).
-        labels: category of every voxel, `[B, *spatial]` uint8 or int64, from 0 to C - 1.
+        labels: category of every voxel, `[B, *spatial]` of any integer dtype, from 0 to C - 1. Unsigned ones of more
+            than 8 bits are copied.
         input_kind: "logits", or "probabilities" for a prediction that is normalised already.
         available: `[B]` bool, the samples that count. The others leave the mean and the sums, and may hold anything;
             without any sample both terms are 0.
+        ignore_index: voxels of this label do not count, and have no gradient, whatever they hold; without any other
+            voxel both terms are 0. None: there is no such label.
         process_group: both terms are those of the batches of all its processes together, the mean over all their
-            available samples and Dice sums over all of them, and every process gets the same values. All of them
-            have to call both passes, with as many voxels per sample. The backward pass adds up the upstream gradients
+            voxels and Dice sums over all of them, and every process gets the same values. All of them have to call both
+            passes. The backward pass adds up the upstream gradients
             of all processes, so that the average that `DistributedDataParallel` takes is the gradient of the loss of
             all batches in one. Not with `backend="reference"`, and not in a graph of `torch.compile`, which breaks it
             there. None: this process's batch alone, without communication.
@@ -77,11 +83,14 @@ def fused_segmentation_loss(
             C - 1 only on the CPU: on a GPU, where the host would have to wait for them, both terms are NaN.
         RuntimeError: `backend="triton"` without Triton installed.
     """
-    check_input_kind(input_kind)
-    check_prediction(input, labels)
-    num_samples, num_categories, *spatial = input.shape
-    check_samples_available(available, num_samples, input.device)
-    check_labels(labels, num_samples, tuple(spatial), num_categories, input.device, available)
-    name = pick_backend(backend, input.device, input.dtype, argument="input")
+    check_choice("input_kind", input_kind, InputKind)
+    logits = GroupLogits((check_prediction(input, labels),), stacked=False)
+    present = check_available(available, (logits.num_samples,), logits.device)
+    call = SegmentationCall(input_kind == "logits", check_ignore_index(ignore_index))
+    inputs = Inputs(logits, check_labels(labels, logits, present, call.ignore_index), present)
+    name = pick_backend(backend, logits.device, logits.dtype, argument="input")
     check_process_group(process_group, name)
-    return SegmentationTerms(*segmentation_loss(input, labels, input_kind, available, name, process_group))
+    if name == "reference":
+        return SegmentationTerms(*reference.loss(logits.tensors[0], inputs.labels, call, present))
+    value, _ = fused_loss(inputs, call, name, process_group)
+    return SegmentationTerms(*value.unbind())

@@ -14,112 +14,90 @@ import torch
 from torch import Tensor
 
 from gss_kernels.autograd import by_hand
-from gss_kernels.inputs import compute_dtype_of
-from gss_kernels.supervised_settings import DICE_SMOOTHING, LOWEST_PROBABILITY
+from gss_kernels.segmentation.call import SegmentationCall, empty
+from gss_kernels.settings import DICE_SMOOTHING, LOWEST_PROBABILITY
+from gss_kernels.tensors import Inputs
 
 # Some tensors [C, n] stay in cache. No power of two: the categories' rows would compete for the same lines of it.
 _CHUNK_VOXELS = 30_000
 
 
 @by_hand
-def cpu_segmentation_forward(
-    prediction: Tensor, labels: Tensor, available: Tensor | None, *, from_logits: bool
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and Dice, `[2]`, and what the backward pass needs, `[4, B, 1, C]` as in `GroupResults`."""
-    volumes = _Volumes.of(prediction, labels, available, from_logits=from_logits)
-    sums = SupervisedSums.zeros(*prediction.shape[:2])
-    for _, chunk in volumes.chunks():
+def forward(inputs: Inputs, call: SegmentationCall, *, keep: bool) -> tuple[Tensor, Tensor, None]:  # noqa: ARG001
+    """Cross-entropy and Dice, `[2]`, and what the backward pass needs, `[4, B, 1, C]`; keeps nothing."""
+    sums = SegmentationSums.zeros(inputs.logits.num_samples, inputs.logits.num_categories)
+    for _, chunk in _chunks(inputs, call):
         sums.add(chunk)
-    coefficients = torch.zeros(4, *prediction.shape[:2], dtype=torch.float64)
-    for kind, values in zip((1, 2, 3), Slopes.of(sums), strict=True):
-        coefficients[kind] = values
-    dtype = compute_dtype_of(prediction)
-    return torch.stack(sums.terms()).to(dtype), coefficients[:, :, None].to(dtype)
+    value, coefficients = empty(inputs, call)
+    value.copy_(torch.stack(sums.terms()))
+    coefficients[0] = 0
+    for kind, values in enumerate(Slopes.of(sums), start=1):
+        coefficients[kind, :, 0] = values
+    return value, coefficients, None
 
 
 @by_hand
-def cpu_segmentation_backward(
-    prediction: Tensor,
-    labels: Tensor,
-    available: Tensor | None,
-    coefficients: Tensor,
-    upstream: Tensor,
-    *,
-    from_logits: bool,
-) -> Tensor:
+def backward(
+    inputs: Inputs, call: SegmentationCall, results: Tensor, upstream: Tensor, kept: None  # noqa: ARG001
+) -> tuple[Tensor]:
     """The gradient of the prediction under that of the terms, `[2]`; 0 in the samples that are not available."""
-    volumes = _Volumes.of(prediction, labels, available, from_logits=from_logits)
-    _, log_own, at_label, everywhere = coefficients[:, :, 0]
+    (prediction,) = inputs.logits.tensors
+    _, log_own, at_label, everywhere = results[:, :, 0]
     slopes = Slopes(log_own * upstream[0], at_label * upstream[1], everywhere * upstream[1])
-    result = torch.empty(volumes.prediction.shape, dtype=prediction.dtype)
-    for sample in set(range(len(result))).difference(volumes.samples):
-        result[sample] = 0
-    for voxels, chunk in volumes.chunks():
-        result[chunk.sample, :, voxels] = slopes.gradient(chunk, are_logits=from_logits)
-    return result.reshape(prediction.shape)
+    result = torch.empty(prediction.flatten(2).shape, dtype=prediction.dtype)
+    if inputs.available is not None:
+        result[~inputs.available] = 0
+    for voxels, chunk in _chunks(inputs, call):
+        result[chunk.sample, :, voxels] = slopes.gradient(chunk, are_logits=call.from_logits)
+    return (result.reshape(prediction.shape),)
 
 
-@dataclass(frozen=True)
-class LabelledChunk:
-    """Some voxels of one sample.
+def _chunks(inputs: Inputs, call: SegmentationCall) -> Iterator[tuple[slice, LabelledChunk]]:
+    """All chunks of all available samples, and where they are in the sample."""
+    # Views wherever the spatial axes can be joined, as in every dense layout.
+    prediction, num_voxels = inputs.logits.tensors[0].flatten(2), inputs.logits.num_voxels
+    labels = inputs.labels.flatten(1)  # type: ignore[union-attr]
+    for sample in range(inputs.logits.num_samples):
+        if inputs.available is not None and not bool(inputs.available[sample]):
+            continue
+        for start in range(0, num_voxels, _CHUNK_VOXELS):
+            voxels = slice(start, min(start + _CHUNK_VOXELS, num_voxels))
+            values = prediction[sample, :, voxels].to(inputs.logits.compute_dtype)
+            probabilities = values.softmax(dim=0) if call.from_logits else values
+            yield voxels, LabelledChunk.of(sample, probabilities, labels[sample, voxels], call.ignore_index)
+
+
+class LabelledChunk(NamedTuple):
+    """Some voxels of one sample, n of which count.
 
     Attributes:
         sample: its index.
         probabilities: o, `[C, n]`, in the dtype of the computation.
         is_label: y, one-hot labels, `[C, n]`, in the same dtype.
         own: the probability of the voxel's label, `[n]`.
+        counted: which of the chunk's voxels count; None: all.
     """
 
     sample: int
     probabilities: Tensor
     is_label: Tensor
     own: Tensor
+    counted: Tensor | None
 
     @classmethod
-    def of(cls, sample: int, probabilities: Tensor, labels: Tensor) -> LabelledChunk:
-        """From probabilities `[C, n]` and labels `[n]`."""
-        index = labels.long()
+    def of(cls, sample: int, probabilities: Tensor, labels: Tensor, ignore_index: int | None) -> LabelledChunk:
+        """From all of the chunk's probabilities and labels."""
+        index, counted = labels.long(), None
+        if ignore_index is not None:
+            counted = index != ignore_index
+            index, probabilities = index[counted], probabilities[:, counted]
         is_label = _one_hot(index, len(probabilities), probabilities.dtype)
         # Not a sum of products: what is wrong with another category is not this one's.
-        return cls(sample, probabilities, is_label, probabilities.gather(0, index[None])[0])
-
-
-@dataclass(frozen=True)
-class _Volumes:
-    """The tensors of a call with their voxels in one row.
-
-    Attributes:
-        prediction: `[B, C, N]`.
-        labels: `[B, N]`.
-        samples: the available ones.
-        from_logits: whether the prediction still lacks its softmax.
-    """
-
-    prediction: Tensor
-    labels: Tensor
-    samples: tuple[int, ...]
-    from_logits: bool
-
-    @classmethod
-    def of(cls, prediction: Tensor, labels: Tensor, available: Tensor | None, *, from_logits: bool) -> _Volumes:
-        """Views wherever the spatial axes can be joined, as in every dense layout."""
-        samples = [b for b in range(len(prediction)) if available is None or bool(available[b])]
-        return cls(prediction.flatten(2), labels.flatten(1), tuple(samples), from_logits)
-
-    def chunks(self) -> Iterator[tuple[slice, LabelledChunk]]:
-        """All chunks of all available samples, and where they are in the sample."""
-        num_voxels = self.prediction.shape[2]
-        dtype = compute_dtype_of(self.prediction)
-        for sample in self.samples:
-            for start in range(0, num_voxels, _CHUNK_VOXELS):
-                voxels = slice(start, min(start + _CHUNK_VOXELS, num_voxels))
-                values = self.prediction[sample, :, voxels].to(dtype)
-                probabilities = values.softmax(dim=0) if self.from_logits else values
-                yield voxels, LabelledChunk.of(sample, probabilities, self.labels[sample, voxels])
+        return cls(sample, probabilities, is_label, probabilities.gather(0, index[None])[0], counted)
 
 
 @dataclass
-class SupervisedSums:
+class SegmentationSums:
     """Sums over voxels; in float64, as a volume has millions of voxels and the sums cost nothing.
 
     Attributes:
@@ -135,7 +113,7 @@ class SupervisedSums:
     probability: Tensor
 
     @classmethod
-    def zeros(cls, num_samples: int, num_categories: int) -> SupervisedSums:
+    def zeros(cls, num_samples: int, num_categories: int) -> SegmentationSums:
         """Nothing summed yet."""
         per_sample = torch.zeros(num_samples, num_categories, dtype=torch.float64)
         total = torch.zeros(num_categories, dtype=torch.float64)
@@ -184,7 +162,7 @@ class Slopes(NamedTuple):
     everywhere: Tensor
 
     @classmethod
-    def of(cls, sums: SupervisedSums) -> Slopes:
+    def of(cls, sums: SegmentationSums) -> Slopes:
         """Of the plain sum of cross-entropy and Dice, float64; 0 for samples that are not available."""
         share = 2 / (len(sums.overlap) * sums.denominator())
         counts = sums.count.sum(dim=1, keepdim=True) > 0
@@ -195,7 +173,14 @@ class Slopes(NamedTuple):
         )
 
     def gradient(self, chunk: LabelledChunk, *, are_logits: bool) -> Tensor:
-        """With respect to the chunk's prediction, `[C, n]`."""
+        """With respect to the prediction of all of the chunk's voxels."""
+        gradient = self._of_counted(chunk, are_logits=are_logits)
+        if chunk.counted is None:
+            return gradient
+        return gradient.new_zeros(len(gradient), len(chunk.counted)).masked_scatter_(chunk.counted, gradient)
+
+    def _of_counted(self, chunk: LabelledChunk, *, are_logits: bool) -> Tensor:
+        """`[C, n]`."""
         slope = torch.stack((self.at_label[chunk.sample], self.log_own[chunk.sample]))
         at_label, log_own = slope @ chunk.is_label
         clipped = chunk.own.clamp(LOWEST_PROBABILITY, 1)

@@ -1,4 +1,4 @@
-"""The CPU backend of the group loss: chunks of voxels that stay in cache, with a hand-written backward pass.
+"""The CPU backend of the GSS loss: chunks of voxels that stay in cache, with a hand-written backward pass.
 
 The forward pass keeps the students `q` in the buffer that the gradient will fill, and the soft target; the backward
 pass turns the one into the gradient in place. Formulas: docs of `gss_kernels.fused_gss_loss`.
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from gss_kernels.autograd import by_hand
-from gss_kernels.call import GroupCall, GroupResults, empty_results
-from gss_kernels.cpu.segmentation import LabelledChunk, Slopes, SupervisedSums
-from gss_kernels.cpu.vote import (
+from gss_kernels.gss.call import GSSCall, GSSResults, empty
+from gss_kernels.gss.cpu_vote import (
     Chunk,
     Exponentials,
     bars_of,
@@ -27,10 +26,10 @@ from gss_kernels.cpu.vote import (
     some,
     without_nan,
 )
-from gss_kernels.groups import CategoryGroups
-from gss_kernels.inputs import GroupLogits, VoxelMask
 from gss_kernels.philox import random_keep
-from gss_kernels.settings import DistillationSettings, VoteSettings
+from gss_kernels.segmentation.cpu import LabelledChunk, SegmentationSums, Slopes
+from gss_kernels.settings import GSSSettings
+from gss_kernels.tensors import GroupLogits, Inputs
 
 # Measured on two cores with M=4, C=4 and 5. PyTorch gives a second thread only to more than 32,768 numbers, such as a
 # modality's voxel mask; larger chunks fall out of the cache.
@@ -38,102 +37,101 @@ _CHUNK_VOXELS = 65_536
 
 
 @by_hand
-def cpu_group_forward(logits: GroupLogits, call: GroupCall, *, keep: bool) -> tuple[GroupResults, Kept | None]:
+def forward(inputs: Inputs, call: GSSCall, *, keep: bool) -> tuple[Tensor, Tensor, Kept | None]:
     """The forward pass; keeps the students and the target for a first backward pass if it can."""
-    sums = _Sums.zeros(logits)
-    supervised = [SupervisedSums.zeros(logits.num_samples, logits.num_categories) for _ in range(logits.num_modalities)]
-    counts = _Counts.zeros(logits)
-    kept = Kept.empty(logits, call) if keep else None
+    logits, settings = inputs.logits, call.settings
+    sums, counts = _Sums.zeros(logits), _Counts.zeros(logits)
+    segmentation = [
+        SegmentationSums.zeros(logits.num_samples, logits.num_categories) for _ in range(logits.num_modalities)
+    ]
+    kept = Kept.empty(inputs, settings) if keep else None
     views = _voxel_views(logits)
-    for chunk in _chunks(logits, call):
-        exponentials = exponentials_of(_chunk_logits(views, chunk), call.vote)
-        for row, labelled in enumerate(_labelled(chunk, exponentials.probabilities(), call)):
-            supervised[chunk.modalities[row]].add(labelled)
+    for chunk in _chunks(inputs):
+        exponentials = exponentials_of(_chunk_logits(views, chunk), settings)
+        for row, labelled in enumerate(_labelled(chunk, exponentials.probabilities(), inputs, call)):
+            segmentation[chunk.modalities[row]].add(labelled)
         exponentials, invalid = without_nan(exponentials)
-        target, weight = _target_and_weight(logits, exponentials, chunk, call)
+        target, weight = _target_and_weight(inputs, exponentials, chunk, call)
         if chunk.learns:
             if call.statistics:
                 counts.add(chunk, exponentials, target, call)
-            _accumulate(sums, chunk, exponentials, target, weight, call.distillation)
+            sums.add(chunk, exponentials, target, weight, settings)
         if invalid is not None:
             # The count spoils weights and losses of the modalities that have kept a NaN, and of those alone.
             sums.kept[chunk.sample, chunk.modalities] += torch.where((weight * invalid).any(dim=1), math.nan, 0.0)
         if kept is not None:
-            kept.store(chunk, _marked_students(exponentials, weight, call), target)
-    return _results(logits, call, sums, supervised, counts), kept
+            kept.store(chunk, _marked_students(exponentials, weight, inputs), target)
+    return *_results(inputs, call, sums, segmentation, counts), kept
 
 
 @by_hand
-def cpu_group_backward(
-    logits: GroupLogits, call: GroupCall, coefficients: Tensor, upstream: Tensor, kept: Kept | None
+def backward(
+    inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, kept: Kept | None
 ) -> tuple[Tensor, ...]:
-    """The gradient, in the logits' form, under that of the total, a scalar, or of the losses, `[B, M]`."""
-    of_total = upstream.dim() == 0
-    per_loss = upstream * (call.gss_weight / logits.num_samples) if of_total else upstream
-    scale = per_loss.to(torch.float64) / (logits.num_voxels * call.vote.temperature)
+    """The gradient, in the logits' form, under that of the value."""
+    logits, settings, coefficients = inputs.logits, call.settings, GSSResults.of(results, inputs, call).coefficients
+    per_loss = upstream if call.per_sample else upstream * (call.gss_weight / logits.num_samples)
+    scale = per_loss.to(torch.float64) / (logits.num_voxels * settings.temperature)
     pulls = (scale.expand(coefficients.shape[1:3])[:, :, None] * coefficients[0]).to(logits.compute_dtype)
-    slopes = coefficients[1:] * (upstream * call.supervised_weight if of_total else 0)
-    results = kept.students if kept is not None else _gradient_buffers(logits)
-    logit_views, result_views = _voxel_views(logits), _voxel_views(GroupLogits(results, logits.stacked))
-    for chunk in _chunks(logits, call):
-        views = _chunk_views(result_views, chunk)
+    slopes = coefficients[1:] * (upstream * call.supervised_weight if inputs.labels is not None else 0)
+    gradients = kept.students if kept is not None else _gradient_buffers(logits)
+    logit_views, gradient_views = _voxel_views(logits), _voxel_views(GroupLogits(gradients, logits.stacked))
+    for chunk in _chunks(inputs):
+        views = _chunk_views(gradient_views, chunk)
         if kept is not None:
             students, target = views, kept.target[chunk.sample, :, chunk.voxels]
-            labelled = _labelled(chunk, (_sharp_softmax(student, call.vote) for student in students), call)
+            labelled = _labelled(chunk, (_sharp_softmax(student, settings) for student in students), inputs, call)
         else:
-            exponentials = exponentials_of(_chunk_logits(logit_views, chunk), call.vote)
-            labelled = _labelled(chunk, exponentials.probabilities(), call)
+            exponentials = exponentials_of(_chunk_logits(logit_views, chunk), settings)
+            labelled = _labelled(chunk, exponentials.probabilities(), inputs, call)
             cleaned, _ = without_nan(exponentials)
-            target, weight = _target_and_weight(logits, cleaned, chunk, call)
-            students = _marked_students(cleaned, weight, call)
+            target, weight = _target_and_weight(inputs, cleaned, chunk, call)
+            students = _marked_students(cleaned, weight, inputs)
         for modality, student, view in zip(chunk.modalities, students, views, strict=True):
-            supervised = None
-            if call.supervision is not None:
-                supervised = Slopes(*slopes[:, :, modality]).gradient(next(labelled), are_logits=True)
-            pull = torch.ge(student, call.distillation.clamp, out=torch.empty_like(target)).mul_(target)
+            segmentation = None
+            if inputs.labels is not None:
+                segmentation = Slopes(*slopes[:, :, modality]).gradient(next(labelled), are_logits=True)
+            pull = torch.ge(student, settings.clamp, out=torch.empty_like(target)).mul_(target)
             pull.mul_(pulls[chunk.sample, modality][:, None])
             student.mul_(pull.sum(dim=0)).sub_(pull)
-            if supervised is not None:
-                student.add_(supervised)
+            if segmentation is not None:
+                student.add_(segmentation)
             if student is not view:
                 view.copy_(student)
-    return results
+    return gradients
 
 
 @torch.no_grad()
-def cpu_soft_targets(
-    logits: GroupLogits, groups: CategoryGroups, vote: VoteSettings, available: Tensor | None
-) -> Tensor:
+def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
-    call = GroupCall(groups, vote, DistillationSettings(), VoxelMask(), available)
+    logits = inputs.logits
     target = torch.zeros(
         logits.num_samples, logits.num_categories, logits.num_voxels, dtype=logits.compute_dtype, device=logits.device
     )
     views = _voxel_views(logits)
-    for chunk in _chunks(logits, call):
-        exponentials, _ = without_nan(exponentials_of(_chunk_logits(views, chunk), vote))
-        target[chunk.sample, :, chunk.voxels] = soft_target(exponentials, chunk, groups, vote)
+    for chunk in _chunks(inputs):
+        exponentials, _ = without_nan(exponentials_of(_chunk_logits(views, chunk), call.settings))
+        target[chunk.sample, :, chunk.voxels] = soft_target(exponentials, chunk, call)
     return target.reshape(logits.num_samples, logits.num_categories, *logits.spatial)
 
 
 def _target_and_weight(
-    logits: GroupLogits, exponentials: Exponentials, chunk: Chunk, call: GroupCall
+    inputs: Inputs, exponentials: Exponentials, chunk: Chunk, call: GSSCall
 ) -> tuple[Tensor, Tensor]:
     """The target `[C, n]` and the voxel mask `[m, n]`; all 0 where a sample does not learn."""
     if not chunk.learns:
         return torch.zeros_like(exponentials.student[0]), torch.zeros_like(exponentials.sharp_sum)
-    target = soft_target(exponentials, chunk, call.groups, call.vote)
-    return target, _weight(logits, chunk, call)
+    return soft_target(exponentials, chunk, call), _weight(inputs, chunk, call.settings.mask_ratio)
 
 
-def _chunks(logits: GroupLogits, call: GroupCall) -> Iterator[Chunk]:
-    """All chunks of all samples that have at least two modalities, or with supervision one."""
-    num_voxels = logits.num_voxels
-    for sample in range(logits.num_samples):
-        modalities = list(range(logits.num_modalities))
-        if call.available is not None:
-            modalities = [m for m in modalities if bool(call.available[sample, m])]
-        if len(modalities) < (2 if call.supervision is None else 1):
+def _chunks(inputs: Inputs) -> Iterator[Chunk]:
+    """All chunks of all samples that have at least two modalities, or with labels one."""
+    num_voxels = inputs.logits.num_voxels
+    for sample in range(inputs.logits.num_samples):
+        modalities = list(range(inputs.logits.num_modalities))
+        if inputs.available is not None:
+            modalities = [m for m in modalities if bool(inputs.available[sample, m])]
+        if len(modalities) < (2 if inputs.labels is None else 1):
             continue
         for start in range(0, num_voxels, _CHUNK_VOXELS):
             yield Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
@@ -153,6 +151,20 @@ class _Sums:
         shape = (logits.num_samples, logits.num_modalities, logits.num_categories)
         return cls(*(torch.zeros(s, dtype=torch.float64) for s in (shape[:2], shape, shape)))
 
+    def add(
+        self, chunk: Chunk, exponentials: Exponentials, target: Tensor, weight: Tensor, settings: GSSSettings
+    ) -> None:
+        """Add a chunk; overwrites `student_log`."""
+        divergence = exponentials.student_log.clamp_(min=math.log(settings.clamp))
+        if settings.divergence == "kl":
+            log_target = target.clamp(min=torch.finfo(target.dtype).tiny).log_()
+            divergence = divergence.sub_(log_target)
+        divergence = divergence.mul_(target)
+        rows = (chunk.sample, chunk.modalities)
+        self.kept[rows] += weight.sum(dim=1)
+        self.target[rows] += weight @ target.T
+        self.divergence[rows] -= torch.einsum("mn,mcn->mc", weight, divergence)
+
     def weights(self, class_weighting: bool) -> Tensor:
         """W, `[B, M, C]`."""
         if not class_weighting:
@@ -160,35 +172,15 @@ class _Sums:
         return 1 - self.target / self.kept.clamp(min=1)[:, :, None]
 
 
-def _accumulate(
-    sums: _Sums,
-    chunk: Chunk,
-    exponentials: Exponentials,
-    target: Tensor,
-    weight: Tensor,
-    distillation: DistillationSettings,
-) -> None:
-    """Add the chunk to the sums; overwrites `student_log`."""
-    divergence = exponentials.student_log.clamp_(min=math.log(distillation.clamp))
-    if distillation.divergence == "kl":
-        log_target = target.clamp(min=torch.finfo(target.dtype).tiny).log_()
-        divergence = divergence.sub_(log_target)
-    divergence = divergence.mul_(target)
-    rows = (chunk.sample, chunk.modalities)
-    sums.kept[rows] += weight.sum(dim=1)
-    sums.target[rows] += weight @ target.T
-    sums.divergence[rows] -= torch.einsum("mn,mcn->mc", weight, divergence)
-
-
-def _weight(logits: GroupLogits, chunk: Chunk, call: GroupCall) -> Tensor:
+def _weight(inputs: Inputs, chunk: Chunk, mask_ratio: float) -> Tensor:
     """The voxel mask of the chunk's modalities, `[m, n]`, 1 where kept, else 0."""
-    count = chunk.voxels.stop - chunk.voxels.start
-    if call.mask.keep is not None:
-        return call.mask.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels].to(logits.compute_dtype)
-    if call.mask.seed is None:
+    logits, count = inputs.logits, chunk.voxels.stop - chunk.voxels.start
+    if inputs.keep is not None:
+        return inputs.keep[chunk.sample].flatten(1)[chunk.modalities, chunk.voxels].to(logits.compute_dtype)
+    if inputs.seed is None:
         return torch.ones(len(chunk.modalities), count, dtype=logits.compute_dtype)
     first = chunk.sample * logits.num_voxels + chunk.voxels.start
-    keep = random_keep(call.mask.seed, call.mask.ratio, logits.num_modalities, first, count, logits.compute_dtype)
+    keep = random_keep(inputs.seed, mask_ratio, logits.num_modalities, first, count, logits.compute_dtype)
     return keep if len(chunk.modalities) == len(keep) else keep[chunk.modalities]
 
 
@@ -207,13 +199,14 @@ class Kept:
     stacked: bool
 
     @classmethod
-    def empty(cls, logits: GroupLogits, call: GroupCall) -> Kept | None:
+    def empty(cls, inputs: Inputs, settings: GSSSettings) -> Kept | None:
         """Room for all chunks; None where recomputing is better.
 
-        Half-precision students would lose digits. The supervised loss needs their powers, which only some temperatures
-        make cheap.
+        Half-precision students would lose digits. The segmentation losses need their powers, which only some
+        temperatures make cheap.
         """
-        if logits.dtype != logits.compute_dtype or (call.supervision is not None and not call.vote.squarings):
+        logits = inputs.logits
+        if logits.dtype != logits.compute_dtype or (inputs.labels is not None and not settings.squarings):
             return None
         shape = (logits.num_samples, logits.num_categories, logits.num_voxels)
         return cls(_gradient_buffers(logits), torch.zeros(shape, dtype=logits.compute_dtype), logits.stacked)
@@ -226,28 +219,30 @@ class Kept:
         self.target[chunk.sample, :, chunk.voxels] = target
 
 
-def _marked_students(exponentials: Exponentials, weight: Tensor, call: GroupCall) -> list[Tensor]:
+def _marked_students(exponentials: Exponentials, weight: Tensor, inputs: Inputs) -> list[Tensor]:
     """Students, `m` times `[C, n]`, below the clamp where masked, so that these do not learn; overwrites them.
 
-    With supervision, which needs them there too, they turn negative; else they are 0.
+    With labels, for which they are needed there too, they turn negative; else they are 0.
     """
-    factor = weight if call.supervision is None else 2 * weight - 1
+    factor = weight if inputs.labels is None else 2 * weight - 1
     return list(exponentials.student.mul_(factor[:, None]).unbind())
 
 
-def _labelled(chunk: Chunk, probabilities: Iterable[Tensor], call: GroupCall) -> Iterator[LabelledChunk]:
-    """With supervision, the probabilities `[C, n]` of each of the chunk's modalities next to the labels."""
-    if call.supervision is None:
+def _labelled(
+    chunk: Chunk, probabilities: Iterable[Tensor], inputs: Inputs, call: GSSCall
+) -> Iterator[LabelledChunk]:
+    """With labels, the probabilities `[C, n]` of each of the chunk's modalities next to them."""
+    if inputs.labels is None:
         return
-    labels = call.supervision.labels[chunk.sample].flatten()[chunk.voxels]
+    labels = inputs.labels[chunk.sample].flatten()[chunk.voxels]
     for own in probabilities:
-        yield LabelledChunk.of(chunk.sample, own, labels)
+        yield LabelledChunk.of(chunk.sample, own, labels, call.ignore_index)
 
 
-def _sharp_softmax(student: Tensor, vote: VoteSettings) -> Tensor:
+def _sharp_softmax(student: Tensor, settings: GSSSettings) -> Tensor:
     """The softmax at temperature 1, `[C, n]`, from that at temperature `2**squarings`, whatever its sign."""
     sharp = student.square()
-    for _ in range(vote.squarings - 1):
+    for _ in range(settings.squarings - 1):
         sharp.square_()
     return sharp.div_(sharp.sum(dim=0))
 
@@ -274,14 +269,14 @@ class _Counts:
         agreement = torch.zeros(logits.num_modalities, dtype=torch.float64)
         return cls(torch.zeros(logits.num_categories, 4, dtype=torch.float64), agreement, 0, agreement.clone())
 
-    def add(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GroupCall) -> None:
+    def add(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GSSCall) -> None:
         """Count a chunk."""
         if chunk.voxels.start == 0:
             self.samples += 1
             self.samples_of[chunk.modalities] += 1
-        bars = bars_of(exponentials, call.vote)
+        bars = bars_of(exponentials, call.settings)
         nobody = torch.zeros_like(target[0])
-        for category, indices in enumerate(call.groups.leaders):
+        for category, indices in enumerate(call.leaders):
             leaders, members = confident_voxels(exponentials, chunk, category, indices, bars)
             one, agree = (some(leaders), every(leaders)) if leaders else (nobody, nobody)
             decide = every(members) * (1 - one) if members else nobody
@@ -291,35 +286,35 @@ class _Counts:
         same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & has_target
         self.agreement[chunk.modalities] += same.sum(dim=1)
 
-    def shares(self, num_voxels: int, results: GroupResults) -> None:
+    def shares(self, num_voxels: int, results: GSSResults) -> None:
         """Write `results.routes` and `results.agreement`."""
         results.routes.copy_(self.routes / (max(self.samples, 1) * num_voxels))
         results.agreement.copy_(self.agreement / (self.samples_of.clamp(min=1) * num_voxels))
 
 
 def _results(
-    logits: GroupLogits, call: GroupCall, sums: _Sums, supervised: list[SupervisedSums], counts: _Counts
-) -> GroupResults:
-    """From sums to all that is returned."""
-    like = torch.empty((), dtype=logits.compute_dtype)
-    results = empty_results(logits, like, supervised=call.supervision is not None, statistics=call.statistics)
-    weights = sums.weights(call.distillation.class_weighting)
-    losses = (weights * sums.divergence).sum(dim=2) / logits.num_voxels
+    inputs: Inputs, call: GSSCall, sums: _Sums, segmentation: list[SegmentationSums], counts: _Counts
+) -> tuple[Tensor, Tensor]:
+    """From sums to value and results."""
+    value, buffer = empty(inputs, call)
+    results = GSSResults.of(buffer, inputs, call)
+    weights = sums.weights(call.settings.class_weighting)
+    losses = (weights * sums.divergence).sum(dim=2) / inputs.logits.num_voxels
     mean = losses.sum(dim=1).mean()
     total = call.gss_weight * mean
-    results.losses.copy_(losses)
     results.coefficients[0] = weights
     results.terms[-1] = mean
-    if call.supervision is not None:
-        terms = torch.stack([torch.stack(own.terms()) for own in supervised], dim=1)
+    if inputs.labels is not None:
+        terms = torch.stack([torch.stack(own.terms()) for own in segmentation], dim=1)
         total = total + call.supervised_weight * terms.sum()
         results.terms[:-1] = terms.flatten()
-        for modality, own in enumerate(supervised):
+        for modality, own in enumerate(segmentation):
             for kind, values in enumerate(Slopes.of(own), start=1):
                 results.coefficients[kind, :, modality] = values
     if call.statistics:
-        counts.shares(logits.num_voxels, results)
-    return results._replace(total=total.to(logits.compute_dtype))
+        counts.shares(inputs.logits.num_voxels, results)
+    value.copy_(losses if call.per_sample else total)
+    return value, buffer
 
 
 def _gradient_buffers(logits: GroupLogits) -> tuple[Tensor, ...]:

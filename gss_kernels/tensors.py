@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function
 
 from gss_kernels.groups import CategoryGroups, check_groups, is_sequence
-from gss_kernels.settings import check_mask_ratio, is_integer
+from gss_kernels.settings import is_integer
 
 Logits = Tensor | Sequence[Tensor]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# What PyTorch can compare; other integers are converted.
+_LABEL_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_RARE_LABEL_DTYPES = (torch.uint16, torch.uint32, torch.uint64)
 _SEED_RANGE = (-(2**63), 2**64 - 1)
 
 
-@dataclass(frozen=True)
-class GroupLogits:
+class GroupLogits(NamedTuple):
     """Logits of all modalities.
 
     Attributes:
@@ -67,7 +70,7 @@ class GroupLogits:
     @property
     def compute_dtype(self) -> torch.dtype:
         """float64 for float64 logits, else float32."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
+        return compute_dtype_of(self.tensors[0])
 
     def per_modality(self) -> tuple[Tensor, ...]:
         """M views `[B, C, *spatial]`, never copies."""
@@ -78,28 +81,32 @@ class GroupLogits:
         return self.tensors[0] if self.stacked else torch.stack(self.tensors, dim=1)
 
 
-@dataclass(frozen=True)
-class VoxelMask:
-    """Which voxels a modality keeps: drawn (`seed` and `ratio`), given (`keep`), or all of them (neither).
+class Inputs(NamedTuple):
+    """All tensors of a call; None for what there is not.
 
     Attributes:
-        seed: 0-dim int64 tensor on the logits' device.
-        ratio: probability of masking a voxel.
-        keep: `[B, M, *spatial]` bool, true where kept.
+        logits: of all modalities, or one prediction.
+        labels: `[B, *spatial]` integers.
+        available: `[B, M]` bool, `[B]` for one prediction.
+        keep: the given voxel mask, `[B, M, *spatial]` bool, true where kept.
+        seed: of the drawn one, 0-dim int64; without both every voxel is kept.
     """
 
-    seed: Tensor | None = None
-    ratio: float = 0.0
+    logits: GroupLogits
+    labels: Tensor | None = None
+    available: Tensor | None = None
     keep: Tensor | None = None
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that there are."""
-        return (*optional(self.seed), *optional(self.keep))
+    seed: Tensor | None = None
 
 
-def optional(tensor: Tensor | None) -> tuple[Tensor, ...]:
-    """No tensor or one."""
-    return () if tensor is None else (tensor,)
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor without what a subclass like MONAI's `MetaTensor` adds, which the backends have no use for."""
+    return tensor.as_subclass(Tensor) if isinstance(tensor, Tensor) and has_torch_function((tensor,)) else tensor
+
+
+def compute_dtype_of(prediction: Tensor) -> torch.dtype:
+    """float64 for a float64 prediction, else float32."""
+    return torch.float64 if prediction.dtype == torch.float64 else torch.float32
 
 
 def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
@@ -109,14 +116,14 @@ def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
         ValueError: naming what is wrong and what is needed.
     """
     check_groups(groups)
-    result = _check_stacked(logits) if isinstance(logits, Tensor) else _check_sequence(logits)
+    result = _check_stacked(plain(logits)) if isinstance(logits, Tensor) else _check_sequence(logits)
     if result.dtype not in _DTYPES:
         raise ValueError(f"logits: got dtype {result.dtype}, need float32, bfloat16, float16 or float64")
     if result.num_samples == 0:
         raise ValueError(f"logits: got shape {_shape(result.tensors[0])} with an empty batch, need at least one sample")
     if result.num_voxels == 0:
         raise ValueError(f"logits: got shape {_shape(result.tensors[0])} without voxels, need at least one voxel")
-    _check_against_groups(result, groups)
+    _check_against_groups(result.num_modalities, result.num_categories, groups)
     return result
 
 
@@ -132,7 +139,7 @@ def _check_sequence(logits: object) -> GroupLogits:
             f"logits: got {type(logits).__name__}, need a tensor [B, M, C, *spatial] or a sequence of one "
             "[B, C, *spatial] for each modality"
         )
-    tensors = tuple(logits)
+    tensors = tuple(map(plain, logits))
     if len(tensors) < 2:
         raise ValueError(f"logits: got {len(tensors)} tensor(s), need one for each of at least 2 modalities")
     first = tensors[0]
@@ -143,58 +150,45 @@ def _check_sequence(logits: object) -> GroupLogits:
             raise ValueError(
                 f"logits[{modality}]: got shape {_shape(tensor)}, need [B, C, *spatial] with one to three spatial axes"
             )
-        for name, got, need in (
-            ("shape", _shape(tensor), _shape(first)),
-            ("dtype", tensor.dtype, first.dtype),
-            ("device", tensor.device, first.device),
-        ):
+        for name in ("shape", "dtype", "device"):
+            got, need = getattr(tensor, name), getattr(first, name)
             if got != need:
-                raise ValueError(f"logits[{modality}]: got {name} {got}, need that of logits[0], {need}")
+                raise ValueError(f"logits[{modality}]: got {name} {_named(got)}, need that of logits[0], {_named(need)}")
     return GroupLogits(tensors, stacked=False)
 
 
-def _check_against_groups(logits: GroupLogits, groups: CategoryGroups) -> None:
-    if logits.num_modalities < 2:
-        raise ValueError(f"logits: got {logits.num_modalities} modality, need at least 2")
-    if groups.modalities is not None and len(groups.modalities) != logits.num_modalities:
-        raise ValueError(
-            f"logits: got {logits.num_modalities} modalities, need the {len(groups.modalities)} of groups.modalities"
-        )
-    if logits.num_categories != groups.num_categories:
-        raise ValueError(
-            f"logits: got {logits.num_categories} categories, need {groups.num_categories}, as groups has leader sets"
-        )
+def _check_against_groups(num_modalities: int, num_categories: int, groups: CategoryGroups) -> None:
+    if num_modalities < 2:
+        raise ValueError(f"logits: got {num_modalities} modality, need at least 2")
+    if groups.modalities is not None and len(groups.modalities) != num_modalities:
+        raise ValueError(f"logits: got {num_modalities} modalities, need the {len(groups.modalities)} of groups.modalities")
+    if num_categories != groups.num_categories:
+        raise ValueError(f"logits: got {num_categories} categories, need {groups.num_categories}, as groups has leader sets")
     highest = max(max(leaders) for leaders in groups.leaders)
-    if highest >= logits.num_modalities:
-        raise ValueError(
-            f"groups: a leader has index {highest}, need indices below the {logits.num_modalities} modalities"
-        )
+    if highest >= num_modalities:
+        raise ValueError(f"groups: a leader has index {highest}, need indices below the {num_modalities} modalities")
 
 
-def check_available(available: Tensor | None, logits: GroupLogits) -> Tensor | None:
-    """Check `available` `[B, M]` bool against the logits."""
-    if available is not None:
-        _check_bool("available", available, "[B, M]", (logits.num_samples, logits.num_modalities), logits.device)
-    return available
+def check_available(available: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Check `available`, bool `[B, M]`, or `[B]` for one prediction."""
+    axes = "[B]" if len(shape) == 1 else "[B, M]"
+    return None if available is None else _check_bool("available", available, axes, shape, device)
 
 
 def check_mask(
     logits: GroupLogits, mask_ratio: float, seed: int | Tensor | None, voxel_mask: Tensor | None
-) -> VoxelMask:
-    """Resolve the three mask arguments; draws a seed from the device's default generator if it has to."""
-    check_mask_ratio(mask_ratio)
+) -> tuple[Tensor | None, Tensor | None]:
+    """The given mask and the seed of a drawn one, checked; draws it from the device's default generator if it has to."""
     if voxel_mask is not None:
         if seed is not None:
             raise ValueError("seed: got a seed together with voxel_mask, need one of the two")
         shape = (logits.num_samples, logits.num_modalities, *logits.spatial)
-        _check_bool("voxel_mask", voxel_mask, "[B, M, *spatial]", shape, logits.device)
-        return VoxelMask(keep=voxel_mask)
-    seed_tensor = check_seed(seed, logits.device) if seed is not None else None
+        return _check_bool("voxel_mask", voxel_mask, "[B, M, *spatial]", shape, logits.device), None
+    if seed is not None:
+        seed = check_seed(seed, logits.device)
     if mask_ratio == 0:
-        return VoxelMask()
-    if seed_tensor is None:
-        seed_tensor = torch.randint(2**63 - 1, (), device=logits.device)
-    return VoxelMask(seed=seed_tensor, ratio=float(mask_ratio))
+        return None, None
+    return None, torch.randint(2**63 - 1, (), device=logits.device) if seed is None else seed
 
 
 def check_seed(seed: int | Tensor, device: torch.device, *, or_else: str = " or None") -> Tensor:
@@ -203,7 +197,7 @@ def check_seed(seed: int | Tensor, device: torch.device, *, or_else: str = " or 
         if seed.dim() != 0 or seed.dtype != torch.int64:
             raise ValueError(f"seed: got a tensor of shape {_shape(seed)} and {seed.dtype}, need 0-dim int64")
         _check_device("seed", seed, device)
-        return seed
+        return plain(seed)
     if not is_integer(seed):
         joint = ", " if or_else else " or "
         raise ValueError(f"seed: got {type(seed).__name__}, need an int{joint}a 0-dim int64 tensor{or_else}")
@@ -215,23 +209,8 @@ def check_seed(seed: int | Tensor, device: torch.device, *, or_else: str = " or 
     return torch.full((), signed, dtype=torch.int64, device=device)
 
 
-def _check_bool(name: str, tensor: Tensor, axes: str, shape: tuple[int, ...], device: torch.device) -> None:
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name}: got {type(tensor).__name__}, need a bool tensor {axes}")  # noqa: TRY004
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name}: got shape {_shape(tensor)}, need {list(shape)}, {axes}")
-    if tensor.dtype != torch.bool:
-        raise ValueError(f"{name}: got dtype {tensor.dtype}, need bool")
-    _check_device(name, tensor, device)
-
-
-def compute_dtype_of(prediction: Tensor) -> torch.dtype:
-    """float64 for a float64 prediction, else float32."""
-    return torch.float64 if prediction.dtype == torch.float64 else torch.float32
-
-
 def check_prediction(prediction: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Check shape and dtype of one prediction `[B, C, *spatial]`, the argument `input` of the supervised loss.
+    """Check shape and dtype of one prediction `[B, C, *spatial]`, the argument `input` of the segmentation loss.
 
     With `labels` an error says so where the prediction has an axis more than goes with them, of modalities as it seems.
     """
@@ -250,59 +229,70 @@ def check_prediction(prediction: Tensor, labels: Tensor | None = None) -> Tensor
         raise ValueError(f"input: got shape {_shape(prediction)}, need at least 2 categories, the second axis")
     if prediction.numel() == 0:
         raise ValueError(f"input: got shape {_shape(prediction)}, need at least one sample and one voxel")
-    return prediction
-
-
-def check_samples_available(available: Tensor | None, num_samples: int, device: torch.device) -> Tensor | None:
-    """Check `available` `[B]` bool of one prediction."""
-    if available is not None:
-        _check_bool("available", available, "[B]", (num_samples,), device)
-    return available
+    return plain(prediction)
 
 
 def check_labels(
-    labels: Tensor,
-    samples: int,
-    spatial: tuple[int, ...],
-    categories: int,
-    device: torch.device,
-    available: Tensor | None = None,
+    labels: Tensor, logits: GroupLogits, available: Tensor | None = None, ignore_index: int | None = None
 ) -> Tensor:
-    """Check `labels` `[B, *spatial]`, uint8 or int64, against the shape of the prediction.
+    """Check `labels` `[B, *spatial]` of any integer dtype against the logits; returns them in a dtype of the backends.
 
     Values are checked on the CPU alone, and where a sample is `available` (`[B]`, or `[B, M]` for any of M). On another
     device the host would have to wait for them: there the backends return NaN.
     """
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels: got {type(labels).__name__}, need a tensor [B, *spatial]")  # noqa: TRY004
-    _check_device("labels", labels, device)
-    if labels.dtype not in (torch.uint8, torch.int64):
-        raise ValueError(f"labels: got dtype {labels.dtype}, need uint8 or int64; convert with labels.long()")
-    if tuple(labels.shape) != (samples, *spatial):
-        advice = "; remove the channel axis, labels[:, 0]" if tuple(labels.shape) == (samples, 1, *spatial) else ""
-        raise ValueError(f"labels: got shape {_shape(labels)}, need {[samples, *spatial]}, [B, *spatial]{advice}")
+    _check_device("labels", labels, logits.device)
+    if labels.dtype not in _LABEL_DTYPES + _RARE_LABEL_DTYPES:
+        raise ValueError(f"labels: got dtype {labels.dtype}, need integers; convert with labels.long()")
+    shape = (logits.num_samples, *logits.spatial)
+    if labels.shape != shape:
+        advice = "; remove the channel axis, labels[:, 0]" if labels.shape == (shape[0], 1, *shape[1:]) else ""
+        raise ValueError(f"labels: got shape {_shape(labels)}, need {list(shape)}, [B, *spatial]{advice}")
+    labels = plain(labels)
+    if labels.dtype in _RARE_LABEL_DTYPES:
+        labels = labels.long()
     if not torch.compiler.is_compiling():
-        check_label_values(labels, categories, available)
+        check_label_values(labels, logits.num_categories, available, ignore_index)
     return labels
 
 
-def check_label_values(labels: Tensor, categories: int, available: Tensor | None) -> None:
+def check_label_values(labels: Tensor, categories: int, available: Tensor | None, ignore_index: int | None) -> None:
     """Raise ValueError if labels on the CPU are no category, where the sample is available (`[B]` or `[B, M]`)."""
     if labels.device.type != "cpu":
         return
     for sample, own in enumerate(labels):
         if available is not None and not bool(available[sample].any()):
             continue
-        lowest, highest = (int(value) for value in own.aminmax())
+        counted = own if ignore_index is None else own[own != ignore_index]
+        if not counted.numel():
+            continue
+        lowest, highest = (int(value) for value in counted.aminmax())
         if lowest < 0 or highest >= categories:
+            besides = "" if ignore_index is None else f", or {ignore_index} to be ignored"
             raise ValueError(
-                f"labels: got values from {lowest} to {highest} in sample {sample}, need 0 to {categories - 1}"
+                f"labels: got values from {lowest} to {highest} in sample {sample}, need 0 to {categories - 1}{besides}"
             )
+
+
+def _check_bool(name: str, tensor: Tensor, axes: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name}: got {type(tensor).__name__}, need a bool tensor {axes}")  # noqa: TRY004
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: got shape {_shape(tensor)}, need {list(shape)}, {axes}")
+    if tensor.dtype != torch.bool:
+        raise ValueError(f"{name}: got dtype {tensor.dtype}, need bool")
+    _check_device(name, tensor, device)
+    return plain(tensor)
 
 
 def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
     if tensor.device != device:
         raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the prediction's device {device}")
+
+
+def _named(value: object) -> object:
+    return list(value) if isinstance(value, torch.Size) else value
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -1,0 +1,1 @@
+"""The GSS loss, alone or with the segmentation losses of the same logits."""

@@ -1,0 +1,128 @@
+"""One call of the GSS loss: what every backend takes besides the tensors, and what it returns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, get_type_hints
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from gss_kernels.across_processes import add_up, join_batches
+from gss_kernels.backends import Loss
+from gss_kernels.operators import register
+from gss_kernels.settings import GSSSettings
+from gss_kernels.tensors import GroupLogits, Inputs
+
+_KINDS = {float: "float", bool: "bool"}
+_NUM_SETTINGS = len(GSSSettings._fields)
+
+
+class GSSCall(NamedTuple):
+    """Checked arguments but the tensors.
+
+    Attributes:
+        settings: the hyper-parameters.
+        leaders: of every category.
+        supervised_weight: with labels, of the sum over modalities of cross-entropy and Dice in the total.
+        gss_weight: of the GSS loss in the total.
+        ignore_index: the label that the segmentation losses ignore.
+        per_sample: whether the value is the GSS loss of each sample and modality, `[B, M]`, and not the total.
+        statistics: whether to count routes and agreement.
+    """
+
+    settings: GSSSettings
+    leaders: tuple[tuple[int, ...], ...]
+    supervised_weight: float = 0.0
+    gss_weight: float = 1.0
+    ignore_index: int | None = None
+    per_sample: bool = False
+    statistics: bool = False
+
+    @property
+    def loss(self) -> Loss:
+        """See `autograd.Call`."""
+        return "gss"
+
+    def numbers(self) -> tuple[Any, ...]:
+        """See `autograd.Call`."""
+        settings, leaders, *rest = self
+        return *settings, [sum(1 << modality for modality in indices) for indices in leaders], *rest
+
+    @classmethod
+    def of_numbers(cls, *numbers: Any) -> GSSCall:
+        """The call again."""
+        bits, *rest = numbers[_NUM_SETTINGS:]
+        leaders = tuple(tuple(m for m in range(own.bit_length()) if own >> m & 1) for own in bits)
+        return cls(GSSSettings(*numbers[:_NUM_SETTINGS]), leaders, *rest)
+
+    def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+        """See `autograd.Call`: the segmentation losses are all processes' batches', the GSS loss is this one's."""
+        results = results.clone()
+        own = GSSResults.of(results, inputs, self)
+        segmentation, coefficients = join_batches(own.terms[:-1].view(2, -1), own.coefficients, group)
+        own.coefficients.copy_(coefficients)
+        own.terms[:-1] = segmentation.flatten()
+        return self.supervised_weight * segmentation.sum() + self.gss_weight * own.terms[-1], results
+
+    def weigh(self, results: Tensor, upstream: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+        """See `autograd.Call`.
+
+        The gradient is linear in the coefficients: those of the GSS loss take this process's upstream gradient, the
+        other three the sum of all processes'.
+        """
+        of_all = add_up(upstream, group)
+        factors = torch.stack((upstream, of_all, of_all, of_all))
+        weighed = results.clone()
+        GSSResults.of(weighed, inputs, self).coefficients.mul_(factors[:, None, None, None])
+        return weighed, torch.ones_like(upstream)
+
+
+class GSSResults(NamedTuple):
+    """Views of the buffer of results, in order; without elements for what was not asked for.
+
+    Attributes:
+        coefficients: `[1 or 4, B, M, C]`, what the backward pass needs: the category weights W; with labels the weight
+            of the cross-entropy, and alpha and beta of the Dice's derivative `alpha_c y_c + beta_c`.
+        terms: with labels cross-entropy and Dice of each modality, `[2 M]`, then the GSS loss's mean.
+        routes: `[C, 4]`, share of the voxels that took each route.
+        agreement: `[M]`, share of the voxels where modality and target prefer the same category.
+    """
+
+    coefficients: Tensor
+    terms: Tensor
+    routes: Tensor
+    agreement: Tensor
+
+    @classmethod
+    def of(cls, buffer: Tensor, inputs: Inputs, call: GSSCall) -> GSSResults:
+        """Views of a call's buffer."""
+        shapes = result_shapes(inputs.logits, inputs.labels is not None, call.statistics)
+        parts = buffer.split([math.prod(shape) for shape in shapes])
+        return cls(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+
+def result_shapes(logits: Any, segmented: bool, statistics: bool) -> tuple[tuple[int, ...], ...]:
+    """Of the parts of `GSSResults`; `logits` has their numbers of samples, modalities and categories."""
+    B, M, C = logits.num_samples, logits.num_modalities, logits.num_categories
+    return (
+        (4 if segmented else 1, B, M, C),
+        (2 * M + 1 if segmented else 1,),
+        (C if statistics else 0, 4),
+        (M if statistics else 0,),
+    )
+
+
+def empty(inputs: Inputs, call: GSSCall) -> tuple[Tensor, Tensor]:
+    """Uninitialised value and results."""
+    logits: GroupLogits = inputs.logits
+    like = logits.tensors[0].new_empty((), dtype=logits.compute_dtype)
+    value = like.new_empty((logits.num_samples, logits.num_modalities) if call.per_sample else ())
+    shapes = result_shapes(logits, inputs.labels is not None, call.statistics)
+    return value, like.new_empty(sum(math.prod(shape) for shape in shapes))
+
+
+_SETTINGS = ", ".join(f"{_KINDS.get(kind, 'str')} {name}" for name, kind in get_type_hints(GSSSettings).items())
+_REST = "float supervised_weight, float gss_weight, int? ignore_index, bool per_sample, bool statistics"
+register("gss", f"{_SETTINGS}, int[] leaders, {_REST}", GSSCall.of_numbers, empty)

@@ -1,0 +1,344 @@
+"""The passes over the voxels: a forward pass that sums, a backward pass that recomputes, one for the target alone.
+
+The weights enter the loss linearly, so the forward pass needs no second look at the logits: per sample, modality and
+category it sums the kept target and the divergence, and for the segmentation loss what its `device` names. The backward
+pass reads the logits again and writes the gradient; nothing of the size of the volume is kept in between. Sums are
+taken in a fixed order: results repeat to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from gss_kernels.gss.kernel_vote import hear_all
+from gss_kernels.segmentation.device import (
+    add_labels,
+    add_segmentation,
+    load_labels,
+    load_slopes,
+    probabilities_of,
+    softmax_gradient,
+)
+from gss_kernels.triton.arithmetic import at_least, log2
+from gss_kernels.triton.sums import own_sum, store_sums
+from gss_kernels.triton.volumes import load_coefficients, load_logits, load_presence, open_block, store_gradient
+
+
+class Form(NamedTuple):
+    """What a kernel is compiled for.
+
+    Attributes:
+        M: number of modalities.
+        C: of categories.
+        leaders: bit `c * M + m` says that modality m leads category c.
+        released: the public code's vote.
+        available: some samples may lack modalities.
+        squarings: see `softmaxes`.
+        ptx: inline PTX may be used.
+        block: voxels of a block.
+        voxels: of a thread.
+        rows: of partial sums.
+        kl: the divergence is "kl".
+        log2_clamp: of the distillation.
+        ignore: the ignored label, None without.
+        statistics: are asked for.
+    """
+
+    M: int
+    C: int
+    leaders: int
+    released: bool
+    available: bool
+    squarings: int
+    ptx: bool
+    block: int
+    voxels: int = 1
+    rows: int = 0
+    kl: bool = False
+    log2_clamp: float = 0.0
+    ignore: int | None = None
+    statistics: bool = False
+
+
+class Walk(NamedTuple):
+    """Numbers that no code is compiled for: blocks and programs of a sample, the last random word that masks, B."""
+
+    blocks: Any
+    programs: Any
+    last_masked_word: Any
+    num_samples: Any
+
+
+class Sums(NamedTuple):
+    """The forward pass's accumulators, in the order of their rows.
+
+    Attributes:
+        kept: kept voxels, M.
+        target: kept targets, M C.
+        divergence: in bits, M C.
+        segmentation: as of `add_segmentation`, M times 3 C.
+        labels: as of `add_labels`.
+        routes: voxels by route, 3 C.
+        agreement: M.
+    """
+
+    kept: Any
+    target: Any
+    divergence: Any
+    segmentation: Any
+    labels: Any
+    routes: Any
+    agreement: Any
+
+
+@triton.jit
+def no_sums(labels, form: tl.constexpr):
+    """Nothing summed yet."""
+    M: tl.constexpr = form.M
+    C: tl.constexpr = form.C
+    THREADS: tl.constexpr = form.block // form.voxels
+    SEGMENTED: tl.constexpr = labels is not None
+    IGNORING: tl.constexpr = form.ignore is not None
+    STATISTICS: tl.constexpr = form.statistics
+    zero = tl.zeros((THREADS,), tl.float32)
+    return Sums(
+        (zero,) * M,
+        (zero,) * (M * C),
+        (zero,) * (M * C),
+        (zero,) * (3 * M * C * SEGMENTED),
+        (zero,) * ((C + IGNORING) * SEGMENTED),
+        (zero,) * (3 * C * STATISTICS),
+        (zero,) * (M * STATISTICS),
+    )
+
+
+@triton.jit
+def load_group(volumes, block, presence, form: tl.constexpr):
+    """Logits of all modalities, a tuple of C blocks for each."""
+    M: tl.constexpr = form.M
+    logits = ()
+    for m in tl.static_range(M):
+        logits = logits + (load_logits(volumes, block, presence.of[m], m, form.C),)
+    return logits
+
+
+@triton.jit
+def keep_voxels(inputs, block, presence, last_masked_word, like, form: tl.constexpr):
+    """Per modality, which voxels of the block count: inside the volume, present, not masked."""
+    M: tl.constexpr = form.M
+    num_voxels = inputs.logits.num_voxels
+    keep = ()
+    if inputs.seed is not None:
+        seed = tl.load(inputs.seed)
+        first = block.sample.to(tl.int64) * num_voxels + block.start
+        first_low = (first & 0xFFFFFFFF).to(tl.uint32)
+        low = first_low + in_layout_of(like, block.offsets, form.ptx).to(tl.uint32)
+        high = (first >> 32).to(tl.uint32) + (low < first_low).to(tl.uint32)
+        zero = low * 0
+        words = ()
+        for four in tl.static_range((M + 3) // 4):
+            words = words + tl.philox(seed, low, high, zero + four, zero, 10)
+    for m in tl.static_range(M):
+        kept = block.inside & presence.of[m] & presence.enough
+        if inputs.seed is not None:
+            kept = kept & (words[m] > tl.cast(last_masked_word, tl.uint32))
+        if inputs.keep is not None:
+            row = inputs.keep + (block.sample * M + m).to(tl.int64) * num_voxels + block.start
+            kept = kept & (tl.load(row + block.offsets, mask=block.inside, other=0) != 0)
+        keep = keep + (kept,)
+    return keep
+
+
+@triton.jit
+def in_layout_of(like, offsets, PTX: tl.constexpr):
+    """The offsets, computed by the threads that hold `like`, a block of floats."""
+    if PTX:
+        # The unused operand ties the two layouts together and costs nothing.
+        result = tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=r,r,f", [offsets, like], dtype=tl.int32, is_pure=True, pack=1
+        )
+    else:
+        result = offsets
+    return result
+
+
+@triton.jit
+def add_distillation(sums, heard, keep, SEGMENTED: tl.constexpr, form: tl.constexpr):
+    """The sums over kept voxels with a block added: of 1, of the target, of the divergence in bits."""
+    M: tl.constexpr = form.M
+    C: tl.constexpr = form.C
+    VOXELS: tl.constexpr = form.voxels
+    target_log = ()
+    for c in tl.static_range(C):
+        target_log = target_log + (log2(at_least(heard.target[c], 1e-37), form.ptx) if form.kl else 0.0,)
+    kept = ()
+    targets = ()
+    divergences = ()
+    for m in tl.static_range(M):
+        # The count carries the NaN of a kept voxel, and spoils weights and losses with it.
+        student_log = heard.student_logs[m]
+        any_log = student_log[0]
+        counted = tl.where(keep[m] & (any_log != any_log), any_log, keep[m].to(tl.float32))
+        kept = kept + (sums.kept[m] + own_sum(counted, VOXELS),)
+        for c in tl.static_range(C):
+            # The same number twice: where segmentation fills the registers, the product takes fewer, else the
+            # selection.
+            target = keep[m].to(tl.float32) * heard.target[c] if SEGMENTED else tl.where(keep[m], heard.target[c], 0.0)
+            divergence = target * (target_log[c] - at_least(student_log[c], form.log2_clamp))
+            targets = targets + (sums.target[m * C + c] + own_sum(target, VOXELS),)
+            divergences = divergences + (sums.divergence[m * C + c] + own_sum(divergence, VOXELS),)
+    return kept, targets, divergences
+
+
+@triton.jit
+def add_segmentations(sums, heard, labels, form: tl.constexpr):
+    """The sums of every modality's segmentation loss with a block added."""
+    M: tl.constexpr = form.M
+    C: tl.constexpr = form.C
+    result = ()
+    for m in tl.static_range(M):
+        probabilities = probabilities_of(heard.sharp[m], labels.counted, form)
+        result = result + add_segmentation(sums, probabilities, labels.own, 3 * C * m, form)
+    return result
+
+
+@triton.jit
+def best_category(values, C: tl.constexpr):
+    """The first category of the largest value."""
+    best = tl.zeros_like(values[0]).to(tl.int32)
+    highest = values[0]
+    for c in tl.static_range(1, C):
+        better = values[c] > highest
+        highest = tl.where(better, values[c], highest)
+        best = tl.where(better, c, best)
+    return best
+
+
+@triton.jit
+def add_statistics(sums, heard, counted, presence, form: tl.constexpr):
+    """The numbers of voxels by route and of those where student and target prefer the same category."""
+    M: tl.constexpr = form.M
+    C: tl.constexpr = form.C
+    VOXELS: tl.constexpr = form.voxels
+    routes = ()
+    for c in tl.static_range(C):
+        agree, some, members = heard.routes[c]
+        taken = (agree & counted, some & (agree == 0) & counted, members & (some == 0) & counted)
+        for i in tl.static_range(3):
+            routes = routes + (sums.routes[3 * c + i] + own_sum(taken[i].to(tl.float32), VOXELS),)
+    highest = heard.target[0]
+    for c in tl.static_range(1, C):
+        highest = tl.maximum(highest, heard.target[c])
+    best = best_category(heard.target, C)
+    agreement = ()
+    for m in tl.static_range(M):
+        same = (best_category(heard.student_logs[m], C) == best) & (highest > 0.0) & counted & presence.of[m]
+        agreement = agreement + (sums.agreement[m] + own_sum(same.to(tl.float32), VOXELS),)
+    return routes, agreement
+
+
+@triton.jit(do_not_specialize=["walk"])
+def gss_forward_kernel(inputs, partials, walk, vote, form: tl.constexpr):
+    """Partial sums of each program, `[B, rows, programs]`, in the order of `Sums`.
+
+    Grid: (B programs,); a program walks over every programs-th block of a sample and reduces its accumulators once, at
+    the end.
+    """
+    SEGMENTED: tl.constexpr = inputs.labels is not None
+    sample = tl.program_id(0) // walk.programs
+    program = tl.program_id(0) % walk.programs
+    presence = load_presence(inputs.available, sample, form.M)
+    sums = no_sums(inputs.labels, form)
+    offsets = tl.arange(0, form.block)
+    for number in tl.range(program, walk.blocks, walk.programs):
+        block = open_block(sample, number, offsets, inputs.logits.num_voxels)
+        logits = load_group(inputs.logits, block, presence, form)
+        heard = hear_all(logits, presence, vote, form)
+        segmentation = sums.segmentation
+        label_sums = sums.labels
+        if SEGMENTED:
+            labels = load_labels(inputs.labels, block, inputs.logits.num_voxels, form.C, form.ignore)
+            segmentation = add_segmentations(segmentation, heard, labels, form)
+            label_sums = add_labels(label_sums, labels, form)
+        keep = keep_voxels(inputs, block, presence, walk.last_masked_word, logits[0][0], form)
+        kept, target, divergence = add_distillation(sums, heard, keep, SEGMENTED, form)
+        routes = sums.routes
+        agreement = sums.agreement
+        if form.statistics:
+            routes, agreement = add_statistics(sums, heard, block.inside & presence.enough, presence, form)
+        sums = Sums(kept, target, divergence, segmentation, label_sums, routes, agreement)
+    every = sums.kept + sums.target + sums.divergence + sums.segmentation + sums.labels + sums.routes + sums.agreement
+    store_sums(partials, every, walk.programs, form.rows)
+
+
+class Upstream(NamedTuple):
+    """The gradient of what is differentiated, and what it is multiplied with.
+
+    Attributes:
+        pointer: to it.
+        strides: of sample and modality; 0 for a scalar.
+        gss: factor of the GSS loss.
+        segmentation: factor of the segmentation losses.
+    """
+
+    pointer: Any
+    strides: Any
+    gss: Any
+    segmentation: Any
+
+
+@triton.jit(do_not_specialize=["walk", "upstream"])
+def gss_backward_kernel(inputs, gradients, coefficients, upstream, vote, walk, clamp, form: tl.constexpr):
+    """The gradient `dl/dz_j = upstream / (N T) * (q_j * sum_c a_c - a_j)`, `a_c = W_c k t_c` where `q_c >= clamp`.
+
+    With labels, plus that of the segmentation losses. Grid: (B blocks,).
+    """
+    M: tl.constexpr = form.M
+    C: tl.constexpr = form.C
+    SEGMENTED: tl.constexpr = inputs.labels is not None
+    sample = tl.program_id(0) // walk.blocks
+    num_voxels = inputs.logits.num_voxels
+    block = open_block(sample, tl.program_id(0) % walk.blocks, tl.arange(0, form.block), num_voxels)
+    presence = load_presence(inputs.available, sample, M)
+    logits = load_group(inputs.logits, block, presence, form)
+    if SEGMENTED:
+        labels = load_labels(inputs.labels, block, num_voxels, C, form.ignore)
+        common = tl.load(upstream.pointer).to(tl.float32) * upstream.segmentation
+    heard = hear_all(logits, presence, vote, form)
+    keep = keep_voxels(inputs, block, presence, walk.last_masked_word, logits[0][0], form)
+    for m in tl.static_range(M):
+        own = tl.load(upstream.pointer + sample * upstream.strides[0] + m * upstream.strides[1]).to(tl.float32)
+        weights = load_coefficients(coefficients, 0, m, block, walk.num_samples, own * upstream.gss, form)
+        student = heard.students[m]
+        pulls = ()
+        total = tl.zeros_like(student[0])
+        for c in tl.static_range(C):
+            pull = tl.where(student[c] >= clamp, weights[c] * heard.target[c], 0.0)
+            pulls = pulls + (pull,)
+            total += pull
+        if SEGMENTED:
+            slopes = load_slopes(coefficients, m, block, walk.num_samples, (common, common), form)
+            probabilities = probabilities_of(heard.sharp[m], labels.counted, form)
+            segmentation = softmax_gradient(probabilities, labels.own, slopes, C)
+        for c in tl.static_range(C):
+            gradient = tl.where(keep[m], student[c] * total - pulls[c], 0.0)
+            if SEGMENTED:
+                gradient += segmentation[c]
+            store_gradient(gradients, block, gradient, m, c)
+
+
+@triton.jit(do_not_specialize=["walk"])
+def gss_target_kernel(inputs, vote, walk, target, form: tl.constexpr):
+    """The soft target t alone, `[B, C, N]`. Grid: (B blocks,)."""
+    C: tl.constexpr = form.C
+    sample = tl.program_id(0) // walk.blocks
+    num_voxels = inputs.logits.num_voxels
+    block = open_block(sample, tl.program_id(0) % walk.blocks, tl.arange(0, form.block), num_voxels)
+    presence = load_presence(inputs.available, sample, form.M)
+    heard = hear_all(load_group(inputs.logits, block, presence, form), presence, vote, form)
+    for c in tl.static_range(C):
+        row = target + (sample * C + c).to(tl.int64) * num_voxels + block.start
+        tl.store(row + block.offsets, tl.where(presence.enough, heard.target[c], 0.0), mask=block.inside)

@@ -1,0 +1,56 @@
+"""One call of the segmentation loss: what every backend takes besides the tensors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from gss_kernels.across_processes import add_up, join_batches
+from gss_kernels.backends import Loss
+from gss_kernels.operators import register
+from gss_kernels.tensors import Inputs
+
+
+class SegmentationCall(NamedTuple):
+    """Checked arguments but the tensors.
+
+    The value is cross-entropy and Dice, `[2]`; the results are what the backward pass needs, `[4, B, 1, C]` as in
+    `GSSResults`, of which the first kind is not used.
+
+    Attributes:
+        from_logits: whether the prediction lacks its softmax.
+        ignore_index: the label that is ignored.
+    """
+
+    from_logits: bool
+    ignore_index: int | None = None
+
+    @property
+    def loss(self) -> Loss:
+        """See `autograd.Call`."""
+        return "segmentation"
+
+    def numbers(self) -> tuple[Any, ...]:
+        """See `autograd.Call`."""
+        return tuple(self)
+
+    def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """See `autograd.Call`."""
+        joined, coefficients = join_batches(value[:, None], results, group)
+        return joined[:, 0], coefficients
+
+    def weigh(self, results: Tensor, upstream: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """See `autograd.Call`."""
+        return results, add_up(upstream, group)
+
+
+def empty(inputs: Inputs, call: SegmentationCall) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """Uninitialised value and results."""
+    logits = inputs.logits
+    value = logits.tensors[0].new_empty(2, dtype=logits.compute_dtype)
+    return value, value.new_empty((4, logits.num_samples, 1, logits.num_categories))
+
+
+register("segmentation", "bool from_logits, int? ignore_index", SegmentationCall, empty)
