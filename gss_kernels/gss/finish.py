@@ -91,19 +91,20 @@ def gss_finish_kernel(
     C: tl.constexpr = form.C
     programs = walk.programs
     voxels = tl.cast(num_voxels, tl.float32)
+    terms = results + places.terms
+    total = 0.0
+    if form.segmented:
+        total += weights[0] * finish_segmentation(
+            partials, available, terms, results, walk.num_samples, num_voxels, programs, form
+        )
     mean = 0.0
     for sample in tl.range(0, walk.num_samples):
         own = partials + tl.cast(sample, tl.int64) * form.rows * programs
         coefficients = results + sample * (M * C)
         mean += finish_distillation(own, coefficients, value + sample * M, 1.0 / voxels, programs, form)
     mean = mean / walk.num_samples
-    total = weights[1] * mean
-    terms = results + places.terms
+    total += weights[1] * mean
     tl.store(terms + (2 * M if form.segmented else 0), mean)
-    if form.segmented:
-        total += weights[0] * finish_segmentation(
-            partials, available, terms, results, walk.num_samples, num_voxels, programs, form
-        )
     if form.statistics:
         finish_statistics(partials, available, results, places, walk.num_samples, voxels, programs, form)
     if not form.per_sample:

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from triton.runtime.jit import constexpr_function
 
-from gss_kernels.triton.arithmetic import at_least, reciprocal, softmaxes
+from gss_kernels.triton.arithmetic import at_least, reciprocal
 
 
 @constexpr_function
@@ -193,39 +193,3 @@ def close_count(count, presence, leader_blend, form: tl.constexpr):
     for c in tl.static_range(C):
         target = target + (at_least(votes[c] * inverse, 0.0),)
     return target, routes
-
-
-class Heard(NamedTuple):
-    """What a block's voxels say.
-
-    Attributes:
-        target: t, C blocks.
-        routes: every category's, as of `close_category`.
-        students: q of every modality, M times C blocks.
-        student_logs: log2 q.
-        sharp: of every modality the sharp exponentials, C blocks, and their sum.
-    """
-
-    target: Any
-    routes: Any
-    students: Any
-    student_logs: Any
-    sharp: Any
-
-
-@triton.jit
-def hear_all(logits, presence, vote, form: tl.constexpr):
-    """Hear every modality, then close the count; what the caller does not use is not computed."""
-    M: tl.constexpr = form.M
-    count = open_count(logits[0][0], form.C)
-    students = ()
-    student_logs = ()
-    sharp = ()
-    for m in tl.static_range(M):
-        own = softmaxes(logits[m], vote.log2_scale, form)
-        count = hear_modality(count, own, presence.of[m], vote, m, form)
-        students = students + (own.student,)
-        student_logs = student_logs + (own.student_log,)
-        sharp = sharp + ((own.sharp, own.sharp_sum),)
-    target, routes = close_count(count, presence, vote.leader_blend, form)
-    return Heard(target, routes, students, student_logs, sharp)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from gss_kernels.gss.kernel_vote import hear_all
+from gss_kernels.gss.kernel_vote import close_count, hear_modality, open_count
 from gss_kernels.segmentation.device import (
     add_labels,
     add_segmentation,
@@ -22,7 +22,7 @@ from gss_kernels.segmentation.device import (
     probabilities_of,
     softmax_gradient,
 )
-from gss_kernels.triton.arithmetic import at_least, log2
+from gss_kernels.triton.arithmetic import at_least, log2, softmaxes
 from gss_kernels.triton.sums import own_sum, store_sums
 from gss_kernels.triton.volumes import load_coefficients, load_logits, load_presence, open_block, store_gradient
 
@@ -134,9 +134,9 @@ def keep_voxels(inputs, block, presence, last_masked_word, like, form: tl.conste
     if inputs.seed is not None:
         seed = tl.load(inputs.seed)
         first = block.sample.to(tl.int64) * num_voxels + block.start
-        first_low = (first & 0xFFFFFFFF).to(tl.uint32)
-        low = first_low + in_layout_of(like, block.offsets, form.ptx).to(tl.uint32)
-        high = (first >> 32).to(tl.uint32) + (low < first_low).to(tl.uint32)
+        index = first + in_layout_of(like, block.offsets, form.ptx).to(tl.uint32).to(tl.int64)
+        low = index.to(tl.uint32)
+        high = (index >> 32).to(tl.uint32)
         zero = low * 0
         words = ()
         for four in tl.static_range((M + 3) // 4):
@@ -166,43 +166,30 @@ def in_layout_of(like, offsets, PTX: tl.constexpr):
 
 
 @triton.jit
-def add_distillation(sums, heard, keep, SEGMENTED: tl.constexpr, form: tl.constexpr):
+def add_distillation(sums, target, student_logs, keep, SEGMENTED: tl.constexpr, form: tl.constexpr):
     """The sums over kept voxels with a block added: of 1, of the target, of the divergence in bits."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
     VOXELS: tl.constexpr = form.voxels
     target_log = ()
     for c in tl.static_range(C):
-        target_log = target_log + (log2(at_least(heard.target[c], 1e-37), form.ptx) if form.kl else 0.0,)
+        target_log = target_log + (log2(at_least(target[c], 1e-37), form.ptx) if form.kl else 0.0,)
     kept = ()
     targets = ()
     divergences = ()
     for m in tl.static_range(M):
         # The count carries the NaN of a kept voxel, and spoils weights and losses with it.
-        student_log = heard.student_logs[m]
-        any_log = student_log[0]
+        any_log = student_logs[m][0]
         counted = tl.where(keep[m] & (any_log != any_log), any_log, keep[m].to(tl.float32))
         kept = kept + (sums.kept[m] + own_sum(counted, VOXELS),)
         for c in tl.static_range(C):
             # The same number twice: where segmentation fills the registers, the product takes fewer, else the
             # selection.
-            target = keep[m].to(tl.float32) * heard.target[c] if SEGMENTED else tl.where(keep[m], heard.target[c], 0.0)
-            divergence = target * (target_log[c] - at_least(student_log[c], form.log2_clamp))
-            targets = targets + (sums.target[m * C + c] + own_sum(target, VOXELS),)
+            kept_target = keep[m].to(tl.float32) * target[c] if SEGMENTED else tl.where(keep[m], target[c], 0.0)
+            divergence = kept_target * (target_log[c] - at_least(student_logs[m][c], form.log2_clamp))
+            targets = targets + (sums.target[m * C + c] + own_sum(kept_target, VOXELS),)
             divergences = divergences + (sums.divergence[m * C + c] + own_sum(divergence, VOXELS),)
     return kept, targets, divergences
-
-
-@triton.jit
-def add_segmentations(sums, heard, labels, form: tl.constexpr):
-    """The sums of every modality's segmentation loss with a block added."""
-    M: tl.constexpr = form.M
-    C: tl.constexpr = form.C
-    result = ()
-    for m in tl.static_range(M):
-        probabilities = probabilities_of(heard.sharp[m], labels.counted, form)
-        result = result + add_segmentation(sums, probabilities, labels.own, 3 * C * m, form)
-    return result
 
 
 @triton.jit
@@ -218,26 +205,26 @@ def best_category(values, C: tl.constexpr):
 
 
 @triton.jit
-def add_statistics(sums, heard, counted, presence, form: tl.constexpr):
+def add_statistics(sums, routes, target, student_logs, counted, presence, form: tl.constexpr):
     """The numbers of voxels by route and of those where student and target prefer the same category."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
     VOXELS: tl.constexpr = form.voxels
-    routes = ()
+    by_route = ()
     for c in tl.static_range(C):
-        agree, some, members = heard.routes[c]
+        agree, some, members = routes[c]
         taken = (agree & counted, some & (agree == 0) & counted, members & (some == 0) & counted)
         for i in tl.static_range(3):
-            routes = routes + (sums.routes[3 * c + i] + own_sum(taken[i].to(tl.float32), VOXELS),)
-    highest = heard.target[0]
+            by_route = by_route + (sums.routes[3 * c + i] + own_sum(taken[i].to(tl.float32), VOXELS),)
+    highest = target[0]
     for c in tl.static_range(1, C):
-        highest = tl.maximum(highest, heard.target[c])
-    best = best_category(heard.target, C)
+        highest = tl.maximum(highest, target[c])
+    best = best_category(target, C)
     agreement = ()
     for m in tl.static_range(M):
-        same = (best_category(heard.student_logs[m], C) == best) & (highest > 0.0) & counted & presence.of[m]
+        same = (best_category(student_logs[m], C) == best) & (highest > 0.0) & counted & presence.of[m]
         agreement = agreement + (sums.agreement[m] + own_sum(same.to(tl.float32), VOXELS),)
-    return routes, agreement
+    return by_route, agreement
 
 
 @triton.jit(do_not_specialize=["walk"])
@@ -247,29 +234,40 @@ def gss_forward_kernel(inputs, partials, walk, vote, form: tl.constexpr):
     Grid: (B programs,); a program walks over every programs-th block of a sample and reduces its accumulators once, at
     the end.
     """
+    M: tl.constexpr = form.M
     SEGMENTED: tl.constexpr = inputs.labels is not None
     sample = tl.program_id(0) // walk.programs
     program = tl.program_id(0) % walk.programs
-    presence = load_presence(inputs.available, sample, form.M)
+    presence = load_presence(inputs.available, sample, M)
     sums = no_sums(inputs.labels, form)
     offsets = tl.arange(0, form.block)
     for number in tl.range(program, walk.blocks, walk.programs):
         block = open_block(sample, number, offsets, inputs.logits.num_voxels)
         logits = load_group(inputs.logits, block, presence, form)
-        heard = hear_all(logits, presence, vote, form)
-        segmentation = sums.segmentation
         label_sums = sums.labels
         if SEGMENTED:
             labels = load_labels(inputs.labels, block, inputs.logits.num_voxels, form.C, form.ignore)
-            segmentation = add_segmentations(segmentation, heard, labels, form)
             label_sums = add_labels(label_sums, labels, form)
+        count = open_count(logits[0][0], form.C)
+        student_logs = ()
+        segmentation = ()
+        for m in tl.static_range(M):
+            own = softmaxes(logits[m], vote.log2_scale, form)
+            student_logs = student_logs + (own.student_log,)
+            count = hear_modality(count, own, presence.of[m], vote, m, form)
+            if SEGMENTED:
+                probabilities = probabilities_of(own, labels.counted, form)
+                added = add_segmentation(sums.segmentation, probabilities, labels.own, 3 * form.C * m, form)
+                segmentation = segmentation + added
+        target, routes = close_count(count, presence, vote.leader_blend, form)
         keep = keep_voxels(inputs, block, presence, walk.last_masked_word, logits[0][0], form)
-        kept, target, divergence = add_distillation(sums, heard, keep, SEGMENTED, form)
-        routes = sums.routes
+        kept, targets, divergence = add_distillation(sums, target, student_logs, keep, SEGMENTED, form)
+        taken = sums.routes
         agreement = sums.agreement
         if form.statistics:
-            routes, agreement = add_statistics(sums, heard, block.inside & presence.enough, presence, form)
-        sums = Sums(kept, target, divergence, segmentation, label_sums, routes, agreement)
+            counted = block.inside & presence.enough
+            taken, agreement = add_statistics(sums, routes, target, student_logs, counted, presence, form)
+        sums = Sums(kept, targets, divergence, segmentation, label_sums, taken, agreement)
     every = sums.kept + sums.target + sums.divergence + sums.segmentation + sums.labels + sums.routes + sums.agreement
     store_sums(partials, every, walk.programs, form.rows)
 
@@ -307,38 +305,51 @@ def gss_backward_kernel(inputs, gradients, coefficients, upstream, vote, walk, c
     if SEGMENTED:
         labels = load_labels(inputs.labels, block, num_voxels, C, form.ignore)
         common = tl.load(upstream.pointer).to(tl.float32) * upstream.segmentation
-    heard = hear_all(logits, presence, vote, form)
+    count = open_count(logits[0][0], C)
+    students = ()
+    segmentation = ()
+    for m in tl.static_range(M):
+        own = softmaxes(logits[m], vote.log2_scale, form)
+        students = students + (own.student,)
+        count = hear_modality(count, own, presence.of[m], vote, m, form)
+        if SEGMENTED:
+            probabilities = probabilities_of(own, labels.counted, form)
+            slopes = load_slopes(coefficients, m, block, walk.num_samples, (common, common), form)
+            segmentation = segmentation + (softmax_gradient(probabilities, labels.own, slopes, C),)
+    target, _ = close_count(count, presence, vote.leader_blend, form)
     keep = keep_voxels(inputs, block, presence, walk.last_masked_word, logits[0][0], form)
     for m in tl.static_range(M):
-        own = tl.load(upstream.pointer + sample * upstream.strides[0] + m * upstream.strides[1]).to(tl.float32)
-        weights = load_coefficients(coefficients, 0, m, block, walk.num_samples, own * upstream.gss, form)
-        student = heard.students[m]
+        own_upstream = tl.load(upstream.pointer + sample * upstream.strides[0] + m * upstream.strides[1])
+        scale = own_upstream.to(tl.float32) * upstream.gss
+        weights = load_coefficients(coefficients, 0, m, block, walk.num_samples, scale, form)
         pulls = ()
-        total = tl.zeros_like(student[0])
+        total = tl.zeros_like(students[m][0])
         for c in tl.static_range(C):
-            pull = tl.where(student[c] >= clamp, weights[c] * heard.target[c], 0.0)
+            pull = tl.where(students[m][c] >= clamp, weights[c] * target[c], 0.0)
             pulls = pulls + (pull,)
             total += pull
-        if SEGMENTED:
-            slopes = load_slopes(coefficients, m, block, walk.num_samples, (common, common), form)
-            probabilities = probabilities_of(heard.sharp[m], labels.counted, form)
-            segmentation = softmax_gradient(probabilities, labels.own, slopes, C)
         for c in tl.static_range(C):
-            gradient = tl.where(keep[m], student[c] * total - pulls[c], 0.0)
+            gradient = tl.where(keep[m], students[m][c] * total - pulls[c], 0.0)
             if SEGMENTED:
-                gradient += segmentation[c]
+                gradient += segmentation[m][c]
             store_gradient(gradients, block, gradient, m, c)
 
 
 @triton.jit(do_not_specialize=["walk"])
 def gss_target_kernel(inputs, vote, walk, target, form: tl.constexpr):
     """The soft target t alone, `[B, C, N]`. Grid: (B blocks,)."""
+    M: tl.constexpr = form.M
     C: tl.constexpr = form.C
     sample = tl.program_id(0) // walk.blocks
     num_voxels = inputs.logits.num_voxels
     block = open_block(sample, tl.program_id(0) % walk.blocks, tl.arange(0, form.block), num_voxels)
-    presence = load_presence(inputs.available, sample, form.M)
-    heard = hear_all(load_group(inputs.logits, block, presence, form), presence, vote, form)
+    presence = load_presence(inputs.available, sample, M)
+    logits = load_group(inputs.logits, block, presence, form)
+    count = open_count(logits[0][0], C)
+    for m in tl.static_range(M):
+        own = softmaxes(logits[m], vote.log2_scale, form)
+        count = hear_modality(count, own, presence.of[m], vote, m, form)
+    voted, _ = close_count(count, presence, vote.leader_blend, form)
     for c in tl.static_range(C):
         row = target + (sample * C + c).to(tl.int64) * num_voxels + block.start
-        tl.store(row + block.offsets, tl.where(presence.enough, heard.target[c], 0.0), mask=block.inside)
+        tl.store(row + block.offsets, tl.where(presence.enough, voted[c], 0.0), mask=block.inside)

@@ -54,14 +54,13 @@ def load_labels(labels, block, num_voxels, C: tl.constexpr, IGNORE: tl.constexpr
 
 
 @triton.jit
-def probabilities_of(sharp, counted, form: tl.constexpr):
-    """The softmax o from its exponentials and their sum, C blocks; 0 where a voxel is not counted."""
+def probabilities_of(own, counted, form: tl.constexpr):
+    """The softmax o of one modality's `Softmaxes`, C blocks; 0 where a voxel is not counted."""
     C: tl.constexpr = form.C
-    exponentials, total = sharp
-    inverse = tl.where(counted, reciprocal(total, form.ptx), 0.0)
+    inverse = tl.where(counted, reciprocal(own.sharp_sum, form.ptx), 0.0)
     probabilities = ()
     for c in tl.static_range(C):
-        probability = exponentials[c] * inverse
+        probability = own.sharp[c] * inverse
         if form.ignore is not None:
             # A product with 0 would let the NaN of an ignored voxel through.
             probability = tl.where(counted, probability, 0.0)

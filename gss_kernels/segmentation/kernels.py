@@ -53,8 +53,7 @@ def load_probabilities(inputs, block, present, labels, form: tl.constexpr):
     counted = tl.where(present, labels.counted, False)
     if form.from_logits:
         # Of the two softmaxes only the sharp one is used; the other one is not computed.
-        own = softmaxes(values, 1.0, form)
-        values = probabilities_of((own.sharp, own.sharp_sum), counted, form)
+        values = probabilities_of(softmaxes(values, 1.0, form), counted, form)
     elif form.ignore is not None:
         C: tl.constexpr = form.C
         probabilities = ()
