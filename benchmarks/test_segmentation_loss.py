@@ -11,8 +11,7 @@ from benchmarks.measuring import Measure, Size
 from benchmarks.results_table import COMPILED, EAGER
 from benchmarks.steps import Loss, LossStep, compiled, taking_turns, why_not_compiled
 from gss_kernels import fused_segmentation_loss
-from gss_kernels.settings import Backend
-from gss_kernels.settings import InputKind
+from gss_kernels.settings import Backend, InputKind
 
 _GPU = torch.cuda.is_available()
 _FUSED: Backend = "triton" if _GPU else "cpu"

@@ -58,7 +58,13 @@ class _Run(NamedTuple):
 
     def arguments(self, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
         """What the operators take."""
-        return list(tensors[: self.num_logits]), *tensors[self.num_logits :], self.stacked, self.backend, *self.call.numbers()
+        return (
+            list(tensors[: self.num_logits]),
+            *tensors[self.num_logits :],
+            self.stacked,
+            self.backend,
+            *self.call.numbers(),
+        )
 
 
 def fused_loss(

@@ -35,11 +35,14 @@ def layout_of(logits: GroupLogits) -> Layout | None:
     Addressable are tensors of any memory format, channels last included, and slices of larger tensors, as long as the
     modalities share their strides and the spatial axes join into one.
     """
-    return find_layout(tuple((tensor.shape, tensor.stride()) for tensor in logits.tensors), logits.stacked)
+    forms = tuple((tensor.shape, tensor.stride()) for tensor in logits.tensors)
+    try:
+        return _remembered(forms, logits.stacked)
+    except TypeError:  # symbols of torch.compile cannot be looked up
+        return _find_layout(forms, logits.stacked)
 
 
-def find_layout(forms: tuple[tuple[torch.Size, tuple[int, ...]], ...], stacked: bool) -> Layout | None:
-    """`layout_of` logits of these shapes and strides."""
+def _find_layout(forms: tuple[tuple[torch.Size, tuple[int, ...]], ...], stacked: bool) -> Layout | None:
     found = {_volume_strides(shape, strides, stacked) for shape, strides in forms}
     strides = found.pop()
     if found or strides is None:
@@ -47,6 +50,9 @@ def find_layout(forms: tuple[tuple[torch.Size, tuple[int, ...]], ...], stacked: 
     shape = forms[0][0]
     B, M, C = (shape[0], shape[1], shape[2]) if stacked else (shape[0], len(forms), shape[1])
     return Layout(B, M, C, math.prod(shape[3 if stacked else 2 :]), strides)
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_find_layout)
 
 
 def addressable(logits: GroupLogits) -> GroupLogits:
@@ -66,9 +72,7 @@ def _map(logits: GroupLogits, function: object) -> GroupLogits:
     return GroupLogits(tuple(map(function, logits.tensors)), logits.stacked)  # type: ignore[arg-type]
 
 
-def _volume_strides(
-    shape: tuple[int, ...], strides: tuple[int, ...], stacked: bool
-) -> tuple[int, int, int] | None:
+def _volume_strides(shape: tuple[int, ...], strides: tuple[int, ...], stacked: bool) -> tuple[int, int, int] | None:
     """Strides of `[B, C, *spatial]`, or of that with a second axis of modalities, seen as `[B, C, N]`."""
     first = 3 if stacked else 2
     voxel_stride: int | None = None

@@ -61,7 +61,9 @@ def register(
         return Inputs(GroupLogits(tuple(logits), stacked), *others), call_of(*arguments[_NUM_LEADING:]), backend
 
     _define(f"{loss}_forward({_TENSORS}, {schema}) -> (Tensor, Tensor)", forward, fake_forward)
-    _define(f"{loss}_backward({_TENSORS}, {schema}, Tensor results, Tensor upstream) -> Tensor[]", backward, fake_backward)
+    _define(
+        f"{loss}_backward({_TENSORS}, {schema}, Tensor results, Tensor upstream) -> Tensor[]", backward, fake_backward
+    )
 
 
 def _define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:

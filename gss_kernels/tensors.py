@@ -153,7 +153,9 @@ def _check_sequence(logits: object) -> GroupLogits:
         for name in ("shape", "dtype", "device"):
             got, need = getattr(tensor, name), getattr(first, name)
             if got != need:
-                raise ValueError(f"logits[{modality}]: got {name} {_named(got)}, need that of logits[0], {_named(need)}")
+                raise ValueError(
+                    f"logits[{modality}]: got {name} {_named(got)}, need that of logits[0], {_named(need)}"
+                )
     return GroupLogits(tensors, stacked=False)
 
 
@@ -161,9 +163,13 @@ def _check_against_groups(num_modalities: int, num_categories: int, groups: Cate
     if num_modalities < 2:
         raise ValueError(f"logits: got {num_modalities} modality, need at least 2")
     if groups.modalities is not None and len(groups.modalities) != num_modalities:
-        raise ValueError(f"logits: got {num_modalities} modalities, need the {len(groups.modalities)} of groups.modalities")
+        raise ValueError(
+            f"logits: got {num_modalities} modalities, need the {len(groups.modalities)} of groups.modalities"
+        )
     if num_categories != groups.num_categories:
-        raise ValueError(f"logits: got {num_categories} categories, need {groups.num_categories}, as groups has leader sets")
+        raise ValueError(
+            f"logits: got {num_categories} categories, need {groups.num_categories}, as groups has leader sets"
+        )
     highest = max(max(leaders) for leaders in groups.leaders)
     if highest >= num_modalities:
         raise ValueError(f"groups: a leader has index {highest}, need indices below the {num_modalities} modalities")

@@ -65,9 +65,7 @@ def forward(inputs: Inputs, call: GSSCall, *, keep: bool) -> tuple[Tensor, Tenso
 
 
 @by_hand
-def backward(
-    inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, kept: Kept | None
-) -> tuple[Tensor, ...]:
+def backward(inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, kept: Kept | None) -> tuple[Tensor, ...]:
     """The gradient, in the logits' form, under that of the value."""
     logits, settings, coefficients = inputs.logits, call.settings, GSSResults.of(results, inputs, call).coefficients
     per_loss = upstream if call.per_sample else upstream * (call.gss_weight / logits.num_samples)
@@ -228,9 +226,7 @@ def _marked_students(exponentials: Exponentials, weight: Tensor, inputs: Inputs)
     return list(exponentials.student.mul_(factor[:, None]).unbind())
 
 
-def _labelled(
-    chunk: Chunk, probabilities: Iterable[Tensor], inputs: Inputs, call: GSSCall
-) -> Iterator[LabelledChunk]:
+def _labelled(chunk: Chunk, probabilities: Iterable[Tensor], inputs: Inputs, call: GSSCall) -> Iterator[LabelledChunk]:
     """With labels, the probabilities `[C, n]` of each of the chunk's modalities next to them."""
     if inputs.labels is None:
         return

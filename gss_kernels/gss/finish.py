@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import triton
 import triton.language as tl
 
-from gss_kernels.segmentation.finish import LN2, finish_segmentation, indices, presence_of
+from gss_kernels.segmentation.finish import LN2, finish_segmentation, indices, padded, presence_of
 from gss_kernels.triton.sums import row_sums
-
-
-class Places(NamedTuple):
-    """Where the results begin in their buffer: `[kinds, B, M, C]` coefficients, terms, `[C, 4]` routes, `[M]` agreement.
-
-    Coefficients are the category weights W; with labels three more, see `finish_segmentation`. The terms are
-    cross-entropy and Dice of each modality, with labels, and the GSS loss's mean.
-    """
-
-    coefficients: Any
-    terms: Any
-    routes: Any
-    agreement: Any
 
 
 @triton.jit
@@ -31,9 +16,9 @@ def finish_distillation(partials, weights, losses, inverse_voxels, programs, for
     C: tl.constexpr = form.C
     m, c = indices(form)
     inside = (m < M) & (c < C)
-    kept = row_sums(partials, m, m < M, programs, form.chunk)
-    target = row_sums(partials, M + m * C + c, inside, programs, form.chunk)
-    divergence = row_sums(partials, M + M * C + m * C + c, inside, programs, form.chunk)
+    kept = row_sums(partials, m, m < M, programs)
+    target = row_sums(partials, M + m * C + c, inside, programs)
+    divergence = row_sums(partials, M + M * C + m * C + c, inside, programs)
     weight = tl.where(inside, 1.0 + kept * 0.0, 0.0)
     if form.class_weighting:
         # Not a maximum, which would drop the NaN that the count carries.
@@ -46,12 +31,12 @@ def finish_distillation(partials, weights, losses, inverse_voxels, programs, for
 
 
 @triton.jit
-def finish_statistics(partials, available, results, places, num_samples, voxels, programs, form: tl.constexpr):
+def finish_statistics(partials, available, results, places, walk, voxels, form: tl.constexpr):
     """Store routes and agreement, of the samples that learn."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
-    M_PADDED: tl.constexpr = form.M_padded
-    C_PADDED: tl.constexpr = form.C_padded
+    M_PADDED: tl.constexpr = padded(M)
+    C_PADDED: tl.constexpr = padded(C)
     FIRST: tl.constexpr = form.rows - 3 * C - M
     m, c = indices(form)
     learning = 0
@@ -60,16 +45,16 @@ def finish_statistics(partials, available, results, places, num_samples, voxels,
     split = agree
     members = agree
     agreement = learning_in
-    for sample in tl.range(0, num_samples):
-        own = partials + tl.cast(sample, tl.int64) * form.rows * programs
+    for sample in tl.range(0, walk.num_samples):
+        own = partials + tl.cast(sample, tl.int64) * form.rows * walk.programs
         present = presence_of(available, sample, m, M)
         enough = tl.sum(present.to(tl.int32)) >= 2
         learning += enough.to(tl.int32)
         learning_in += tl.where(enough & present, 1.0, 0.0)
-        agree += row_sums(own, FIRST + 3 * c, c < C, programs, form.chunk)
-        split += row_sums(own, FIRST + 3 * c + 1, c < C, programs, form.chunk)
-        members += row_sums(own, FIRST + 3 * c + 2, c < C, programs, form.chunk)
-        agreement += row_sums(own, FIRST + 3 * C + m, m < M, programs, form.chunk)
+        agree += row_sums(own, FIRST + 3 * c, c < C, walk.programs)
+        split += row_sums(own, FIRST + 3 * c + 1, c < C, walk.programs)
+        members += row_sums(own, FIRST + 3 * c + 2, c < C, walk.programs)
+        agreement += row_sums(own, FIRST + 3 * C + m, m < M, walk.programs)
     seen = voxels * tl.maximum(learning, 1)
     cell = results + places.routes + 4 * c
     tl.store(cell, agree / seen, c < C)
@@ -80,10 +65,8 @@ def finish_statistics(partials, available, results, places, num_samples, voxels,
 
 
 @triton.jit(do_not_specialize=["places", "walk"])
-def gss_finish_kernel(
-    partials, available, value, results, places, walk, weights, num_voxels, form: tl.constexpr
-):
-    """From partial sums `[B, rows, programs]` to the value and the buffer of results; see `Places`.
+def gss_finish_kernel(partials, available, value, results, places, walk, weights, num_voxels, form: tl.constexpr):
+    """From partial sums `[B, rows, programs]` to the value and the buffer of results; see `GSSResults`.
 
     `weights` are those of the segmentation losses and of the GSS loss in the total. Grid: (1,).
     """
@@ -94,9 +77,7 @@ def gss_finish_kernel(
     terms = results + places.terms
     total = 0.0
     if form.segmented:
-        total += weights[0] * finish_segmentation(
-            partials, available, terms, results, walk.num_samples, num_voxels, programs, form
-        )
+        total += weights[0] * finish_segmentation(partials, available, terms, results, walk, num_voxels, form)
     mean = 0.0
     for sample in tl.range(0, walk.num_samples):
         own = partials + tl.cast(sample, tl.int64) * form.rows * programs
@@ -106,6 +87,6 @@ def gss_finish_kernel(
     total += weights[1] * mean
     tl.store(terms + (2 * M if form.segmented else 0), mean)
     if form.statistics:
-        finish_statistics(partials, available, results, places, walk.num_samples, voxels, programs, form)
+        finish_statistics(partials, available, results, places, walk, voxels, form)
     if not form.per_sample:
         tl.store(value, total)

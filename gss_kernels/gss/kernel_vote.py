@@ -47,15 +47,6 @@ def has_one_leader(leaders, c, M):
     return leader_bits(leaders, c, M).bit_count() == 1
 
 
-class Vote(NamedTuple):
-    """How is voted: numbers that no code is compiled for. `log2_scale` is `log2(e) / T`."""
-
-    log2_scale: Any
-    leader_threshold: Any
-    member_threshold: Any
-    leader_blend: Any
-
-
 class Count(NamedTuple):
     """What has been heard so far, an entry for each category."""
 
@@ -75,7 +66,7 @@ def open_count(like, C: tl.constexpr):
 
 
 @triton.jit
-def hear_modality(count, own, present, vote, m: tl.constexpr, form: tl.constexpr):
+def hear_modality(count, own, present, numbers, m: tl.constexpr, form: tl.constexpr):
     """The count after modality m."""
     C: tl.constexpr = form.C
     minimum = ()
@@ -85,17 +76,17 @@ def hear_modality(count, own, present, vote, m: tl.constexpr, form: tl.constexpr
     all_leaders = ()
     all_members = ()
     members_sum = ()
-    leader_bar = vote.leader_threshold * own.sharp_sum
+    leader_bar = numbers.leader_threshold * own.sharp_sum
     all_leaders_bar = leader_bar
-    member_bar = vote.member_threshold * own.sharp_sum
+    member_bar = numbers.member_threshold * own.sharp_sum
     if form.available:
         # Numbers of the sample, not selections per voxel: they leave an absent modality, whose logits are 0, without
         # effect, and a present one as it is, to the bit, a NaN too.
         lift = tl.where(present, 0.0, float("inf"))
         weight = tl.where(present, 1.0, 0.0)
-        leader_bar = vote.leader_threshold * (own.sharp_sum + lift)
-        all_leaders_bar = vote.leader_threshold * (own.sharp_sum * weight)
-        member_bar = vote.member_threshold * (own.sharp_sum * weight)
+        leader_bar = numbers.leader_threshold * (own.sharp_sum + lift)
+        all_leaders_bar = numbers.leader_threshold * (own.sharp_sum * weight)
+        member_bar = numbers.member_threshold * (own.sharp_sum * weight)
     for c in tl.static_range(C):
         first = first_of_its_kind(form.leaders, m, c, form.M)
         least = own.student[c]

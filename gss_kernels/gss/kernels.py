@@ -27,51 +27,6 @@ from gss_kernels.triton.sums import own_sum, store_sums
 from gss_kernels.triton.volumes import load_coefficients, load_logits, load_presence, open_block, store_gradient
 
 
-class Form(NamedTuple):
-    """What a kernel is compiled for.
-
-    Attributes:
-        M: number of modalities.
-        C: of categories.
-        leaders: bit `c * M + m` says that modality m leads category c.
-        released: the public code's vote.
-        available: some samples may lack modalities.
-        squarings: see `softmaxes`.
-        ptx: inline PTX may be used.
-        block: voxels of a block.
-        voxels: of a thread.
-        rows: of partial sums.
-        kl: the divergence is "kl".
-        log2_clamp: of the distillation.
-        ignore: the ignored label, None without.
-        statistics: are asked for.
-    """
-
-    M: int
-    C: int
-    leaders: int
-    released: bool
-    available: bool
-    squarings: int
-    ptx: bool
-    block: int
-    voxels: int = 1
-    rows: int = 0
-    kl: bool = False
-    log2_clamp: float = 0.0
-    ignore: int | None = None
-    statistics: bool = False
-
-
-class Walk(NamedTuple):
-    """Numbers that no code is compiled for: blocks and programs of a sample, the last random word that masks, B."""
-
-    blocks: Any
-    programs: Any
-    last_masked_word: Any
-    num_samples: Any
-
-
 class Sums(NamedTuple):
     """The forward pass's accumulators, in the order of their rows.
 
@@ -95,12 +50,12 @@ class Sums(NamedTuple):
 
 
 @triton.jit
-def no_sums(labels, form: tl.constexpr):
+def no_sums(form: tl.constexpr):
     """Nothing summed yet."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
     THREADS: tl.constexpr = form.block // form.voxels
-    SEGMENTED: tl.constexpr = labels is not None
+    SEGMENTED: tl.constexpr = form.segmented
     IGNORING: tl.constexpr = form.ignore is not None
     STATISTICS: tl.constexpr = form.statistics
     zero = tl.zeros((THREADS,), tl.float32)
@@ -126,13 +81,12 @@ def load_group(volumes, block, presence, form: tl.constexpr):
 
 
 @triton.jit
-def keep_voxels(inputs, block, presence, last_masked_word, like, form: tl.constexpr):
+def keep_voxels(masks, block, presence, num_voxels, last_masked_word, like, form: tl.constexpr):
     """Per modality, which voxels of the block count: inside the volume, present, not masked."""
     M: tl.constexpr = form.M
-    num_voxels = inputs.logits.num_voxels
     keep = ()
-    if inputs.seed is not None:
-        seed = tl.load(inputs.seed)
+    if masks.seed is not None:
+        seed = tl.load(masks.seed)
         first = block.sample.to(tl.int64) * num_voxels + block.start
         index = first + in_layout_of(like, block.offsets, form.ptx).to(tl.uint32).to(tl.int64)
         low = index.to(tl.uint32)
@@ -143,10 +97,10 @@ def keep_voxels(inputs, block, presence, last_masked_word, like, form: tl.conste
             words = words + tl.philox(seed, low, high, zero + four, zero, 10)
     for m in tl.static_range(M):
         kept = block.inside & presence.of[m] & presence.enough
-        if inputs.seed is not None:
+        if masks.seed is not None:
             kept = kept & (words[m] > tl.cast(last_masked_word, tl.uint32))
-        if inputs.keep is not None:
-            row = inputs.keep + (block.sample * M + m).to(tl.int64) * num_voxels + block.start
+        if masks.keep is not None:
+            row = masks.keep + (block.sample * M + m).to(tl.int64) * num_voxels + block.start
             kept = kept & (tl.load(row + block.offsets, mask=block.inside, other=0) != 0)
         keep = keep + (kept,)
     return keep
@@ -166,7 +120,7 @@ def in_layout_of(like, offsets, PTX: tl.constexpr):
 
 
 @triton.jit
-def add_distillation(sums, target, student_logs, keep, SEGMENTED: tl.constexpr, form: tl.constexpr):
+def add_distillation(sums, target, student_logs, keep, form: tl.constexpr):
     """The sums over kept voxels with a block added: of 1, of the target, of the divergence in bits."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
@@ -185,7 +139,7 @@ def add_distillation(sums, target, student_logs, keep, SEGMENTED: tl.constexpr, 
         for c in tl.static_range(C):
             # The same number twice: where segmentation fills the registers, the product takes fewer, else the
             # selection.
-            kept_target = keep[m].to(tl.float32) * target[c] if SEGMENTED else tl.where(keep[m], target[c], 0.0)
+            kept_target = keep[m].to(tl.float32) * target[c] if form.segmented else tl.where(keep[m], target[c], 0.0)
             divergence = kept_target * (target_log[c] - at_least(student_logs[m][c], form.log2_clamp))
             targets = targets + (sums.target[m * C + c] + own_sum(kept_target, VOXELS),)
             divergences = divergences + (sums.divergence[m * C + c] + own_sum(divergence, VOXELS),)
@@ -228,40 +182,40 @@ def add_statistics(sums, routes, target, student_logs, counted, presence, form: 
 
 
 @triton.jit(do_not_specialize=["walk"])
-def gss_forward_kernel(inputs, partials, walk, vote, form: tl.constexpr):
+def gss_forward_kernel(logits, masks, labels, partials, walk, numbers, form: tl.constexpr):
     """Partial sums of each program, `[B, rows, programs]`, in the order of `Sums`.
 
     Grid: (B programs,); a program walks over every programs-th block of a sample and reduces its accumulators once, at
     the end.
     """
     M: tl.constexpr = form.M
-    SEGMENTED: tl.constexpr = inputs.labels is not None
     sample = tl.program_id(0) // walk.programs
     program = tl.program_id(0) % walk.programs
-    presence = load_presence(inputs.available, sample, M)
-    sums = no_sums(inputs.labels, form)
+    presence = load_presence(masks.available, sample, M)
+    sums = no_sums(form)
+    num_voxels = logits.num_voxels
     offsets = tl.arange(0, form.block)
     for number in tl.range(program, walk.blocks, walk.programs):
-        block = open_block(sample, number, offsets, inputs.logits.num_voxels)
-        logits = load_group(inputs.logits, block, presence, form)
+        block = open_block(sample, number, offsets, num_voxels)
+        z = load_group(logits, block, presence, form)
         label_sums = sums.labels
-        if SEGMENTED:
-            labels = load_labels(inputs.labels, block, inputs.logits.num_voxels, form.C, form.ignore)
-            label_sums = add_labels(label_sums, labels, form)
-        count = open_count(logits[0][0], form.C)
+        if form.segmented:
+            own_labels = load_labels(labels, block, num_voxels, form)
+            label_sums = add_labels(label_sums, own_labels, form)
+        count = open_count(z[0][0], form.C)
         student_logs = ()
         segmentation = ()
         for m in tl.static_range(M):
-            own = softmaxes(logits[m], vote.log2_scale, form)
+            own = softmaxes(z[m], numbers.log2_scale, form)
             student_logs = student_logs + (own.student_log,)
-            count = hear_modality(count, own, presence.of[m], vote, m, form)
-            if SEGMENTED:
-                probabilities = probabilities_of(own, labels.counted, form)
-                added = add_segmentation(sums.segmentation, probabilities, labels.own, 3 * form.C * m, form)
+            count = hear_modality(count, own, presence.of[m], numbers, m, form)
+            if form.segmented:
+                probabilities = probabilities_of(own, own_labels.counted, form)
+                added = add_segmentation(sums.segmentation, probabilities, own_labels.own, 3 * form.C * m, form)
                 segmentation = segmentation + added
-        target, routes = close_count(count, presence, vote.leader_blend, form)
-        keep = keep_voxels(inputs, block, presence, walk.last_masked_word, logits[0][0], form)
-        kept, targets, divergence = add_distillation(sums, target, student_logs, keep, SEGMENTED, form)
+        target, routes = close_count(count, presence, numbers.leader_blend, form)
+        keep = keep_voxels(masks, block, presence, num_voxels, walk.last_masked_word, z[0][0], form)
+        kept, targets, divergence = add_distillation(sums, target, student_logs, keep, form)
         taken = sums.routes
         agreement = sums.agreement
         if form.statistics:
@@ -272,52 +226,35 @@ def gss_forward_kernel(inputs, partials, walk, vote, form: tl.constexpr):
     store_sums(partials, every, walk.programs, form.rows)
 
 
-class Upstream(NamedTuple):
-    """The gradient of what is differentiated, and what it is multiplied with.
-
-    Attributes:
-        pointer: to it.
-        strides: of sample and modality; 0 for a scalar.
-        gss: factor of the GSS loss.
-        segmentation: factor of the segmentation losses.
-    """
-
-    pointer: Any
-    strides: Any
-    gss: Any
-    segmentation: Any
-
-
 @triton.jit(do_not_specialize=["walk", "upstream"])
-def gss_backward_kernel(inputs, gradients, coefficients, upstream, vote, walk, clamp, form: tl.constexpr):
+def gss_backward_kernel(logits, masks, labels, gradients, coefficients, upstream, walk, numbers, form: tl.constexpr):
     """The gradient `dl/dz_j = upstream / (N T) * (q_j * sum_c a_c - a_j)`, `a_c = W_c k t_c` where `q_c >= clamp`.
 
     With labels, plus that of the segmentation losses. Grid: (B blocks,).
     """
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
-    SEGMENTED: tl.constexpr = inputs.labels is not None
     sample = tl.program_id(0) // walk.blocks
-    num_voxels = inputs.logits.num_voxels
+    num_voxels = logits.num_voxels
     block = open_block(sample, tl.program_id(0) % walk.blocks, tl.arange(0, form.block), num_voxels)
-    presence = load_presence(inputs.available, sample, M)
-    logits = load_group(inputs.logits, block, presence, form)
-    if SEGMENTED:
-        labels = load_labels(inputs.labels, block, num_voxels, C, form.ignore)
+    presence = load_presence(masks.available, sample, M)
+    z = load_group(logits, block, presence, form)
+    if form.segmented:
+        own_labels = load_labels(labels, block, num_voxels, form)
         common = tl.load(upstream.pointer).to(tl.float32) * upstream.segmentation
-    count = open_count(logits[0][0], C)
+    count = open_count(z[0][0], C)
     students = ()
     segmentation = ()
     for m in tl.static_range(M):
-        own = softmaxes(logits[m], vote.log2_scale, form)
+        own = softmaxes(z[m], numbers.log2_scale, form)
         students = students + (own.student,)
-        count = hear_modality(count, own, presence.of[m], vote, m, form)
-        if SEGMENTED:
-            probabilities = probabilities_of(own, labels.counted, form)
+        count = hear_modality(count, own, presence.of[m], numbers, m, form)
+        if form.segmented:
+            probabilities = probabilities_of(own, own_labels.counted, form)
             slopes = load_slopes(coefficients, m, block, walk.num_samples, (common, common), form)
-            segmentation = segmentation + (softmax_gradient(probabilities, labels.own, slopes, C),)
-    target, _ = close_count(count, presence, vote.leader_blend, form)
-    keep = keep_voxels(inputs, block, presence, walk.last_masked_word, logits[0][0], form)
+            segmentation = segmentation + (softmax_gradient(probabilities, own_labels.own, slopes, C),)
+    target, _ = close_count(count, presence, numbers.leader_blend, form)
+    keep = keep_voxels(masks, block, presence, num_voxels, walk.last_masked_word, z[0][0], form)
     for m in tl.static_range(M):
         own_upstream = tl.load(upstream.pointer + sample * upstream.strides[0] + m * upstream.strides[1])
         scale = own_upstream.to(tl.float32) * upstream.gss
@@ -325,31 +262,31 @@ def gss_backward_kernel(inputs, gradients, coefficients, upstream, vote, walk, c
         pulls = ()
         total = tl.zeros_like(students[m][0])
         for c in tl.static_range(C):
-            pull = tl.where(students[m][c] >= clamp, weights[c] * target[c], 0.0)
+            pull = tl.where(students[m][c] >= numbers.clamp, weights[c] * target[c], 0.0)
             pulls = pulls + (pull,)
             total += pull
         for c in tl.static_range(C):
             gradient = tl.where(keep[m], students[m][c] * total - pulls[c], 0.0)
-            if SEGMENTED:
+            if form.segmented:
                 gradient += segmentation[m][c]
             store_gradient(gradients, block, gradient, m, c)
 
 
 @triton.jit(do_not_specialize=["walk"])
-def gss_target_kernel(inputs, vote, walk, target, form: tl.constexpr):
+def gss_target_kernel(logits, masks, target, walk, numbers, form: tl.constexpr):
     """The soft target t alone, `[B, C, N]`. Grid: (B blocks,)."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
     sample = tl.program_id(0) // walk.blocks
-    num_voxels = inputs.logits.num_voxels
+    num_voxels = logits.num_voxels
     block = open_block(sample, tl.program_id(0) % walk.blocks, tl.arange(0, form.block), num_voxels)
-    presence = load_presence(inputs.available, sample, M)
-    logits = load_group(inputs.logits, block, presence, form)
-    count = open_count(logits[0][0], C)
+    presence = load_presence(masks.available, sample, M)
+    z = load_group(logits, block, presence, form)
+    count = open_count(z[0][0], C)
     for m in tl.static_range(M):
-        own = softmaxes(logits[m], vote.log2_scale, form)
-        count = hear_modality(count, own, presence.of[m], vote, m, form)
-    voted, _ = close_count(count, presence, vote.leader_blend, form)
+        own = softmaxes(z[m], numbers.log2_scale, form)
+        count = hear_modality(count, own, presence.of[m], numbers, m, form)
+    voted, _ = close_count(count, presence, numbers.leader_blend, form)
     for c in tl.static_range(C):
         row = target + (sample * C + c).to(tl.int64) * num_voxels + block.start
         tl.store(row + block.offsets, tl.where(presence.enough, voted[c], 0.0), mask=block.inside)

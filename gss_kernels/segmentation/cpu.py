@@ -38,7 +38,11 @@ def forward(inputs: Inputs, call: SegmentationCall, *, keep: bool) -> tuple[Tens
 
 @by_hand
 def backward(
-    inputs: Inputs, call: SegmentationCall, results: Tensor, upstream: Tensor, kept: None  # noqa: ARG001
+    inputs: Inputs,
+    call: SegmentationCall,
+    results: Tensor,
+    upstream: Tensor,
+    kept: None,  # noqa: ARG001
 ) -> tuple[Tensor]:
     """The gradient of the prediction under that of the terms, `[2]`; 0 in the samples that are not available."""
     (prediction,) = inputs.logits.tensors

@@ -40,14 +40,15 @@ class Slopes(NamedTuple):
 
 
 @triton.jit
-def load_labels(labels, block, num_voxels, C: tl.constexpr, IGNORE: tl.constexpr):
-    """The labels of a block; IGNORE is the ignored label, or None."""
+def load_labels(labels, block, num_voxels, form: tl.constexpr):
+    """The labels of a block."""
+    C: tl.constexpr = form.C
     row = labels + block.sample.to(tl.int64) * num_voxels + block.start
     label = tl.load(row + block.offsets, mask=block.inside, other=C)
     own = tl.where((label >= 0) & (label < C), label.to(tl.int32), C)
     counted = block.inside
-    if IGNORE is not None:
-        ignored = label.to(tl.int64) == IGNORE
+    if form.ignore is not None:
+        ignored = label.to(tl.int64) == form.ignore
         own = tl.where(ignored, C, own)
         counted = counted & (ignored == 0)
     return Labels(own, counted)

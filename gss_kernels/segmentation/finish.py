@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
+from triton.runtime.jit import constexpr_function
 
 from gss_kernels.settings import DICE_SMOOTHING as _SMOOTHING
 from gss_kernels.triton.sums import row_sums
@@ -17,36 +18,10 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 _DICE_SMOOTHING: tl.constexpr = tl.constexpr(_SMOOTHING)
 
 
-class FinishForm(NamedTuple):
-    """What a finish kernel is compiled for.
-
-    Attributes:
-        M: number of modalities.
-        C: of categories.
-        M_padded: M, or the next power of 2.
-        C_padded: C likewise.
-        rows: of partial sums.
-        chunk: how many programs' sums are read at a time.
-        first: row of the first sum of the segmentation loss; see `Sums`.
-        segmented: there are labels.
-        ignoring: some labels are ignored.
-        class_weighting: of the GSS loss.
-        statistics: are asked for.
-        per_sample: the value is the GSS loss of each sample and modality.
-    """
-
-    M: int
-    C: int
-    M_padded: int
-    C_padded: int
-    rows: int
-    chunk: int
-    first: int = 0
-    segmented: bool = True
-    ignoring: bool = False
-    class_weighting: bool = False
-    statistics: bool = False
-    per_sample: bool = False
+@constexpr_function
+def padded(count):
+    """The next power of 2, which the sizes of blocks have to be."""
+    return 1 << (count - 1).bit_length()
 
 
 class SegmentationSums(NamedTuple):
@@ -68,8 +43,8 @@ class SegmentationSums(NamedTuple):
 @triton.jit
 def indices(form: tl.constexpr):
     """Numbers of modalities `[M, 1]` and of categories `[1, C]`, padded."""
-    M: tl.constexpr = form.M_padded
-    C: tl.constexpr = form.C_padded
+    M: tl.constexpr = padded(form.M)
+    C: tl.constexpr = padded(form.C)
     return tl.arange(0, M)[:, None], tl.arange(0, C)[None, :]
 
 
@@ -93,14 +68,14 @@ def sample_sums(partials, present, programs, num_voxels, form: tl.constexpr):
     m, c = indices(form)
     inside = (m < M) & (c < C) & present
     row = form.first + 3 * C * m + c
-    logs = row_sums(partials, row, inside, programs, form.chunk)
-    overlap = row_sums(partials, row + C, inside, programs, form.chunk)
-    mass = row_sums(partials, row + 2 * C, inside, programs, form.chunk)
-    labels = row_sums(partials, form.first + 3 * M * C + c, c < C, programs, form.chunk, True)
+    logs = row_sums(partials, row, inside, programs)
+    overlap = row_sums(partials, row + C, inside, programs)
+    mass = row_sums(partials, row + 2 * C, inside, programs)
+    labels = row_sums(partials, form.first + 3 * M * C + c, c < C, programs, True)
     voxels = tl.cast(num_voxels, tl.int64)
-    if form.ignoring:
+    if form.ignore is not None:
         row = form.first + 3 * M * C + C + c
-        voxels = tl.sum(row_sums(partials, row, c < 1, programs, form.chunk, True))
+        voxels = tl.sum(row_sums(partials, row, c < 1, programs, True))
     left = 1.0 - labels.to(tl.float32) / tl.maximum(voxels, 1).to(tl.float32)
     left = tl.where(tl.sum(labels) == voxels, tl.where(voxels > 0, left, 0.0), float("nan"))
     union = tl.where(inside, mass + labels + left * 0.0, 0.0)
@@ -110,22 +85,20 @@ def sample_sums(partials, present, programs, num_voxels, form: tl.constexpr):
 
 
 @triton.jit
-def finish_segmentation(
-    partials, available, terms, coefficients, num_samples, num_voxels, programs, form: tl.constexpr
-):
+def finish_segmentation(partials, available, terms, coefficients, walk, num_voxels, form: tl.constexpr):
     """Store cross-entropy and Dice `[2, M]` and their coefficients, kinds 1 to 3; the sum of the former."""
     M: tl.constexpr = form.M
     C: tl.constexpr = form.C
-    M_PADDED: tl.constexpr = form.M_padded
-    C_PADDED: tl.constexpr = form.C_padded
+    M_PADDED: tl.constexpr = padded(M)
+    C_PADDED: tl.constexpr = padded(C)
     m, c = indices(form)
     rows = tl.zeros((M_PADDED, 1), tl.float32)
     cells = tl.zeros((M_PADDED, C_PADDED), tl.float32)
     every = SegmentationSums(rows, rows, cells, cells)
-    for sample in tl.range(0, num_samples):
+    for sample in tl.range(0, walk.num_samples):
         present = presence_of(available, sample, m, M)
-        own_partials = partials + tl.cast(sample, tl.int64) * form.rows * programs
-        own, _ = sample_sums(own_partials, present, programs, num_voxels, form)
+        own_partials = partials + tl.cast(sample, tl.int64) * form.rows * walk.programs
+        own, _ = sample_sums(own_partials, present, walk.programs, num_voxels, form)
         voxels = every.voxels + tl.where(present, own.voxels, 0.0)
         every = SegmentationSums(voxels, every.logs + own.logs, every.overlap + own.overlap, every.union + own.union)
     counts = every.voxels > 0.0
@@ -135,11 +108,11 @@ def finish_segmentation(
     dice = tl.sum(tl.where((c < C) & counts, 1.0 - 2.0 * every.overlap / smoothed, 0.0), axis=1)[:, None] / C
     tl.store(terms + m, cross_entropy, m < M)
     tl.store(terms + M + m, dice, m < M)
-    for sample in tl.range(0, num_samples):
+    for sample in tl.range(0, walk.num_samples):
         present = presence_of(available, sample, m, M)
-        own_partials = partials + tl.cast(sample, tl.int64) * form.rows * programs
-        _, left = sample_sums(own_partials, present, programs, num_voxels, form)
-        kind = tl.cast(num_samples, tl.int64) * (M * C)
+        own_partials = partials + tl.cast(sample, tl.int64) * form.rows * walk.programs
+        _, left = sample_sums(own_partials, present, walk.programs, num_voxels, form)
+        kind = tl.cast(walk.num_samples, tl.int64) * (M * C)
         row = coefficients + kind + (sample * M + m) * C + c
         inside = (m < M) & (c < C)
         tl.store(row, tl.where(present, left / voxels, 0.0), inside)

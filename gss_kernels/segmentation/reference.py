@@ -16,9 +16,7 @@ from gss_kernels.settings import DICE_SMOOTHING, LOWEST_PROBABILITY
 from gss_kernels.tensors import compute_dtype_of
 
 
-def loss(
-    prediction: Tensor, labels: Tensor, call: SegmentationCall, available: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def loss(prediction: Tensor, labels: Tensor, call: SegmentationCall, available: Tensor | None) -> tuple[Tensor, Tensor]:
     """Cross-entropy and soft Dice, 0-dim; NaN if a voxel that counts has a label that is no category."""
     labels = labels.flatten(1)
     counted = torch.ones_like(labels, dtype=torch.bool)

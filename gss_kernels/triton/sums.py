@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+_CHUNK: tl.constexpr = tl.constexpr(128)
+
 
 @triton.jit
 def own_sum(x, VOXELS: tl.constexpr):
@@ -23,12 +25,12 @@ def store_sums(partials, sums, programs, COUNT: tl.constexpr):
 
 
 @triton.jit
-def row_sums(partials, rows, valid, programs, CHUNK: tl.constexpr, COUNTS: tl.constexpr = False):
+def row_sums(partials, rows, valid, programs, COUNTS: tl.constexpr = False):
     """Sums over the programs of some rows, a block `[A, B]` of row numbers; in int64 if they are counts."""
     # Reduced once, after the loop: a sum of loaded values inside one is what Triton before 3.9 rewrites wrongly.
-    total = tl.zeros((rows.shape[0], rows.shape[1], CHUNK), tl.int64 if COUNTS else tl.float32)
-    for first in tl.range(0, programs, CHUNK):
-        program = first + tl.arange(0, CHUNK)
+    total = tl.zeros((rows.shape[0], rows.shape[1], _CHUNK), tl.int64 if COUNTS else tl.float32)
+    for first in tl.range(0, programs, _CHUNK):
+        program = first + tl.arange(0, _CHUNK)
         positions = rows[:, :, None] * programs + program[None, None, :]
         exists = valid[:, :, None] & (program < programs)[None, None, :]
         values = tl.load(partials + positions, exists, other=0.0)

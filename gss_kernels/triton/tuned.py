@@ -25,7 +25,6 @@ from triton.runtime.cache import get_cache_manager
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from gss_kernels.triton.configuration import TABLE, Configuration, KernelName
-from gss_kernels.triton.launch import on_device_of
 
 VOXELS_PER_THREAD, NUM_WARPS, PROGRAMS_PER_MULTIPROCESSOR = (1, 2, 4), (2, 4, 8), range(2, 9)
 _FILE = "configurations.json"
@@ -81,6 +80,11 @@ def trying(choices: Mapping[Launch, Configuration]) -> Iterator[None]:
         for launch in choices:
             del _chosen[launch]
         _chosen.update(before)
+
+
+def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return contextlib.nullcontext() if tensor.device.type == "cpu" else torch.cuda.device(tensor.device)
 
 
 def _fastest(launch: Launch, kernel: Any, run: Callable[[], Results]) -> Configuration:

@@ -11,38 +11,6 @@ import triton
 import triton.language as tl
 
 
-class Volumes(NamedTuple):
-    """M tensors `[B, C, N]`, one for each modality.
-
-    Attributes:
-        pointers: M of them.
-        strides: of batch, category and voxel, in elements, common to all.
-        num_voxels: N.
-    """
-
-    pointers: Any
-    strides: Any
-    num_voxels: Any
-
-
-class Inputs(NamedTuple):
-    """What a kernel reads of a call; None for what there is not.
-
-    Attributes:
-        logits: `Volumes` of logits, or of probabilities.
-        labels: `[B, N]` of any integers.
-        available: `[B, M]` of bytes.
-        keep: the given voxel mask, `[B, M, N]` of bytes.
-        seed: of the drawn one, 0-dim.
-    """
-
-    logits: Any
-    labels: Any
-    available: Any
-    keep: Any = None
-    seed: Any = None
-
-
 class Block(NamedTuple):
     """Some voxels of one sample.
 
@@ -98,7 +66,7 @@ def load_logits(volumes, block, present, m: tl.constexpr, C: tl.constexpr):
     row, positions = row_of(volumes, block, m)
     logits = ()
     for c in tl.static_range(C):
-        pointers = row + tl.cast(volumes.strides[1], tl.int64) * c + positions
+        pointers = row + tl.cast(volumes.stride_c, tl.int64) * c + positions
         logits = logits + (tl.load(pointers, mask=readable, other=0.0).to(tl.float32),)
     return logits
 
@@ -107,16 +75,15 @@ def load_logits(volumes, block, present, m: tl.constexpr, C: tl.constexpr):
 def row_of(volumes, block, m: tl.constexpr):
     """Where one modality of the block's sample begins, and where its voxels are from there, in 64 bits."""
     # Strides may be large, as of a slice through a volume.
-    stride_b, _, stride_v = volumes.strides
-    positions = block.start * stride_v + block.offsets * tl.cast(stride_v, tl.int64)
-    return volumes.pointers[m] + block.sample.to(tl.int64) * stride_b, positions
+    positions = block.start * volumes.stride_v + block.offsets * tl.cast(volumes.stride_v, tl.int64)
+    return volumes.pointers[m] + block.sample.to(tl.int64) * volumes.stride_b, positions
 
 
 @triton.jit
 def store_gradient(volumes, block, gradient, m: tl.constexpr, c: tl.constexpr):
     """Store the gradient of one category of a modality, in its own dtype."""
     row, positions = row_of(volumes, block, m)
-    pointers = row + tl.cast(volumes.strides[1], tl.int64) * c + positions
+    pointers = row + tl.cast(volumes.stride_c, tl.int64) * c + positions
     tl.store(pointers, gradient.to(pointers.dtype.element_ty), mask=block.inside)
 
 

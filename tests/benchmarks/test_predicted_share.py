@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-import torch
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip(f"Triton is not installed ({sys.platform})", allow_module_level=True)

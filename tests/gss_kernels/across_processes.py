@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from gss_kernels import BRATS_2018, draw_voxel_mask, fused_gss_objective, fused_segmentation_loss
-from gss_kernels.settings import Backend
-from gss_kernels.settings import InputKind
+from gss_kernels.settings import Backend, InputKind
 from tests.two_processes import be_two
 
 SPATIAL = (3, 5)

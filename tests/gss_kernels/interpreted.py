@@ -23,12 +23,13 @@ import triton
 import triton.language as tl
 
 from gss_kernels import CategoryGroups, fused_gss_loss
-from gss_kernels.gss.kernels import Form, keep_voxels
+from gss_kernels.gss.kernels import keep_voxels
 from gss_kernels.philox import last_masked_word
 from gss_kernels.settings import Backend
+from gss_kernels.triton.arguments import Form, Masks, Volumes
 from gss_kernels.triton.configuration import Configuration
 from gss_kernels.triton.tuned import Launch, trying
-from gss_kernels.triton.volumes import Block, Inputs, Presence, Volumes, load_logits
+from gss_kernels.triton.volumes import Block, Presence, load_logits
 from tests.gss_kernels import cases, interpretation, objective_cases, segmentation_cases
 from tests.gss_kernels.interpreter import work_once
 from tests.gss_kernels.oracle import drawn_word
@@ -41,9 +42,10 @@ def keep_kernel(seed, out_pointer, last_word, sample, start, num_voxels, form: t
     count: tl.constexpr = form.M
     size: tl.constexpr = form.block
     offsets = tl.arange(0, size)
-    inputs = Inputs(Volumes((), (), num_voxels), None, None, None, seed)
+    masks = Masks(None, None, seed)
     block = Block(tl.cast(sample, tl.int32), tl.cast(start, tl.int64), offsets, offsets >= 0)
-    keep = keep_voxels(inputs, block, Presence((True,) * count, True), last_word, offsets.to(tl.float32), form)
+    presence = Presence((True,) * count, True)
+    keep = keep_voxels(masks, block, presence, num_voxels, last_word, offsets.to(tl.float32), form)
     for m in tl.static_range(count):
         tl.store(out_pointer + m * size + offsets, keep[m])
 
@@ -52,7 +54,7 @@ def keep_kernel(seed, out_pointer, last_word, sample, start, num_voxels, form: t
 def load_kernel(address, out_pointer, base, stride_c, count: tl.constexpr, size: tl.constexpr):
     offsets = tl.arange(0, size)
     memory = tl.cast(address, tl.int64).to(tl.pointer_type(tl.int8))
-    volumes = Volumes((memory + tl.cast(base, tl.int64),), (0, stride_c, 1), size)
+    volumes = Volumes((memory + tl.cast(base, tl.int64),), 0, stride_c, 1, size)
     block = Block(tl.cast(0, tl.int32), tl.cast(0, tl.int64), offsets, offsets >= 0)
     logits = load_logits(volumes, block, True, 0, count)
     for c in tl.static_range(count):
@@ -61,7 +63,7 @@ def load_kernel(address, out_pointer, base, stride_c, count: tl.constexpr, size:
 
 def mask_index_needs_more_than_32_bits() -> None:
     """Volumes too large to allocate, but not too large to number: also a block that crosses 2**32."""
-    form = Form(6, 2, 0b11, False, False, 0, False, BLOCK)
+    form = Form(6, 2, block=BLOCK)
     for sample, start, num_voxels in ((0, 2**32 - 7, 2**40), (3, 256, 2**31 + 7), (5, 2**33 + 256, 2**34), (1, 0, 9)):
         keep = torch.empty(6, BLOCK, dtype=torch.bool)
         seed = torch.tensor(-0x0123_4567_89AB_CDEF)

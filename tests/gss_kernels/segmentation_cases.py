@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from gss_kernels import fused_segmentation_loss
-from gss_kernels.settings import Backend
-from gss_kernels.settings import InputKind
+from gss_kernels.settings import Backend, InputKind
 from tests.gss_kernels.cases import SPACING, TOLERANCE
 from tests.gss_kernels.segmentation_oracle import Array, Labels, SegmentationAnswer, near_clip, segmentation
 

@@ -76,7 +76,7 @@ def beyond_32_bits(own: Specialisation) -> Specialisation:
         return "i64" if kind == "i32" else kind
 
     source = own.source
-    names = ("inputs", "gradients", "num_voxels")
+    names = ("logits", "gradients", "num_voxels")
     signature = {name: widened(kind) if name in names else kind for name, kind in source.signature.items()}
     return dataclasses.replace(own, source=ASTSource(source.fn, signature, source.constants, source.attrs))
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
 from gss_kernels import SegmentationLoss, SegmentationTerms, fused_segmentation_loss
-from gss_kernels.segmentation.cpu import _CHUNK_VOXELS as _CHUNK
 from gss_kernels.segmentation import reference
 from gss_kernels.segmentation.call import SegmentationCall
+from gss_kernels.segmentation.cpu import _CHUNK_VOXELS as _CHUNK
 from gss_kernels.settings import Backend, InputKind
 from tests.gss_kernels.segmentation_behaviours import (
     EVERYWHERE,

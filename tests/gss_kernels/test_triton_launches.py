@@ -23,7 +23,6 @@ from gss_kernels.triton.launch import Card
 _KERNELS = ("gss_forward_kernel", "gss_finish_kernel", "gss_backward_kernel")
 _GROUPS = {4: BRATS_2018, 5: BRATS_2015}
 _MULTIPROCESSORS = 132  # of an H200
-_SEED_BYTES = 8
 _LITTLE = 1_000_000
 
 
@@ -71,9 +70,12 @@ class Recorder:
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """The launches of a test's calls with backend "triton" on CPU tensors, as they would be on the card."""
     noted: list[Launch] = []
-    for name in _KERNELS:
-        kernel: Any = getattr(launch, name)
-        monkeypatch.setattr(launch, name, Recorder(name, kernel.arg_names, noted))
+    recorders = {
+        field: Recorder(kernel.__name__, kernel.arg_names, noted)
+        for field, kernel in launch.KERNELS._asdict().items()
+        if field in ("forward", "finish", "backward")
+    }
+    monkeypatch.setattr(launch, "KERNELS", launch.KERNELS._replace(**recorders))
     monkeypatch.setattr(backends, "_TRITON_INTERPRETED", True)
     monkeypatch.setattr(Card, "of", lambda _device: Card(_MULTIPROCESSORS, 32, ptx=True))
     return noted
@@ -105,7 +107,8 @@ def test_bytes_of_all_launches_are_the_floor(
     assert (forward.kernel, finish.kernel, backward.kernel) == _KERNELS
     labels = 2 * edge**3 if supervised else 0
     floor = 3 * logits.nbytes + 2 * labels
-    assert forward.bytes_of("inputs") == backward.bytes_of("inputs") == logits.nbytes + labels + _SEED_BYTES
+    assert forward.bytes_of("logits") == backward.bytes_of("logits") == logits.nbytes
+    assert forward.bytes_of("labels") == backward.bytes_of("labels") == labels
     assert backward.bytes_of("gradients") == logits.nbytes
     moved = sum(own.bytes_of(*own.tensors) for own in launches)
     assert floor <= moved <= floor + _LITTLE

@@ -252,11 +252,11 @@ class Recorder:
 def recorders(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Recorder]]:
     """By kernel, in the place of all kernels; what they leave uninitialised is the same each time."""
     recorders = {name: Recorder(name) for name in (*get_args(KernelName), "target", "finish")}
-    for name in ("forward", "backward", "target", "finish"):
-        monkeypatch.setattr(gss_launch, f"gss_{name}_kernel", recorders[name])
-    for name in ("segmentation_forward", "segmentation_backward"):
-        monkeypatch.setattr(segmentation_launch, f"{name}_kernel", recorders[name])
-    monkeypatch.setattr(segmentation_launch, "segmentation_finish_kernel", recorders["finish"])
+    for module in (gss_launch, segmentation_launch):
+        forward, backward = (recorders[name] for name in module.KERNELS.names)
+        kernels = module.KERNELS._replace(forward=forward, backward=backward, finish=recorders["finish"])
+        monkeypatch.setattr(module, "KERNELS", kernels)
+    monkeypatch.setattr(gss_launch, "gss_target_kernel", recorders["target"])
     monkeypatch.setattr(backends, "_TRITON_INTERPRETED", True)
     torch.use_deterministic_algorithms(True)
     yield recorders
