@@ -43,27 +43,14 @@ __all__ = [
     "gss_soft_targets",
 ]
 
-_FILES = {
-    "groups": ("BRATS_2015", "BRATS_2018", "BRATS_2020", "CategoryGroups"),
-    "gss.api": (
-        "ROUTES",
-        "GSSStatistics",
-        "ObjectiveTerms",
-        "fused_gss_loss",
-        "fused_gss_objective",
-        "gss_loss_reference",
-        "gss_soft_targets",
-    ),
-    "modules": ("GSSLoss", "GSSObjective", "SegmentationLoss"),
-    "segmentation.api": ("SegmentationTerms", "fused_segmentation_loss"),
-    "settings": ("GSSSettings",),
-    "voxel_mask": ("draw_voxel_mask",),
-}
-_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+# In this order: what comes first needs no torch.
+_FILES = ("groups", "settings", "voxel_mask", "segmentation.api", "gss.api", "modules")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
-    return value
+    for file in _FILES if name in __all__ else ():
+        module = importlib.import_module(f"{__name__}.{file}")
+        if hasattr(module, name):
+            value = globals()[name] = getattr(module, name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

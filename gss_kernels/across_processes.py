@@ -7,8 +7,6 @@ need not know of it, and no process waits for its device. Formulas: docs of `gss
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
@@ -48,16 +46,18 @@ def join_batches(terms: Tensor, coefficients: Tensor, process_group: ProcessGrou
         Both in the same shapes and dtypes. NaN in one process's sums is NaN in every process's terms; a modality that
         no process has gets 0.
     """
-    own = _Sums.of(terms, coefficients)
-    every = own.over(process_group)
     C = coefficients.shape[3]
-    denominator = every.mass + DICE_SMOOTHING
+    own = _sums(terms, coefficients)
+    every = add_up(own, process_group)
+    cross_entropy, voxels, (overlap, mass) = every[0, :, 0], every[1, :, :1], every[2:]
+    denominator = mass + DICE_SMOOTHING
     counted = (coefficients[2] != 0).any(dim=2, keepdim=True)
     joined = coefficients.clone()
-    joined[1] *= (own.voxels / every.voxels.clamp(min=1))[:, None]
+    joined[1] *= own[1] / voxels.clamp(min=1)
     joined[2] = torch.where(counted, -2 / (C * denominator), 0)
-    joined[3] = torch.where(counted, 2 * every.overlap / (C * denominator.square()), 0)
-    return every.terms().to(terms.dtype), joined
+    joined[3] = torch.where(counted, 2 * overlap / (C * denominator.square()), 0)
+    dice = torch.where(voxels != 0, 1 - 2 * overlap / denominator, 0).mean(dim=1)
+    return torch.stack((cross_entropy / voxels[:, 0].clamp(min=1), dice)).to(terms.dtype), joined
 
 
 @by_hand
@@ -68,48 +68,20 @@ def add_up(values: Tensor, process_group: ProcessGroup) -> Tensor:
     return total
 
 
-class _Sums(NamedTuple):
-    """What cross-entropy and Dice are made of; in float64, as they are few.
+def _sums(terms: Tensor, coefficients: Tensor) -> Tensor:
+    """What cross-entropy and Dice are made of, `[4, M, C]` in float64, from one process's terms and coefficients.
 
-    Attributes:
-        cross_entropy: times the voxels, `[M]`.
-        voxels: that count, `[M]`.
-        overlap: `sum_{b,v} o * y`, `[M, C]`.
-        mass: `sum_{b,v} o + sum_{b,v} y`, `[M, C]`.
+    Cross-entropy times the voxels that count, and these, in each category; `sum_{b,v} o * y`;
+    `sum_{b,v} o + sum_{b,v} y`.
     """
-
-    cross_entropy: Tensor
-    voxels: Tensor
-    overlap: Tensor
-    mass: Tensor
-
-    @classmethod
-    def of(cls, terms: Tensor, coefficients: Tensor) -> _Sums:
-        """From one process's terms and coefficients; see `join_batches`."""
-        C = coefficients.shape[3]
-        # A sample's weights are `(1 - share_c) / voxels`, which add up to C - 1 of them; samples without a modality, and
-        # without a voxel, have 0. A NaN is the largest.
-        weights = coefficients[1].double().sum(dim=2).amax(dim=0)
-        voxels = torch.where(weights != 0, (C - 1) / weights, 0)
-        # The Dice's coefficients are alike in all samples that have the modality.
-        at_label, everywhere = coefficients[2].double().amin(dim=0), coefficients[3].double().amax(dim=0)
-        denominator = torch.where(at_label != 0, -2 / (C * at_label), DICE_SMOOTHING)
-        return cls(
-            cross_entropy=terms[0] * voxels,
-            voxels=voxels,
-            overlap=everywhere * denominator.square() * (C / 2),
-            mass=denominator - DICE_SMOOTHING,
-        )
-
-    def over(self, process_group: ProcessGroup) -> _Sums:
-        """Added up over the processes, in one message."""
-        C = self.mass.shape[1]
-        rows = torch.cat((self.cross_entropy[:, None], self.voxels[:, None], self.overlap, self.mass), dim=1)
-        added = add_up(rows, process_group)
-        return _Sums(added[:, 0], added[:, 1], added[:, 2 : 2 + C], added[:, 2 + C :])
-
-    def terms(self) -> Tensor:
-        """Cross-entropy and Dice, `[2, M]`."""
-        dice = 1 - (2 * self.overlap / (self.mass + DICE_SMOOTHING)).mean(dim=1)
-        counted = (self.voxels > 0) | self.voxels.isnan()
-        return torch.stack((self.cross_entropy / self.voxels.clamp(min=1), torch.where(counted, dice, 0)))
+    C = coefficients.shape[3]
+    # A sample's weights are `(1 - share_c) / voxels`, whose sum is `(C - 1) / voxels`; samples without the modality or
+    # without a voxel have 0. A NaN is the largest.
+    weights = coefficients[1].double().sum(dim=2).amax(dim=0)
+    voxels = torch.where(weights != 0, (C - 1) / weights, 0)
+    # The Dice's coefficients are alike in all samples that have the modality.
+    at_label, everywhere = coefficients[2].double().amin(dim=0), coefficients[3].double().amax(dim=0)
+    denominator = torch.where(at_label != 0, -2 / (C * at_label), DICE_SMOOTHING)
+    overlap = everywhere * denominator.square() * (C / 2)
+    counts = torch.stack((terms[0] * voxels, voxels))[:, :, None].expand(2, -1, C)
+    return torch.cat((counts, torch.stack((overlap, denominator - DICE_SMOOTHING))))

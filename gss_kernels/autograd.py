@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.distributed import ProcessGroup
 
-from gss_kernels.backends import Loss, passes_of
+from gss_kernels.backends import Loss, backend_of
 from gss_kernels.settings import Backend
 from gss_kernels.tensors import GroupLogits, Inputs
 
@@ -25,27 +25,11 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
-class Call(Protocol):
-    """What a loss has besides its tensors."""
-
-    @property
-    def loss(self) -> Loss:
-        """Which of the two it is."""
-
-    def numbers(self) -> tuple[Any, ...]:
-        """All of it as an operator takes it."""
-
-    def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-        """Value and results for the batches of all processes of the group together."""
-
-    def weigh(self, results: Tensor, upstream: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-        """The results and the upstream gradient that the backward pass then takes."""
-
-
 class _Run(NamedTuple):
-    """A call on its way through autograd."""
+    """A call on its way through autograd: `GSSCall` or `SegmentationCall`."""
 
-    call: Call
+    call: Any
+    loss: Loss
     backend: Backend
     process_group: ProcessGroup | None
     num_logits: int
@@ -68,14 +52,14 @@ class _Run(NamedTuple):
 
 
 def fused_loss(
-    inputs: Inputs, call: Call, backend: Backend, process_group: ProcessGroup | None = None
+    inputs: Inputs, call: Any, loss: Loss, backend: Backend, process_group: ProcessGroup | None = None
 ) -> tuple[Tensor, Tensor]:
     """The value, differentiable in the logits, and the other results, which are not."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         raise RuntimeError(REVERSE_ONLY)
     logits, *others = inputs
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in logits.tensors)
-    run = _Run(call, backend, process_group, len(logits.tensors), logits.stacked, keep)
+    run = _Run(call, loss, backend, process_group, len(logits.tensors), logits.stacked, keep)
     value, results = _FusedLoss.apply(run, *logits.tensors, *others)  # type: ignore[no-untyped-call]
     return value, results
 
@@ -84,11 +68,11 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: _Run, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling():
-            operator = getattr(torch.ops.gss_kernels, f"{run.call.loss}_forward")
+            operator = getattr(torch.ops.gss_kernels, f"{run.loss}_forward")
             value, results = operator(*run.arguments(tensors))
         else:
             inputs = run.inputs(tensors)
-            value, results, ctx.kept = passes_of(run.call.loss, run.backend).forward(inputs, run.call, keep=run.keep)
+            value, results, ctx.kept = backend_of(run.loss, run.backend).forward(inputs, run.call, keep=run.keep)
             if run.process_group is not None:
                 value, results = run.call.join(value, results, inputs, run.process_group)
         ctx.run = run
@@ -108,13 +92,13 @@ class _FusedLoss(torch.autograd.Function):
         tensors = tuple(saved)
         others = (None,) * (len(tensors) - run.num_logits)
         if torch.compiler.is_compiling():
-            operator = getattr(torch.ops.gss_kernels, f"{run.call.loss}_backward")
+            operator = getattr(torch.ops.gss_kernels, f"{run.loss}_backward")
             return (None, *operator(*run.arguments(tensors), results, upstream), *others)
         kept, ctx.kept = ctx.kept, None
         inputs, scale = run.inputs(tensors), upstream
         if run.process_group is not None:
             results, scale = run.call.weigh(results, upstream, inputs, run.process_group)
-        gradients = passes_of(run.call.loss, run.backend).backward(inputs, run.call, results, scale, kept)
+        gradients = backend_of(run.loss, run.backend).backward(inputs, run.call, results, scale, kept)
         return (None, *_differentiable_once(gradients, upstream, *inputs.logits.tensors), *others)
 
 

@@ -1,4 +1,4 @@
-"""Which backend a call gets, and what a backend has to offer."""
+"""Which backend a call gets, and where it is."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import functools
 import importlib
 import importlib.util
 import os
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from gss_kernels.settings import Backend, check_choice
-from gss_kernels.tensors import Inputs
 
 Loss = Literal["gss", "segmentation"]
 
@@ -20,32 +18,16 @@ _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 _TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-class ForwardPass(Protocol):
-    """A forward pass: the value, what the backward pass needs and other results, and what a first one can use."""
-
-    def __call__(self, inputs: Inputs, call: Any, *, keep: bool) -> tuple[Tensor, Tensor, Any]:
-        """Run it; without `keep` nothing is kept for a first backward pass."""
-
-
-class BackwardPass(Protocol):
-    """Its backward pass: the gradient, in the logits' form, under that of the value."""
-
-    def __call__(self, inputs: Inputs, call: Any, results: Tensor, upstream: Tensor, kept: Any) -> tuple[Tensor, ...]:
-        """Run it; `kept` is what the forward pass kept, None if that was nothing or was used up."""
-
-
-class Passes(NamedTuple):
-    """The hand-written passes of a loss."""
-
-    forward: ForwardPass
-    backward: BackwardPass
-
-
 @functools.cache
-def passes_of(loss: Loss, backend: Backend) -> Passes:
-    """Those of backend "cpu" or "triton"."""
-    room = importlib.import_module(f"gss_kernels.{loss}.{'launch' if backend == 'triton' else backend}")
-    return Passes(room.forward, room.backward)
+def backend_of(loss: Loss, backend: Backend) -> Any:
+    """The module of a loss's backend.
+
+    "cpu" and "triton" have the two passes. `forward(inputs, call, *, keep)` returns the value, a tensor of other results
+    and of what the backward pass needs, and with `keep` what a first backward pass can use. `backward(inputs, call,
+    results, upstream, kept)` returns the gradients of the logits' tensors under that of the value. "reference" has
+    `loss`, and all of the GSS loss have `soft_targets`.
+    """
+    return importlib.import_module(f"gss_kernels.{loss}.{'launch' if backend == 'triton' else backend}")
 
 
 def pick_backend(backend: Backend, device: torch.device, dtype: torch.dtype, *, argument: str) -> Backend:

@@ -34,33 +34,20 @@ class CategoryGroups:
     modalities: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        leaders = _checked_leaders(self.leaders)
-        object.__setattr__(self, "leaders", leaders)
+        if not is_sequence(self.leaders):
+            raise ValueError(f"leaders: got {self.leaders!r}, need a sequence of one leader set for each category")
         for name in ("categories", "modalities"):
-            names = getattr(self, name)
-            if names is not None:
-                object.__setattr__(self, name, _checked_names(name, names))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _checked_names(name, getattr(self, name)))
+        names, M = self.categories, None if self.modalities is None else len(self.modalities)
+        if M is not None and M < 2:
+            raise ValueError(f"modalities: got {M} name, need at least 2")
+        leaders = tuple(_checked_set(f"leaders[{c}]", indices, M) for c, indices in enumerate(self.leaders))
+        object.__setattr__(self, "leaders", leaders)
         if len(leaders) < 2:
             raise ValueError(f"leaders: got {len(leaders)} category, need at least 2")
-        if self.categories is not None and len(self.categories) != len(leaders):
-            raise ValueError(
-                f"categories: got {len(self.categories)} names, need one for each of {len(leaders)} leader sets"
-            )
-        if self.modalities is not None and len(self.modalities) < 2:
-            raise ValueError(f"modalities: got {len(self.modalities)} name, need at least 2")
-        for category, indices in enumerate(leaders):
-            self._check_leader_set(category, indices)
-
-    def _check_leader_set(self, category: int, indices: tuple[int, ...]) -> None:
-        where = f"leaders[{category}]"
-        if not indices:
-            raise ValueError(f"{where}: got an empty leader set, need at least one modality index")
-        if len(set(indices)) != len(indices):
-            raise ValueError(f"{where}: got {indices}, need each modality index once")
-        if min(indices) < 0:
-            raise ValueError(f"{where}: got {indices}, need modality indices of 0 or more")
-        if self.modalities is not None and max(indices) >= len(self.modalities):
-            raise ValueError(f"{where}: got {indices}, need modality indices below {len(self.modalities)}")
+        if names is not None and len(names) != len(leaders):
+            raise ValueError(f"categories: got {len(names)} names, need one for each of {len(leaders)} leader sets")
 
     @property
     def num_categories(self) -> int:
@@ -78,19 +65,22 @@ def check_groups(groups: object) -> None:
         raise ValueError(f"groups: got {type(groups).__name__}, need a CategoryGroups")  # noqa: TRY004
 
 
-def _checked_leaders(leaders: object) -> tuple[tuple[int, ...], ...]:
-    if not is_sequence(leaders):
-        raise ValueError(f"leaders: got {leaders!r}, need a sequence of one leader set for each category")
-    return tuple(_checked_indices(f"leaders[{category}]", indices) for category, indices in enumerate(leaders))
-
-
-def _checked_indices(where: str, indices: object) -> tuple[int, ...]:
+def _checked_set(where: str, indices: object, num_modalities: int | None) -> tuple[int, ...]:
     if not is_sequence(indices):
         raise ValueError(f"{where}: got {indices!r}, need a sequence of indices of modalities")
     for index in indices:
         if not is_integer(index):
             raise ValueError(f"{where}: got {index!r}, need indices of modalities")
-    return tuple(int(index) for index in indices)
+    own = tuple(int(index) for index in indices)
+    if not own:
+        raise ValueError(f"{where}: got an empty leader set, need at least one modality index")
+    if len(set(own)) != len(own):
+        raise ValueError(f"{where}: got {own}, need each modality index once")
+    if min(own) < 0:
+        raise ValueError(f"{where}: got {own}, need modality indices of 0 or more")
+    if num_modalities is not None and max(own) >= num_modalities:
+        raise ValueError(f"{where}: got {own}, need modality indices below {num_modalities}")
+    return own
 
 
 def _checked_names(argument: str, names: object) -> tuple[str, ...]:

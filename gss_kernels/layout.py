@@ -15,16 +15,12 @@ class Layout(NamedTuple):
     """Of M tensors `[B, C, *spatial]` whose spatial axes act as one.
 
     Attributes:
-        num_samples: B.
-        num_modalities: M.
-        num_categories: C.
+        shape: B, M, C.
         num_voxels: N.
         strides: of batch, category and voxel, in elements, common to all tensors.
     """
 
-    num_samples: int
-    num_modalities: int
-    num_categories: int
+    shape: tuple[int, int, int]
     num_voxels: int
     strides: tuple[int, int, int]
 
@@ -49,7 +45,7 @@ def _find_layout(forms: tuple[tuple[torch.Size, tuple[int, ...]], ...], stacked:
         return None
     shape = forms[0][0]
     B, M, C = (shape[0], shape[1], shape[2]) if stacked else (shape[0], len(forms), shape[1])
-    return Layout(B, M, C, math.prod(shape[3 if stacked else 2 :]), strides)
+    return Layout((B, M, C), math.prod(shape[3 if stacked else 2 :]), strides)
 
 
 _remembered = functools.lru_cache(maxsize=1024)(_find_layout)

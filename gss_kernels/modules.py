@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 
 from gss_kernels.groups import CategoryGroups, check_groups
-from gss_kernels.gss.api import GSSStatistics, ObjectiveTerms, fused_gss_loss, fused_gss_objective
+from gss_kernels.gss.api import fused_gss_loss, fused_gss_objective
 from gss_kernels.segmentation.api import fused_segmentation_loss
 from gss_kernels.settings import (
     Backend,
@@ -22,14 +22,18 @@ from gss_kernels.settings import (
 from gss_kernels.tensors import Logits
 
 
-class _Module(nn.Module):
+class _Loss(nn.Module):
+    def __init__(self, backend: Backend, **arguments: Any) -> None:
+        super().__init__()
+        check_choice("backend", backend, Backend)
+        self.arguments: dict[str, Any] = arguments | {"backend": backend}
+
     def extra_repr(self) -> str:
         """The arguments, for `print`."""
-        arguments = {name: value for name, value in vars(self).items() if name not in vars(nn.Module())}
-        return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
-class GSSLoss(_Module):
+class GSSLoss(_Loss):
     """`fused_gss_loss` as a module; see there for the arguments.
 
     Example:
@@ -48,40 +52,19 @@ class GSSLoss(_Module):
         backend: Backend = "auto",
         **options: Unpack[GSSOptions],
     ) -> None:
-        super().__init__()
-        check_choice("backend", backend, Backend)
         check_groups(groups)
         check_choice("reduction", reduction, Reduction)
-        self.groups = groups
-        self.settings = check_settings(**options)
-        self.reduction: Reduction = reduction
-        self.backend: Backend = backend
+        super().__init__(backend, groups=groups, **check_settings(**options)._asdict(), reduction=reduction)
 
-    def forward(
-        self,
-        logits: Logits,
-        *,
-        seed: int | Tensor | None = None,
-        voxel_mask: Tensor | None = None,
-        available: Tensor | None = None,
-        return_stats: bool = False,
-    ) -> Any:
-        """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`; with `return_stats` a pair."""
-        result: Tensor | tuple[Tensor, GSSStatistics] = fused_gss_loss(  # type: ignore[call-overload]
-            logits,
-            self.groups,
-            seed=seed,
-            voxel_mask=voxel_mask,
-            available=available,
-            reduction=self.reduction,
-            return_stats=return_stats,
-            backend=self.backend,
-            **self.settings._asdict(),
-        )
-        return result
+    def forward(self, logits: Logits, **options: Any) -> Any:
+        """The loss of `logits`, `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`; with `return_stats` a pair.
+
+        Options are `seed`, `voxel_mask`, `available` and `return_stats`.
+        """
+        return fused_gss_loss(logits, **self.arguments, **options)
 
 
-class GSSObjective(_Module):
+class GSSObjective(_Loss):
     """`fused_gss_objective` as a module; see there for the arguments.
 
     Example:
@@ -102,39 +85,25 @@ class GSSObjective(_Module):
         backend: Backend = "auto",
         **options: Unpack[GSSOptions],
     ) -> None:
-        super().__init__()
-        check_choice("backend", backend, Backend)
         check_groups(groups)
-        self.groups = groups
-        self.settings = check_settings(**options)
-        self.supervised_weight = check_weight("supervised_weight", supervised_weight)
-        self.gss_weight = check_weight("gss_weight", gss_weight)
-        self.ignore_index = check_ignore_index(ignore_index)
-        self.backend: Backend = backend
+        super().__init__(
+            backend,
+            groups=groups,
+            **check_settings(**options)._asdict(),
+            supervised_weight=check_weight("supervised_weight", supervised_weight),
+            gss_weight=check_weight("gss_weight", gss_weight),
+            ignore_index=check_ignore_index(ignore_index),
+        )
 
     def forward(self, logits: Logits, labels: Tensor, **options: Any) -> Any:
-        """The total, or with `return_terms` or `return_stats` `ObjectiveTerms`.
+        """The total of `logits` as for `GSSLoss` and labels `[B, *spatial]`, or `ObjectiveTerms`.
 
-        Args:
-            logits: `[B, M, C, *spatial]` or M tensors `[B, C, *spatial]`.
-            labels: `[B, *spatial]`.
-            options: `seed`, `voxel_mask`, `available`, `process_group`, `return_terms`, `return_stats`.
+        Options are `seed`, `voxel_mask`, `available`, `process_group`, `return_terms` and `return_stats`.
         """
-        result: Tensor | ObjectiveTerms = fused_gss_objective(
-            logits,
-            labels,
-            self.groups,
-            supervised_weight=self.supervised_weight,
-            gss_weight=self.gss_weight,
-            ignore_index=self.ignore_index,
-            backend=self.backend,
-            **self.settings._asdict(),
-            **options,
-        )
-        return result
+        return fused_gss_objective(logits, labels, **self.arguments, **options)
 
 
-class SegmentationLoss(_Module):
+class SegmentationLoss(_Loss):
     """The sum of both terms of `fused_segmentation_loss` as a module; see there for the arguments.
 
     Example:
@@ -148,27 +117,10 @@ class SegmentationLoss(_Module):
     def __init__(
         self, input_kind: InputKind = "logits", backend: Backend = "auto", *, ignore_index: int | None = None
     ) -> None:
-        super().__init__()
-        check_choice("backend", backend, Backend)
         check_choice("input_kind", input_kind, InputKind)
-        self.input_kind: InputKind = input_kind
-        self.ignore_index = check_ignore_index(ignore_index)
-        self.backend: Backend = backend
+        super().__init__(backend, input_kind=input_kind, ignore_index=check_ignore_index(ignore_index))
 
-    def forward(
-        self,
-        input: Tensor,  # noqa: A002  (PyTorch's losses call it so)
-        labels: Tensor,
-        *,
-        available: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, input: Tensor, labels: Tensor, *, available: Tensor | None = None) -> Tensor:  # noqa: A002  (PyTorch's losses call it so)
         """Cross-entropy plus soft Dice of `input` `[B, C, *spatial]` with `labels` `[B, *spatial]`, 0-dim."""
-        terms = fused_segmentation_loss(
-            input,
-            labels,
-            input_kind=self.input_kind,
-            available=available,
-            ignore_index=self.ignore_index,
-            backend=self.backend,
-        )
+        terms = fused_segmentation_loss(input, labels, available=available, **self.arguments)
         return terms.cross_entropy + terms.dice

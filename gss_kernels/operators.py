@@ -1,6 +1,6 @@
 """The raw passes of the losses as PyTorch operators, which `torch.compile` takes as they are.
 
-`gss_kernels::gss_forward` and `gss_backward` are the GSS loss, alone or with the segmentation losses of the same logits;
+`gss_kernels::gss_forward` and `gss_backward` are the GSS loss, alone or with the segmentation losses of the logits;
 `segmentation_forward` and `segmentation_backward` that of one prediction. They know no autograd. An operator takes
 tensors and numbers only: a call's numbers.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gss_kernels.backends import Loss, passes_of
+from gss_kernels.backends import Loss, backend_of
 from gss_kernels.layout import addressable, empty_gradients
 from gss_kernels.settings import Backend
 from gss_kernels.tensors import GroupLogits, Inputs, check_label_values
@@ -38,13 +38,13 @@ def register(
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         inputs, call, backend = opened(arguments)
         if inputs.labels is not None:
-            check_label_values(inputs.labels, inputs.logits.num_categories, inputs.available, call.ignore_index)
-        value, results, _ = passes_of(loss, backend).forward(inputs, call, keep=False)
+            check_label_values(inputs.labels, inputs.logits.shape[2], inputs.available, call.ignore_index)
+        value, results, _ = backend_of(loss, backend).forward(inputs, call, keep=False)
         return value, results
 
     def backward(*arguments: Any) -> list[Tensor]:
         inputs, call, backend = opened(arguments[:-2])
-        return list(passes_of(loss, backend).backward(inputs, call, *arguments[-2:], None))
+        return list(backend_of(loss, backend).backward(inputs, call, *arguments[-2:], None))
 
     def fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         inputs, call, _ = opened(arguments)

@@ -76,18 +76,16 @@ def check_settings(**options: object) -> GSSSettings:
         ValueError: an option of wrong type or value.
     """
     settings = GSSSettings(**options)  # type: ignore[arg-type]
-    if not (_is_number(settings.temperature) and 0 < settings.temperature < math.inf):
-        raise ValueError(f"temperature: got {_described(settings.temperature)}, need a finite number above 0")
+    temperature, weighting = settings.temperature, settings.class_weighting
+    _need("temperature", temperature, _is_number(temperature) and 0 < temperature < math.inf, "a finite number above 0")
     for name in ("leader_threshold", "member_threshold", "clamp"):
         value = getattr(settings, name)
-        if not (_is_number(value) and 0 < value < 1):
-            raise ValueError(f"{name}: got {_described(value)}, need a number strictly between 0 and 1")
-    _check_share("leader_blend", settings.leader_blend)
-    check_mask_ratio(settings.mask_ratio)
+        _need(name, value, _is_number(value) and 0 < value < 1, "a number strictly between 0 and 1")
+    check_share("leader_blend", settings.leader_blend)
+    check_share("mask_ratio", settings.mask_ratio)
     check_choice("semantics", settings.semantics, Semantics)
     check_choice("divergence", settings.divergence, Divergence)
-    if not isinstance(settings.class_weighting, bool):
-        raise ValueError(f"class_weighting: got {_described(settings.class_weighting)}, need True or False")  # noqa: TRY004
+    _need("class_weighting", weighting, isinstance(weighting, bool), "True or False")
     return GSSSettings(*(float(value) if _is_number(value) else value for value in settings))  # type: ignore[arg-type]
 
 
@@ -97,46 +95,39 @@ def is_integer(value: object) -> TypeGuard[int]:
 
 
 def check_weight(name: str, value: float) -> float:
-    """Raise ValueError unless the weight of a loss is a finite number of 0 or more; as a float."""
-    if not (_is_number(value) and 0 <= value < math.inf):
-        raise ValueError(f"{name}: got {_described(value)}, need a finite number of 0 or more")
+    """The weight of a loss as a float; ValueError unless it is a finite number of 0 or more."""
+    _need(name, value, _is_number(value) and 0 <= value < math.inf, "a finite number of 0 or more")
     return float(value)
 
 
 def check_ignore_index(ignore_index: int | None) -> int | None:
-    """Raise ValueError unless `ignore_index` is an integer or None; of Python's own kind."""
-    if ignore_index is not None and not is_integer(ignore_index):
-        raise ValueError(f"ignore_index: got {_described(ignore_index)}, need an integer or None")
+    """`ignore_index` as Python's own int; ValueError unless it is an integer or None."""
+    _need("ignore_index", ignore_index, ignore_index is None or is_integer(ignore_index), "an integer or None")
     return None if ignore_index is None else int(ignore_index)
 
 
 def check_count(name: str, value: int, least: int) -> None:
     """Raise ValueError unless `value` is an integer of at least `least`."""
-    if not (is_integer(value) and value >= least):
-        raise ValueError(f"{name}: got {_described(value)}, need an integer of {least} or more")
+    _need(name, value, is_integer(value) and value >= least, f"an integer of {least} or more")
 
 
-def check_mask_ratio(mask_ratio: float) -> None:
-    """Raise ValueError unless `mask_ratio` is a probability."""
-    _check_share("mask_ratio", mask_ratio)
+def check_share(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a number from 0 to 1."""
+    _need(name, value, _is_number(value) and 0 <= value <= 1, "a number from 0 to 1")
 
 
 def check_choice(name: str, value: object, choices: object) -> None:
     """Raise ValueError unless `value` is one of a `Literal`'s words."""
     words = get_args(choices)
-    if not isinstance(value, str) or value not in words:
-        raise ValueError(f"{name}: got {_described(value)}, need one of {', '.join(map(repr, words))}")
+    _need(name, value, isinstance(value, str) and value in words, f"one of {', '.join(map(repr, words))}")
 
 
-def _check_share(name: str, value: float) -> None:
-    if not (_is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"{name}: got {_described(value)}, need a number from 0 to 1")
+def _need(name: str, value: object, right: bool, what: str) -> None:
+    if not right:
+        # Not the text of a tensor, which may be long.
+        got = repr(value) if value is None or isinstance(value, str | Real) else type(value).__name__
+        raise ValueError(f"{name}: got {got}, need {what}")
 
 
 def _is_number(value: object) -> bool:
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
-
-
-def _described(value: object) -> str:
-    """The value, or the type of one whose text may be long."""
-    return repr(value) if value is None or isinstance(value, str | Real) else type(value).__name__

@@ -33,19 +33,10 @@ class GroupLogits(NamedTuple):
     stacked: bool
 
     @property
-    def num_samples(self) -> int:
-        """B."""
-        return self.tensors[0].shape[0]
-
-    @property
-    def num_modalities(self) -> int:
-        """M."""
-        return self.tensors[0].shape[1] if self.stacked else len(self.tensors)
-
-    @property
-    def num_categories(self) -> int:
-        """C."""
-        return self.tensors[0].shape[2 if self.stacked else 1]
+    def shape(self) -> tuple[int, int, int]:
+        """B, M, C."""
+        first = self.tensors[0].shape
+        return (first[0], first[1], first[2]) if self.stacked else (first[0], len(self.tensors), first[1])
 
     @property
     def spatial(self) -> torch.Size:
@@ -119,11 +110,11 @@ def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
     result = _check_stacked(plain(logits)) if isinstance(logits, Tensor) else _check_sequence(logits)
     if result.dtype not in _DTYPES:
         raise ValueError(f"logits: got dtype {result.dtype}, need float32, bfloat16, float16 or float64")
-    if result.num_samples == 0:
+    if result.shape[0] == 0:
         raise ValueError(f"logits: got shape {_shape(result.tensors[0])} with an empty batch, need at least one sample")
     if result.num_voxels == 0:
         raise ValueError(f"logits: got shape {_shape(result.tensors[0])} without voxels, need at least one voxel")
-    _check_against_groups(result.num_modalities, result.num_categories, groups)
+    _check_against_groups(*result.shape[1:], groups)
     return result
 
 
@@ -184,11 +175,11 @@ def check_available(available: Tensor | None, shape: tuple[int, ...], device: to
 def check_mask(
     logits: GroupLogits, mask_ratio: float, seed: int | Tensor | None, voxel_mask: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The given mask and the seed of a drawn one, checked; draws it from the device's default generator if it has to."""
+    """The given mask and the seed of a drawn one, checked; from the default generator if need be."""
     if voxel_mask is not None:
         if seed is not None:
             raise ValueError("seed: got a seed together with voxel_mask, need one of the two")
-        shape = (logits.num_samples, logits.num_modalities, *logits.spatial)
+        shape = (*logits.shape[:2], *logits.spatial)
         return _check_bool("voxel_mask", voxel_mask, "[B, M, *spatial]", shape, logits.device), None
     if seed is not None:
         seed = check_seed(seed, logits.device)
@@ -251,7 +242,7 @@ def check_labels(
     _check_device("labels", labels, logits.device)
     if labels.dtype not in _LABEL_DTYPES + _RARE_LABEL_DTYPES:
         raise ValueError(f"labels: got dtype {labels.dtype}, need integers; convert with labels.long()")
-    shape = (logits.num_samples, *logits.spatial)
+    shape = (logits.shape[0], *logits.spatial)
     if labels.shape != shape:
         advice = "; remove the channel axis, labels[:, 0]" if labels.shape == (shape[0], 1, *shape[1:]) else ""
         raise ValueError(f"labels: got shape {_shape(labels)}, need {list(shape)}, [B, *spatial]{advice}")
@@ -259,7 +250,7 @@ def check_labels(
     if labels.dtype in _RARE_LABEL_DTYPES:
         labels = labels.long()
     if not torch.compiler.is_compiling():
-        check_label_values(labels, logits.num_categories, available, ignore_index)
+        check_label_values(labels, logits.shape[2], available, ignore_index)
     return labels
 
 

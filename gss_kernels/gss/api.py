@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
 from torch import Tensor
@@ -10,9 +9,9 @@ from torch.distributed import ProcessGroup
 
 from gss_kernels.across_processes import check_process_group
 from gss_kernels.autograd import fused_loss
-from gss_kernels.backends import pick_backend
+from gss_kernels.backends import backend_of, pick_backend
 from gss_kernels.groups import CategoryGroups
-from gss_kernels.gss import cpu, reference
+from gss_kernels.gss import reference
 from gss_kernels.gss.call import GSSCall, GSSResults
 from gss_kernels.settings import (
     Backend,
@@ -67,29 +66,24 @@ class MaskOptions(GSSOptions, total=False):
     seed: int | Tensor | None
     voxel_mask: Tensor | None
     available: Tensor | None
+    backend: Backend
+
+
+class LossOptions(MaskOptions, total=False):
+    """The keyword arguments of `fused_gss_loss` that do not change the form of what it returns."""
+
+    reduction: Reduction
 
 
 @overload
 def fused_gss_loss(
-    logits: Logits,
-    groups: CategoryGroups,
-    *,
-    reduction: Reduction = "mean",
-    return_stats: Literal[False] = False,
-    backend: Backend = "auto",
-    **options: Unpack[MaskOptions],
+    logits: Logits, groups: CategoryGroups, *, return_stats: Literal[False] = False, **options: Unpack[LossOptions]
 ) -> Tensor: ...
 
 
 @overload
 def fused_gss_loss(
-    logits: Logits,
-    groups: CategoryGroups,
-    *,
-    reduction: Reduction = "mean",
-    return_stats: Literal[True],
-    backend: Backend = "auto",
-    **options: Unpack[MaskOptions],
+    logits: Logits, groups: CategoryGroups, *, return_stats: Literal[True], **options: Unpack[LossOptions]
 ) -> tuple[Tensor, GSSStatistics]: ...
 
 
@@ -99,7 +93,6 @@ def fused_gss_loss(
     *,
     reduction: Reduction = "mean",
     return_stats: bool = False,
-    backend: Backend = "auto",
     **options: Unpack[MaskOptions],
 ) -> Tensor | tuple[Tensor, GSSStatistics]:
     """Group self-support loss: every modality is drawn towards the target that all modalities vote.
@@ -124,11 +117,9 @@ def fused_gss_loss(
         reduction: "mean" over samples of the sum over modalities (a scalar), or "none" for `[B, M]`.
         return_stats: return `(loss, statistics)`: the routes that the vote took and how far modalities and target
             agree, from the same pass.
-        backend: "triton" (GPU), "cpu", "reference" (plain PyTorch, any device) or "auto": triton for tensors on a
-            GPU, cpu for those on the CPU.
         options: the hyper-parameters, which are the fields of `GSSSettings` (temperature, leader_threshold,
             member_threshold, leader_blend, semantics, mask_ratio, divergence, class_weighting, clamp) with the defaults
-            that stand there, and three tensors:
+            that stand there, and:
 
             - seed: of the draw of voxels that are left out, an int of 64 bits or a 0-dim int64 tensor on the logits'
               device. None draws one from the device's default generator, so that `torch.manual_seed` repeats a run. An
@@ -136,6 +127,8 @@ def fused_gss_loss(
             - voxel_mask: `[B, M, *spatial]` bool, true where kept: replaces the drawn mask.
             - available: `[B, M]` bool, the scans that a sample has. Absent modalities neither vote nor learn; a sample
               with fewer than two contributes nothing.
+            - backend: "triton" (GPU), "cpu", "reference" (plain PyTorch, any device) or "auto", the default: triton for
+              tensors on a GPU, cpu for those on the CPU.
 
     Returns:
         The loss in float32 (float64 for float64 logits): a scalar, or `[B, M]`. NaN where a kept voxel of an available
@@ -147,10 +140,10 @@ def fused_gss_loss(
         RuntimeError: `backend="triton"` without Triton installed.
     """
     check_choice("reduction", reduction, Reduction)
-    inputs, call = _checked(logits, groups, **options)
+    inputs, call, backend = _checked(logits, groups, **options)
     call = call._replace(per_sample=reduction == "none", statistics=return_stats)
-    value, results_of = _run(inputs, call, backend)
-    return (value, _statistics(results_of())) if return_stats else value
+    value, results = _run(inputs, call, backend)
+    return (value, GSSStatistics(*GSSResults.of(results, inputs, call)[2:])) if return_stats else value
 
 
 def gss_loss_reference(logits: Logits, groups: CategoryGroups, **options: Any) -> Tensor:
@@ -179,27 +172,18 @@ def gss_soft_targets(
     """
     if unknown := set(options) - set(VoteOptions.__annotations__):
         raise TypeError(f"gss_soft_targets() got an unexpected keyword argument {min(unknown)!r}")
-    inputs, call = _checked(logits, groups, mask_ratio=0, available=available, **options)
-    name = pick_backend(backend, inputs.logits.device, inputs.logits.dtype, argument="logits")
-    return _soft_targets(name)(inputs, call)
-
-
-def _soft_targets(backend: Backend) -> Callable[[Inputs, GSSCall], Tensor]:
-    if backend == "triton":
-        from gss_kernels.gss import launch  # noqa: PLC0415  (Triton is optional)
-
-        return launch.soft_targets
-    return cpu.soft_targets if backend == "cpu" else reference.soft_targets
+    inputs, call, name = _checked(logits, groups, mask_ratio=0, available=available, backend=backend, **options)
+    target: Tensor = backend_of("gss", name).soft_targets(inputs, call)
+    return target
 
 
 class ObjectiveOptions(MaskOptions, total=False):
-    """The keyword arguments of `fused_gss_objective` that do not change what it returns."""
+    """The keyword arguments of `fused_gss_objective` that do not change the form of what it returns."""
 
     supervised_weight: float
     gss_weight: float
     ignore_index: int | None
     process_group: ProcessGroup | None
-    backend: Backend
 
 
 @overload
@@ -216,13 +200,7 @@ def fused_gss_objective(
 
 @overload
 def fused_gss_objective(
-    logits: Logits,
-    labels: Tensor,
-    groups: CategoryGroups,
-    *,
-    return_terms: Literal[True],
-    return_stats: bool = False,
-    **options: Unpack[ObjectiveOptions],
+    logits: Logits, labels: Tensor, groups: CategoryGroups, *, return_terms: bool, **options: Unpack[ObjectiveOptions]
 ) -> ObjectiveTerms: ...
 
 
@@ -233,7 +211,7 @@ def fused_gss_objective(
     groups: CategoryGroups,
     *,
     return_terms: bool = False,
-    return_stats: Literal[True],
+    return_stats: bool,
     **options: Unpack[ObjectiveOptions],
 ) -> ObjectiveTerms: ...
 
@@ -249,7 +227,6 @@ def fused_gss_objective(
     process_group: ProcessGroup | None = None,
     return_terms: bool = False,
     return_stats: bool = False,
-    backend: Backend = "auto",
     **options: Unpack[MaskOptions],
 ) -> Tensor | ObjectiveTerms:
     """Group self-support and supervision of every modality's own prediction, in one pair of passes.
@@ -275,7 +252,6 @@ def fused_gss_objective(
             of the totals in `DistributedDataParallel`.
         return_terms: return all terms, not the total alone.
         return_stats: return all terms and the statistics of the vote.
-        backend: as for `fused_gss_loss`.
         options: as for `fused_gss_loss`. The voxel mask does not touch the segmentation losses; a single available
             modality of a sample is supervised, too.
 
@@ -289,7 +265,7 @@ def fused_gss_objective(
             C - 1 only on the CPU: on a GPU, where the host would have to wait for them, the total is NaN.
         RuntimeError: `backend="triton"` without Triton installed.
     """
-    inputs, call = _checked(logits, groups, **options)
+    inputs, call, backend = _checked(logits, groups, **options)
     call = call._replace(
         supervised_weight=check_weight("supervised_weight", supervised_weight),
         gss_weight=check_weight("gss_weight", gss_weight),
@@ -297,16 +273,12 @@ def fused_gss_objective(
         statistics=return_stats,
     )
     inputs = inputs._replace(labels=check_labels(labels, inputs.logits, inputs.available, call.ignore_index))
-    value, results_of = _run(inputs, call, backend, process_group)
+    value, results = _run(inputs, call, backend, process_group)
     if not (return_terms or return_stats):
         return value
-    results = results_of()
-    cross_entropy, dice = results.terms[:-1].view(2, -1)
-    return ObjectiveTerms(value, cross_entropy, dice, results.terms[-1], _statistics(results) if return_stats else None)
-
-
-def _statistics(results: GSSResults) -> GSSStatistics:
-    return GSSStatistics(results.routes, results.agreement)
+    _, terms, *statistics = GSSResults.of(results, inputs, call)
+    cross_entropy, dice = terms[:-1].view(2, -1)
+    return ObjectiveTerms(value, cross_entropy, dice, terms[-1], GSSStatistics(*statistics) if return_stats else None)
 
 
 def _checked(
@@ -316,24 +288,22 @@ def _checked(
     seed: int | Tensor | None = None,
     voxel_mask: Tensor | None = None,
     available: Tensor | None = None,
+    backend: Backend = "auto",
     **options: Unpack[GSSOptions],
-) -> tuple[Inputs, GSSCall]:
+) -> tuple[Inputs, GSSCall, Backend]:
     checked = check_logits(logits, groups)
+    name = pick_backend(backend, checked.device, checked.dtype, argument="logits")
     settings = check_settings(**options)
-    shape = (checked.num_samples, checked.num_modalities)
-    present = check_available(available, shape, checked.device)
+    present = check_available(available, checked.shape[:2], checked.device)
     inputs = Inputs(checked, None, present, *check_mask(checked, settings.mask_ratio, seed, voxel_mask))
-    return inputs, GSSCall(settings, groups.leaders)
+    return inputs, GSSCall(settings, groups.leaders), name
 
 
 def _run(
     inputs: Inputs, call: GSSCall, backend: Backend, process_group: ProcessGroup | None = None
-) -> tuple[Tensor, Callable[[], GSSResults]]:
-    """The value, and how to get at the other results."""
-    name = pick_backend(backend, inputs.logits.device, inputs.logits.dtype, argument="logits")
-    check_process_group(process_group, name)
-    if name == "reference":
-        value, own = reference.loss(inputs, call)
-        return value, lambda: own
-    value, results = fused_loss(inputs, call, name, process_group)
-    return value, lambda: GSSResults.of(results, inputs, call)
+) -> tuple[Tensor, Tensor]:
+    """The value, and the buffer of the other results."""
+    check_process_group(process_group, backend)
+    if backend == "reference":
+        return reference.loss(inputs, call)
+    return fused_loss(inputs, call, "gss", backend, process_group)

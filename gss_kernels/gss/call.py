@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from gss_kernels.across_processes import add_up, join_batches
-from gss_kernels.backends import Loss
 from gss_kernels.operators import register
 from gss_kernels.settings import GSSSettings
 from gss_kernels.tensors import GroupLogits, Inputs
@@ -40,13 +39,8 @@ class GSSCall(NamedTuple):
     per_sample: bool = False
     statistics: bool = False
 
-    @property
-    def loss(self) -> Loss:
-        """See `autograd.Call`."""
-        return "gss"
-
     def numbers(self) -> tuple[Any, ...]:
-        """See `autograd.Call`."""
+        """All of it as an operator takes it."""
         settings, leaders, *rest = self
         return *settings, [sum(1 << modality for modality in indices) for indices in leaders], *rest
 
@@ -58,7 +52,7 @@ class GSSCall(NamedTuple):
         return cls(GSSSettings(*numbers[:_NUM_SETTINGS]), leaders, *rest)
 
     def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-        """See `autograd.Call`: the segmentation losses are all processes' batches', the GSS loss is this one's."""
+        """Value and results with the segmentation losses of all processes' batches; the GSS loss is this one's."""
         results = results.clone()
         own = GSSResults.of(results, inputs, self)
         segmentation, coefficients = join_batches(own.terms[:-1].view(2, -1), own.coefficients, group)
@@ -67,7 +61,7 @@ class GSSCall(NamedTuple):
         return self.supervised_weight * segmentation.sum() + self.gss_weight * own.terms[-1], results
 
     def weigh(self, results: Tensor, upstream: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-        """See `autograd.Call`.
+        """The results and the upstream gradient that the backward pass takes after `join`.
 
         The gradient is linear in the coefficients: those of the GSS loss take this process's upstream gradient, the
         other three the sum of all processes'.
@@ -98,14 +92,14 @@ class GSSResults(NamedTuple):
     @classmethod
     def of(cls, buffer: Tensor, inputs: Inputs, call: GSSCall) -> GSSResults:
         """Views of a call's buffer."""
-        shapes = result_shapes(inputs.logits, inputs.labels is not None, call.statistics)
+        shapes = result_shapes(inputs.logits.shape, inputs.labels is not None, call.statistics)
         parts = buffer.split([math.prod(shape) for shape in shapes])
         return cls(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
-def result_shapes(logits: Any, segmented: bool, statistics: bool) -> tuple[tuple[int, ...], ...]:
-    """Of the parts of `GSSResults`; `logits` has their numbers of samples, modalities and categories."""
-    B, M, C = logits.num_samples, logits.num_modalities, logits.num_categories
+def result_shapes(shape: tuple[int, int, int], segmented: bool, statistics: bool) -> tuple[tuple[int, ...], ...]:
+    """Of the parts of `GSSResults`, for B, M, C."""
+    B, M, C = shape
     return (
         (4 if segmented else 1, B, M, C),
         (2 * M + 1 if segmented else 1,),
@@ -118,8 +112,8 @@ def empty(inputs: Inputs, call: GSSCall) -> tuple[Tensor, Tensor]:
     """Uninitialised value and results."""
     logits: GroupLogits = inputs.logits
     like = logits.tensors[0].new_empty((), dtype=logits.compute_dtype)
-    value = like.new_empty((logits.num_samples, logits.num_modalities) if call.per_sample else ())
-    shapes = result_shapes(logits, inputs.labels is not None, call.statistics)
+    value = like.new_empty(logits.shape[:2] if call.per_sample else ())
+    shapes = result_shapes(logits.shape, inputs.labels is not None, call.statistics)
     return value, like.new_empty(sum(math.prod(shape) for shape in shapes))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,10 +26,10 @@ from gss_kernels.gss.cpu_vote import (
     some,
     without_nan,
 )
-from gss_kernels.philox import random_keep
 from gss_kernels.segmentation.cpu import LabelledChunk, SegmentationSums, Slopes
 from gss_kernels.settings import GSSSettings
 from gss_kernels.tensors import GroupLogits, Inputs
+from gss_kernels.voxel_mask import random_keep
 
 # Measured on two cores with M=4, C=4 and 5. PyTorch gives a second thread only to more than 32,768 numbers, such as a
 # modality's voxel mask; larger chunks fall out of the cache.
@@ -40,10 +40,8 @@ _CHUNK_VOXELS = 65_536
 def forward(inputs: Inputs, call: GSSCall, *, keep: bool) -> tuple[Tensor, Tensor, Kept | None]:
     """The forward pass; keeps the students and the target for a first backward pass if it can."""
     logits, settings = inputs.logits, call.settings
-    sums, counts = _Sums.zeros(logits), _Counts.zeros(logits)
-    segmentation = [
-        SegmentationSums.zeros(logits.num_samples, logits.num_categories) for _ in range(logits.num_modalities)
-    ]
+    sums = _Sums.zeros(logits)
+    segmentation = [SegmentationSums.zeros(logits) for _ in range(logits.shape[1])]
     kept = Kept.empty(inputs, settings) if keep else None
     views = _voxel_views(logits)
     for chunk in _chunks(inputs):
@@ -54,26 +52,26 @@ def forward(inputs: Inputs, call: GSSCall, *, keep: bool) -> tuple[Tensor, Tenso
         target, weight = _target_and_weight(inputs, exponentials, chunk, call)
         if chunk.learns:
             if call.statistics:
-                counts.add(chunk, exponentials, target, call)
+                sums.count(chunk, exponentials, target, call)
             sums.add(chunk, exponentials, target, weight, settings)
         if invalid is not None:
             # The count spoils weights and losses of the modalities that have kept a NaN, and of those alone.
             sums.kept[chunk.sample, chunk.modalities] += torch.where((weight * invalid).any(dim=1), math.nan, 0.0)
         if kept is not None:
             kept.store(chunk, _marked_students(exponentials, weight, inputs), target)
-    return *_results(inputs, call, sums, segmentation, counts), kept
+    return *_results(inputs, call, sums, segmentation), kept
 
 
 @by_hand
 def backward(inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, kept: Kept | None) -> tuple[Tensor, ...]:
     """The gradient, in the logits' form, under that of the value."""
     logits, settings, coefficients = inputs.logits, call.settings, GSSResults.of(results, inputs, call).coefficients
-    per_loss = upstream if call.per_sample else upstream * (call.gss_weight / logits.num_samples)
+    per_loss = upstream if call.per_sample else upstream * (call.gss_weight / logits.shape[0])
     scale = per_loss.to(torch.float64) / (logits.num_voxels * settings.temperature)
     pulls = (scale.expand(coefficients.shape[1:3])[:, :, None] * coefficients[0]).to(logits.compute_dtype)
     slopes = coefficients[1:] * (upstream * call.supervised_weight if inputs.labels is not None else 0)
     gradients = kept.students if kept is not None else _gradient_buffers(logits)
-    logit_views, gradient_views = _voxel_views(logits), _voxel_views(GroupLogits(gradients, logits.stacked))
+    logit_views, gradient_views = _voxel_views(logits), _voxel_views(gradients)
     for chunk in _chunks(inputs):
         views = _chunk_views(gradient_views, chunk)
         if kept is not None:
@@ -96,21 +94,20 @@ def backward(inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, k
                 student.add_(segmentation)
             if student is not view:
                 view.copy_(student)
-    return gradients
+    return gradients.tensors
 
 
 @torch.no_grad()
 def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
     logits = inputs.logits
-    target = torch.zeros(
-        logits.num_samples, logits.num_categories, logits.num_voxels, dtype=logits.compute_dtype, device=logits.device
-    )
+    B, _, C = logits.shape
+    target = torch.zeros(B, C, logits.num_voxels, dtype=logits.compute_dtype)
     views = _voxel_views(logits)
     for chunk in _chunks(inputs):
         exponentials, _ = without_nan(exponentials_of(_chunk_logits(views, chunk), call.settings))
         target[chunk.sample, :, chunk.voxels] = soft_target(exponentials, chunk, call)
-    return target.reshape(logits.num_samples, logits.num_categories, *logits.spatial)
+    return target.reshape(B, C, *logits.spatial)
 
 
 def _target_and_weight(
@@ -125,8 +122,9 @@ def _target_and_weight(
 def _chunks(inputs: Inputs) -> Iterator[Chunk]:
     """All chunks of all samples that have at least two modalities, or with labels one."""
     num_voxels = inputs.logits.num_voxels
-    for sample in range(inputs.logits.num_samples):
-        modalities = list(range(inputs.logits.num_modalities))
+    B, M, _ = inputs.logits.shape
+    for sample in range(B):
+        modalities = list(range(M))
         if inputs.available is not None:
             modalities = [m for m in modalities if bool(inputs.available[sample, m])]
         if len(modalities) < (2 if inputs.labels is None else 1):
@@ -135,19 +133,20 @@ def _chunks(inputs: Inputs) -> Iterator[Chunk]:
             yield Chunk(sample, slice(start, min(start + _CHUNK_VOXELS, num_voxels)), modalities)
 
 
-@dataclass
-class _Sums:
-    """Sums over a sample's voxels: `kept` [B, M], `target` and `divergence` [B, M, C]."""
+class _Sums(NamedTuple):
+    """Sums over voxels: `kept` [B, M], `target` and `divergence` [B, M, C]; by route [C, 4], of agreement [M]."""
 
     kept: Tensor
     target: Tensor
     divergence: Tensor
+    routes: Tensor
+    agreement: Tensor
 
     @classmethod
     def zeros(cls, logits: GroupLogits) -> _Sums:
         """Nothing summed yet. In float64, as a volume has millions of voxels and the sums cost nothing."""
-        shape = (logits.num_samples, logits.num_modalities, logits.num_categories)
-        return cls(*(torch.zeros(s, dtype=torch.float64) for s in (shape[:2], shape, shape)))
+        B, M, C = logits.shape
+        return cls(*(torch.zeros(s, dtype=torch.float64) for s in ((B, M), (B, M, C), (B, M, C), (C, 4), M)))
 
     def add(
         self, chunk: Chunk, exponentials: Exponentials, target: Tensor, weight: Tensor, settings: GSSSettings
@@ -162,6 +161,19 @@ class _Sums:
         self.kept[rows] += weight.sum(dim=1)
         self.target[rows] += weight @ target.T
         self.divergence[rows] -= torch.einsum("mn,mcn->mc", weight, divergence)
+
+    def count(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GSSCall) -> None:
+        """Count a chunk's voxels by route, and where student and target prefer the same category."""
+        bars = bars_of(exponentials, call.settings)
+        nobody = torch.zeros_like(target[0])
+        for category, indices in enumerate(call.leaders):
+            leaders, members = confident_voxels(exponentials, chunk, category, indices, bars)
+            one, agree = (some(leaders), every(leaders)) if leaders else (nobody, nobody)
+            decide = every(members) * (1 - one) if members else nobody
+            taken = (agree, one - agree, decide, 1 - one - decide)
+            self.routes[category] += torch.stack([route.sum(dtype=torch.float64) for route in taken])
+        same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & (target.amax(dim=0) > 0)
+        self.agreement[chunk.modalities] += same.sum(dim=1)
 
     def weights(self, class_weighting: bool) -> Tensor:
         """W, `[B, M, C]`."""
@@ -178,23 +190,20 @@ def _weight(inputs: Inputs, chunk: Chunk, mask_ratio: float) -> Tensor:
     if inputs.seed is None:
         return torch.ones(len(chunk.modalities), count, dtype=logits.compute_dtype)
     first = chunk.sample * logits.num_voxels + chunk.voxels.start
-    keep = random_keep(inputs.seed, mask_ratio, logits.num_modalities, first, count, logits.compute_dtype)
+    keep = random_keep(inputs.seed, mask_ratio, logits.shape[1], first, count, logits.compute_dtype)
     return keep if len(chunk.modalities) == len(keep) else keep[chunk.modalities]
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What the forward pass hands to a first backward pass: it is turned into the gradient, and gone for a second one.
 
     Attributes:
         students: in the logits' form, negative where masked; they become the gradient.
         target: `[B, C, N]`.
-        stacked: whether the logits' form is one tensor.
     """
 
-    students: tuple[Tensor, ...]
+    students: GroupLogits
     target: Tensor
-    stacked: bool
 
     @classmethod
     def empty(cls, inputs: Inputs, settings: GSSSettings) -> Kept | None:
@@ -206,12 +215,13 @@ class Kept:
         logits = inputs.logits
         if logits.dtype != logits.compute_dtype or (inputs.labels is not None and not settings.squarings):
             return None
-        shape = (logits.num_samples, logits.num_categories, logits.num_voxels)
-        return cls(_gradient_buffers(logits), torch.zeros(shape, dtype=logits.compute_dtype), logits.stacked)
+        B, _, C = logits.shape
+        target = torch.zeros(B, C, logits.num_voxels, dtype=logits.compute_dtype)
+        return cls(_gradient_buffers(logits), target)
 
     def store(self, chunk: Chunk, students: list[Tensor], target: Tensor) -> None:
         """Keep a chunk: its students, `m` times `[C, n]`, and target `[C, n]`."""
-        views = _chunk_views(_voxel_views(GroupLogits(self.students, self.stacked)), chunk)
+        views = _chunk_views(_voxel_views(self.students), chunk)
         for view, student in zip(views, students, strict=True):
             view.copy_(student)
         self.target[chunk.sample, :, chunk.voxels] = target
@@ -243,54 +253,7 @@ def _sharp_softmax(student: Tensor, settings: GSSSettings) -> Tensor:
     return sharp.div_(sharp.sum(dim=0))
 
 
-@dataclass
-class _Counts:
-    """How many voxels took which route and where students and target agree; samples that do not learn are left out.
-
-    Attributes:
-        routes: `[C, 4]`.
-        agreement: `[M]`.
-        samples: how many learn.
-        samples_of: and have the modality, `[M]`.
-    """
-
-    routes: Tensor
-    agreement: Tensor
-    samples: int
-    samples_of: Tensor
-
-    @classmethod
-    def zeros(cls, logits: GroupLogits) -> _Counts:
-        """Nothing counted yet."""
-        agreement = torch.zeros(logits.num_modalities, dtype=torch.float64)
-        return cls(torch.zeros(logits.num_categories, 4, dtype=torch.float64), agreement, 0, agreement.clone())
-
-    def add(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GSSCall) -> None:
-        """Count a chunk."""
-        if chunk.voxels.start == 0:
-            self.samples += 1
-            self.samples_of[chunk.modalities] += 1
-        bars = bars_of(exponentials, call.settings)
-        nobody = torch.zeros_like(target[0])
-        for category, indices in enumerate(call.leaders):
-            leaders, members = confident_voxels(exponentials, chunk, category, indices, bars)
-            one, agree = (some(leaders), every(leaders)) if leaders else (nobody, nobody)
-            decide = every(members) * (1 - one) if members else nobody
-            taken = (agree, one - agree, decide, 1 - one - decide)
-            self.routes[category] += torch.stack([route.sum(dtype=torch.float64) for route in taken])
-        has_target = target.amax(dim=0) > 0
-        same = (exponentials.student.argmax(dim=1) == target.argmax(dim=0)) & has_target
-        self.agreement[chunk.modalities] += same.sum(dim=1)
-
-    def shares(self, num_voxels: int, results: GSSResults) -> None:
-        """Write `results.routes` and `results.agreement`."""
-        results.routes.copy_(self.routes / (max(self.samples, 1) * num_voxels))
-        results.agreement.copy_(self.agreement / (self.samples_of.clamp(min=1) * num_voxels))
-
-
-def _results(
-    inputs: Inputs, call: GSSCall, sums: _Sums, segmentation: list[SegmentationSums], counts: _Counts
-) -> tuple[Tensor, Tensor]:
+def _results(inputs: Inputs, call: GSSCall, sums: _Sums, segmentation: list[SegmentationSums]) -> tuple[Tensor, Tensor]:
     """From sums to value and results."""
     value, buffer = empty(inputs, call)
     results = GSSResults.of(buffer, inputs, call)
@@ -308,13 +271,17 @@ def _results(
             for kind, values in enumerate(Slopes.of(own), start=1):
                 results.coefficients[kind, :, modality] = values
     if call.statistics:
-        counts.shares(inputs.logits.num_voxels, results)
+        present = torch.ones(losses.shape, dtype=torch.bool) if inputs.available is None else inputs.available
+        learning = present & (present.sum(dim=1, keepdim=True) >= 2)
+        voxels = inputs.logits.num_voxels
+        results.routes.copy_(sums.routes / (learning.any(dim=1).sum().clamp(min=1) * voxels))
+        results.agreement.copy_(sums.agreement / (learning.sum(dim=0).clamp(min=1) * voxels))
     value.copy_(losses if call.per_sample else total)
     return value, buffer
 
 
-def _gradient_buffers(logits: GroupLogits) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in logits.tensors)
+def _gradient_buffers(logits: GroupLogits) -> GroupLogits:
+    return GroupLogits(tuple(torch.zeros(own.shape, dtype=own.dtype) for own in logits.tensors), logits.stacked)
 
 
 def _voxel_views(logits: GroupLogits) -> tuple[Tensor, ...]:

@@ -13,13 +13,13 @@ from gss_kernels.gss.call import GSSCall, result_shapes
 from gss_kernels.gss.finish import gss_finish_kernel
 from gss_kernels.gss.kernels import gss_backward_kernel, gss_forward_kernel, gss_target_kernel
 from gss_kernels.layout import Layout
-from gss_kernels.philox import last_masked_word
 from gss_kernels.tensors import Inputs
 from gss_kernels.triton import launch
 from gss_kernels.triton.arguments import Form, Numbers, Places, Walk
 from gss_kernels.triton.configuration import TABLE, Configuration, num_sums
 from gss_kernels.triton.launch import Card, Kernels, Plan
 from gss_kernels.triton.tuned import on_device_of
+from gss_kernels.voxel_mask import last_masked_word
 
 
 def forward(inputs: Inputs, call: GSSCall, *, keep: bool) -> tuple[Tensor, Tensor, None]:  # noqa: ARG001
@@ -36,13 +36,13 @@ def backward(inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, k
 def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
     logits, layout = launch.addressed(inputs.logits)
-    configuration = TABLE.of("backward", layout.num_modalities, layout.num_categories, supervised=False)
+    configuration = TABLE.of("backward", *layout.shape[1:], supervised=False)
     plan = _plan(layout, call, False, inputs.available is not None, configuration, Card.of(logits.device))
-    shape = (logits.num_samples, logits.num_categories, *logits.spatial)
-    target = torch.empty(shape, dtype=torch.float32, device=logits.device)
+    B, _, C = layout.shape
+    target = torch.empty((B, C, *logits.spatial), dtype=torch.float32, device=logits.device)
     volumes, masks = launch.kernel_volumes(logits, layout), launch.kernel_masks(inputs)
     with on_device_of(target):
-        gss_target_kernel[layout.num_samples * plan.walk.blocks,](
+        gss_target_kernel[B * plan.walk.blocks,](
             volumes,
             masks,
             target,
@@ -58,7 +58,7 @@ def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
 def _plan(
     layout: Layout, call: GSSCall, segmented: bool, available: bool, configuration: Configuration, card: Card
 ) -> Plan:
-    B, M, C = layout.num_samples, layout.num_modalities, layout.num_categories
+    B, M, C = layout.shape
     settings, ignoring = call.settings, call.ignore_index is not None
     first = num_sums(M, C, supervised=False, statistics=False)
     rows = num_sums(M, C, supervised=segmented, statistics=call.statistics) + (segmented and ignoring)
@@ -88,7 +88,7 @@ def _plan(
     scale = 1 / (layout.num_voxels * settings.temperature)
     scales = (scale, 0.0) if call.per_sample else (scale * call.gss_weight / B, call.supervised_weight)
     vote = (settings.leader_threshold, settings.member_threshold, settings.leader_blend)
-    sizes = tuple(math.prod(shape) for shape in result_shapes(layout, segmented, call.statistics))
+    sizes = tuple(math.prod(shape) for shape in result_shapes(layout.shape, segmented, call.statistics))
     *starts, _ = accumulate(sizes, initial=0)
     blocks, programs = card.blocks(layout, configuration), card.programs(layout, configuration)
     return Plan(

@@ -11,18 +11,18 @@ import math
 import torch
 from torch import Tensor
 
-from gss_kernels.gss.call import GSSCall, GSSResults
-from gss_kernels.philox import random_keep
+from gss_kernels.gss.call import GSSCall, GSSResults, empty
 from gss_kernels.segmentation import reference as segmentation_reference
 from gss_kernels.segmentation.call import SegmentationCall
 from gss_kernels.settings import GSSSettings
 from gss_kernels.tensors import GroupLogits, Inputs
+from gss_kernels.voxel_mask import random_keep
 
 Leaders = tuple[tuple[int, ...], ...]
 
 
-def loss(inputs: Inputs, call: GSSCall) -> tuple[Tensor, GSSResults]:
-    """The value, differentiable by autograd, and the other results. Coefficients are not needed and left empty."""
+def loss(inputs: Inputs, call: GSSCall) -> tuple[Tensor, Tensor]:
+    """The value, differentiable by autograd, and the other results, of which coefficients are not computed."""
     z, present = _flat_logits(inputs)
     with torch.no_grad():
         target, routes = _soft_targets(z, present, call.leaders, call.settings)
@@ -34,9 +34,15 @@ def loss(inputs: Inputs, call: GSSCall) -> tuple[Tensor, GSSResults]:
         segmentation = torch.stack(_segmentation(inputs, call, present), dim=1)
         total = total + call.supervised_weight * segmentation.sum()
         terms = torch.cat((segmentation.detach().flatten(), terms))
-    empty = losses.new_empty(0)
-    shares, agreement = _statistics(z, target, routes, present) if call.statistics else (empty, empty)
-    return losses if call.per_sample else total, GSSResults(empty, terms, shares, agreement)
+    _, buffer = empty(inputs, call)
+    results = GSSResults.of(buffer, inputs, call)
+    results.terms.copy_(terms)
+    if call.statistics:
+        for own, computed in zip(
+            (results.routes, results.agreement), _statistics(z, target, routes, present), strict=True
+        ):
+            own.copy_(computed)
+    return losses if call.per_sample else total, buffer
 
 
 def _segmentation(inputs: Inputs, call: GSSCall, present: Tensor) -> list[Tensor]:
@@ -149,7 +155,7 @@ def _vote(
 def _kept_voxels(inputs: Inputs, mask_ratio: float) -> Tensor:
     """The voxel mask k, `[B, M, N]` bool."""
     logits: GroupLogits = inputs.logits
-    B, M, N = logits.num_samples, logits.num_modalities, logits.num_voxels
+    (B, M, _), N = logits.shape, logits.num_voxels
     if inputs.keep is not None:
         return inputs.keep.reshape(B, M, N)
     if inputs.seed is None:

@@ -85,12 +85,12 @@ def fused_segmentation_loss(
     """
     check_choice("input_kind", input_kind, InputKind)
     logits = GroupLogits((check_prediction(input, labels),), stacked=False)
-    present = check_available(available, (logits.num_samples,), logits.device)
+    present = check_available(available, logits.shape[:1], logits.device)
     call = SegmentationCall(input_kind == "logits", check_ignore_index(ignore_index))
     inputs = Inputs(logits, check_labels(labels, logits, present, call.ignore_index), present)
     name = pick_backend(backend, logits.device, logits.dtype, argument="input")
     check_process_group(process_group, name)
     if name == "reference":
         return SegmentationTerms(*reference.loss(logits.tensors[0], inputs.labels, call, present))
-    value, _ = fused_loss(inputs, call, name, process_group)
+    value, _ = fused_loss(inputs, call, "segmentation", name, process_group)
     return SegmentationTerms(*value.unbind())

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from gss_kernels.across_processes import add_up, join_batches
-from gss_kernels.backends import Loss
 from gss_kernels.operators import register
 from gss_kernels.tensors import Inputs
 
@@ -27,22 +26,17 @@ class SegmentationCall(NamedTuple):
     from_logits: bool
     ignore_index: int | None = None
 
-    @property
-    def loss(self) -> Loss:
-        """See `autograd.Call`."""
-        return "segmentation"
-
     def numbers(self) -> tuple[Any, ...]:
-        """See `autograd.Call`."""
+        """All of it as an operator takes it."""
         return tuple(self)
 
     def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """See `autograd.Call`."""
+        """Value and results for the batches of all processes together."""
         joined, coefficients = join_batches(value[:, None], results, group)
         return joined[:, 0], coefficients
 
     def weigh(self, results: Tensor, upstream: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """See `autograd.Call`."""
+        """The results and the upstream gradient that the backward pass takes after `join`."""
         return results, add_up(upstream, group)
 
 
@@ -50,7 +44,7 @@ def empty(inputs: Inputs, call: SegmentationCall) -> tuple[Tensor, Tensor]:  # n
     """Uninitialised value and results."""
     logits = inputs.logits
     value = logits.tensors[0].new_empty(2, dtype=logits.compute_dtype)
-    return value, value.new_empty((4, logits.num_samples, 1, logits.num_categories))
+    return value, value.new_empty((4, *logits.shape))
 
 
 register("segmentation", "bool from_logits, int? ignore_index", SegmentationCall, empty)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gss_kernels.autograd import by_hand
 from gss_kernels.segmentation.call import SegmentationCall, empty
 from gss_kernels.settings import DICE_SMOOTHING, LOWEST_PROBABILITY
-from gss_kernels.tensors import Inputs
+from gss_kernels.tensors import GroupLogits, Inputs
 
 # Some tensors [C, n] stay in cache. No power of two: the categories' rows would compete for the same lines of it.
 _CHUNK_VOXELS = 30_000
@@ -25,7 +25,7 @@ _CHUNK_VOXELS = 30_000
 @by_hand
 def forward(inputs: Inputs, call: SegmentationCall, *, keep: bool) -> tuple[Tensor, Tensor, None]:  # noqa: ARG001
     """Cross-entropy and Dice, `[2]`, and what the backward pass needs, `[4, B, 1, C]`; keeps nothing."""
-    sums = SegmentationSums.zeros(inputs.logits.num_samples, inputs.logits.num_categories)
+    sums = SegmentationSums.zeros(inputs.logits)
     for _, chunk in _chunks(inputs, call):
         sums.add(chunk)
     value, coefficients = empty(inputs, call)
@@ -61,7 +61,7 @@ def _chunks(inputs: Inputs, call: SegmentationCall) -> Iterator[tuple[slice, Lab
     # Views wherever the spatial axes can be joined, as in every dense layout.
     prediction, num_voxels = inputs.logits.tensors[0].flatten(2), inputs.logits.num_voxels
     labels = inputs.labels.flatten(1)  # type: ignore[union-attr]
-    for sample in range(inputs.logits.num_samples):
+    for sample in range(inputs.logits.shape[0]):
         if inputs.available is not None and not bool(inputs.available[sample]):
             continue
         for start in range(0, num_voxels, _CHUNK_VOXELS):
@@ -117,10 +117,10 @@ class SegmentationSums:
     probability: Tensor
 
     @classmethod
-    def zeros(cls, num_samples: int, num_categories: int) -> SegmentationSums:
+    def zeros(cls, logits: GroupLogits) -> SegmentationSums:
         """Nothing summed yet."""
-        per_sample = torch.zeros(num_samples, num_categories, dtype=torch.float64)
-        total = torch.zeros(num_categories, dtype=torch.float64)
+        B, _, C = logits.shape
+        per_sample, total = torch.zeros(B, C, dtype=torch.float64), torch.zeros(C, dtype=torch.float64)
         return cls(per_sample, per_sample.clone(), total, total.clone())
 
     def add(self, chunk: LabelledChunk) -> None:

@@ -23,7 +23,7 @@ from gss_kernels.triton.launch import Card, Kernels, Plan
 def forward(inputs: Inputs, call: SegmentationCall, *, keep: bool) -> tuple[Tensor, Tensor, None]:  # noqa: ARG001
     """The forward pass; keeps nothing."""
     value, results, _ = launch.forward(KERNELS, inputs, call)
-    return value, results.view(4, inputs.logits.num_samples, 1, inputs.logits.num_categories), None
+    return value, results.view(4, *inputs.logits.shape), None
 
 
 def backward(
@@ -46,7 +46,7 @@ def _plan(
     configuration: Configuration,
     card: Card,
 ) -> Plan:
-    B, C = layout.num_samples, layout.num_categories
+    B, _, C = layout.shape
     basis = Form(1, C, segmented=segmented, ignore=call.ignore_index)
     block, rows = configuration.block(card.threads_per_warp), 4 * C + (call.ignore_index is not None)
     blockwise = basis._replace(ptx=card.ptx, block=block, from_logits=call.from_logits)

@@ -16,27 +16,20 @@ _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
+def _instruction(x, TEXT: tl.constexpr):
+    return tl.inline_asm_elementwise(TEXT, "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def reciprocal(x, PTX: tl.constexpr):
     """1 / x."""
-    if PTX:
-        result = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        result = 1.0 / x
-    return result
+    return _instruction(x, "rcp.approx.ftz.f32 $0, $1;") if PTX else 1.0 / x
 
 
 @triton.jit
 def log2(x, PTX: tl.constexpr):
     """Logarithm to base 2."""
-    if PTX:
-        result = tl.inline_asm_elementwise(
-            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        result = tl.log2(x)
-    return result
+    return _instruction(x, "lg2.approx.ftz.f32 $0, $1;") if PTX else tl.log2(x)
 
 
 @triton.jit

@@ -41,7 +41,7 @@ class ConfigurationTable:
             per thread fills.
         backward: of the backward pass, and of the target alone.
         backward_heavy: of the same for more logits per voxel than `most_logits`.
-        segmentation: of the supervised loss of one prediction.
+        segmentation: of the segmentation loss of one prediction.
         most_sums: see `forward_heavy`.
         most_logits: see `backward_heavy`.
     """
@@ -68,11 +68,7 @@ TABLE = ConfigurationTable()
 
 
 def num_sums(num_modalities: int, num_categories: int, *, supervised: bool, statistics: bool) -> int:
-    """Sums that the forward pass keeps; see `forward_kernel`."""
+    """Sums that the forward pass keeps; see `Sums` of its kernel."""
     entries = num_modalities * num_categories
-    sums = num_modalities + 2 * entries
-    if supervised:
-        sums += 3 * entries + num_categories
-    if statistics:
-        sums += 3 * num_categories + num_modalities
-    return sums
+    own, labelled = num_modalities + 2 * entries, 3 * entries + num_categories
+    return own + supervised * labelled + statistics * (3 * num_categories + num_modalities)

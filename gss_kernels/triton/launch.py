@@ -48,7 +48,7 @@ class Card(NamedTuple):
 
     def programs(self, layout: Layout, configuration: Configuration) -> int:
         """Programs per sample of a kernel whose programs walk over blocks: enough to fill the card, no more."""
-        wanted = triton.cdiv(configuration.programs_per_multiprocessor * self.multiprocessors, layout.num_samples)
+        wanted = triton.cdiv(configuration.programs_per_multiprocessor * self.multiprocessors, layout.shape[0])
         return int(min(wanted, self.blocks(layout, configuration)))
 
 
@@ -101,76 +101,45 @@ def forward(kernels: Kernels, inputs: Inputs, call: Any) -> tuple[Tensor, Tensor
         value, results, plan = forward(kernels, inputs, call)
         return value, *(part for part in results.split(plan.sizes) if part.numel())
 
-    logits, layout = addressed(inputs.logits)
-    configuration = configuration_for(_launch(kernels.names[0], inputs, layout), kernels.forward, again)
-    plan = _plan(kernels, inputs, call, layout, configuration)
-    programs = plan.walk.programs
+    logits, volumes, plan, options = _prepared(kernels, 0, inputs, call, again)
     empty = functools.partial(torch.empty, dtype=torch.float32, device=logits.device)
-    partials, value, results = (
-        empty((layout.num_samples, plan.forward.rows, programs)),
-        empty(plan.value),
-        empty(sum(plan.sizes)),
-    )
+    walk, value, results = plan.walk, empty(plan.value), empty(sum(plan.sizes))
+    partials = empty((walk.num_samples, plan.forward.rows, walk.programs))
     masks = kernel_masks(inputs)
     with on_device_of(partials):
-        kernels.forward[layout.num_samples * programs,](
-            kernel_volumes(logits, layout),
-            masks,
-            kernel_labels(inputs),
-            partials,
-            plan.walk,
-            plan.numbers,
-            form=plan.forward,
-            **compile_options(configuration),
-        )
-        kernels.finish[1,](
-            partials,
-            masks.available,
-            value,
-            results,
-            plan.places,
-            plan.walk,
-            plan.weights,
-            layout.num_voxels,
-            form=plan.finish,
-            **compile_options(FINISH),
-        )
+        run = kernels.forward[walk.num_samples * walk.programs,]
+        run(volumes, masks, kernel_labels(inputs), partials, walk, plan.numbers, form=plan.forward, **options)
+        finish, sums, options = kernels.finish[1,], (partials, masks.available), compile_options(FINISH)
+        finish(*sums, value, results, plan.places, walk, plan.weights, volumes.num_voxels, form=plan.finish, **options)
     return value, results, plan
 
 
 def backward(kernels: Kernels, inputs: Inputs, call: Any, results: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
     """The gradient in the logits' form under that of the value: one launch."""
-    logits, layout = addressed(inputs.logits)
-    launch = _launch(kernels.names[1], inputs, layout)
-    configuration = configuration_for(
-        launch, kernels.backward, lambda: backward(kernels, inputs, call, results, upstream)
-    )
-    plan = _plan(kernels, inputs, call, layout, configuration)
+
+    def again() -> tuple[Tensor, ...]:
+        return backward(kernels, inputs, call, results, upstream)
+
+    logits, volumes, plan, options = _prepared(kernels, 1, inputs, call, again)
     gradients = empty_gradients(logits)
+    own, of = (volumes, kernel_masks(inputs), kernel_labels(inputs)), kernel_volumes(*addressed(gradients))
+    scaled = Upstream(upstream, upstream.stride() or (0, 0), *plan.scales)
     with on_device_of(results):
-        kernels.backward[layout.num_samples * plan.walk.blocks,](
-            kernel_volumes(logits, layout),
-            kernel_masks(inputs),
-            kernel_labels(inputs),
-            kernel_volumes(*addressed(gradients)),
-            results,
-            Upstream(upstream, upstream.stride() or (0, 0), *plan.scales),
-            plan.walk,
-            plan.numbers,
-            form=plan.blockwise,
-            **compile_options(configuration),
-        )
+        run = kernels.backward[plan.walk.num_samples * plan.walk.blocks,]
+        run(*own, of, results, scaled, plan.walk, plan.numbers, form=plan.blockwise, **options)
     return gradients.tensors
 
 
-def _launch(kernel: KernelName, inputs: Inputs, layout: Layout) -> Launch:
-    logits, segmented = inputs.logits, inputs.labels is not None
-    return Launch(kernel, layout.num_modalities, layout.num_categories, segmented, logits.dtype, logits.device)
-
-
-def _plan(kernels: Kernels, inputs: Inputs, call: Any, layout: Layout, configuration: Configuration) -> Plan:
-    has = (inputs.labels is not None, inputs.available is not None)
-    return kernels.plan(layout, call, *has, configuration, Card.of(inputs.logits.device))
+def _prepared(
+    kernels: Kernels, number: int, inputs: Inputs, call: Any, again: Callable[[], tuple[Tensor, ...]]
+) -> tuple[GroupLogits, Volumes, Plan, dict[str, Any]]:
+    """What a pass takes, forward 0 or backward 1: addressed logits, as a kernel has them, plan and launch options."""
+    logits, layout = addressed(inputs.logits)
+    segmented, available = inputs.labels is not None, inputs.available is not None
+    launch = Launch(kernels.names[number], *layout.shape[1:], segmented, logits.dtype, logits.device)
+    configuration = configuration_for(launch, (kernels.forward, kernels.backward)[number], again)
+    plan = kernels.plan(layout, call, segmented, available, configuration, Card.of(logits.device))
+    return logits, kernel_volumes(logits, layout), plan, compile_options(configuration)
 
 
 def addressed(logits: GroupLogits) -> tuple[GroupLogits, Layout]:

@@ -24,12 +24,12 @@ import triton.language as tl
 
 from gss_kernels import CategoryGroups, fused_gss_loss
 from gss_kernels.gss.kernels import keep_voxels
-from gss_kernels.philox import last_masked_word
 from gss_kernels.settings import Backend
 from gss_kernels.triton.arguments import Form, Masks, Volumes
 from gss_kernels.triton.configuration import Configuration
 from gss_kernels.triton.tuned import Launch, trying
 from gss_kernels.triton.volumes import Block, Presence, load_logits
+from gss_kernels.voxel_mask import last_masked_word
 from tests.gss_kernels import cases, interpretation, objective_cases, segmentation_cases
 from tests.gss_kernels.interpreter import work_once
 from tests.gss_kernels.oracle import drawn_word

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gss_kernels import BRATS_2018, ObjectiveTerms, fused_gss_loss, fused_gss_objective, fused_segmentation_loss
 from gss_kernels.gss.api import _run
-from gss_kernels.gss.call import GSSCall
+from gss_kernels.gss.call import GSSCall, GSSResults
 from gss_kernels.settings import Backend, GSSSettings
 from gss_kernels.tensors import Inputs, check_logits
 from tests.gss_kernels.behaviours import random_tensor
@@ -357,8 +357,8 @@ def unchecked(logits: Tensor, labels: Tensor, available: Tensor | None, backend:
     """Total and terms of the objective without a look at the labels, as on a GPU."""
     call = GSSCall(GSSSettings(), BRATS_2018.leaders, supervised_weight=1.0)
     inputs = Inputs(check_logits(logits, BRATS_2018), labels, available)
-    total, results_of = _run(inputs, call, backend)
-    return total, results_of().terms
+    total, results = _run(inputs, call, backend)
+    return total, GSSResults.of(results, inputs, call).terms
 
 
 def labels_that_are_no_category_give_nan(backend: Backend, device: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gss_kernels import CategoryGroups, fused_gss_loss
-from gss_kernels.philox import last_masked_word, philox_words, random_keep
+from gss_kernels.voxel_mask import last_masked_word, philox_words, random_keep
 from tests.gss_kernels.oracle import BoolArray, drawn_word, philox
 
 _BATCH, _MODALITIES, _SPATIAL = 2, 6, (31, 29, 37)

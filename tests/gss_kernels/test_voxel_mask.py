@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from gss_kernels import BRATS_2018, draw_voxel_mask, fused_gss_loss
-from gss_kernels.philox import random_keep
-from gss_kernels.voxel_mask import _CHUNK_VOXELS_ON_CPU as _CHUNK
+from gss_kernels.voxel_mask import _CHUNK_VOXELS_ON_CPU as _CHUNK, random_keep
 from tests.gss_kernels.behaviours import random_tensor
 from tests.gss_kernels.oracle import drawn_word
 
