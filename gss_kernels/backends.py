@@ -22,10 +22,10 @@ _TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def backend_of(loss: Loss, backend: Backend) -> Any:
     """The module of a loss's backend.
 
-    "cpu" and "triton" have the two passes. `forward(inputs, call, *, keep)` returns the value, a tensor of other results
-    and of what the backward pass needs, and with `keep` what a first backward pass can use. `backward(inputs, call,
-    results, upstream, kept)` returns the gradients of the logits' tensors under that of the value. "reference" has
-    `loss`, and all of the GSS loss have `soft_targets`.
+    "cpu" and "triton" have the two passes. `forward(inputs, call, *, keep)` returns the value, a tensor of the other
+    results and of what the backward pass needs, and with `keep` what a first backward pass can use.
+    `backward(inputs, call, results, upstream, kept)` returns the gradients of the logits' tensors under that of the
+    value. "reference" has `loss`, and all of the GSS loss have `soft_targets`.
     """
     return importlib.import_module(f"gss_kernels.{loss}.{'launch' if backend == 'triton' else backend}")
 

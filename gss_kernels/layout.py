@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from gss_kernels.tensors import GroupLogits
 
 
 class Layout(NamedTuple):
-    """Of M tensors `[B, C, *spatial]` whose spatial axes act as one.
+    """Of M tensors `[B, C, *spatial]` whose spatial axes act as one."""
 
-    Attributes:
-        shape: B, M, C.
-        num_voxels: N.
-        strides: of batch, category and voxel, in elements, common to all tensors.
-    """
-
-    shape: tuple[int, int, int]
-    num_voxels: int
-    strides: tuple[int, int, int]
+    shape: tuple[int, int, int]  # B, M, C
+    num_voxels: int  # N
+    strides: tuple[int, int, int]  # of batch, category and voxel, in elements, common to all tensors
 
 
 def layout_of(logits: GroupLogits) -> Layout | None:
@@ -51,21 +47,22 @@ def _find_layout(forms: tuple[tuple[torch.Size, tuple[int, ...]], ...], stacked:
 _remembered = functools.lru_cache(maxsize=1024)(_find_layout)
 
 
-def addressable(logits: GroupLogits) -> GroupLogits:
-    """The logits themselves where the kernels can address them, else contiguous copies."""
-    return logits if layout_of(logits) else _map(logits, torch.Tensor.contiguous)
+def addressed(logits: GroupLogits) -> tuple[GroupLogits, Layout]:
+    """The logits, copied if the kernels cannot address them as they are, and their layout."""
+    layout = layout_of(logits)
+    return (logits, layout) if layout is not None else addressed(_map(logits, Tensor.contiguous))
 
 
-def empty_gradients(logits: GroupLogits) -> GroupLogits:
-    """Uninitialised tensors for the gradients of addressable logits, addressable too, in the logits' memory format."""
+def empty_gradients(logits: GroupLogits) -> tuple[GroupLogits, Layout]:
+    """Uninitialised tensors for the gradients of addressed logits, in their memory format if it can be addressed."""
     gradients = _map(logits, torch.empty_like)
-    if layout_of(gradients):
-        return gradients
-    return _map(logits, functools.partial(torch.empty_like, memory_format=torch.contiguous_format))
+    if layout := layout_of(gradients):
+        return gradients, layout
+    return addressed(_map(logits, functools.partial(torch.empty_like, memory_format=torch.contiguous_format)))
 
 
-def _map(logits: GroupLogits, function: object) -> GroupLogits:
-    return GroupLogits(tuple(map(function, logits.tensors)), logits.stacked)  # type: ignore[arg-type]
+def _map(logits: GroupLogits, function: Callable[[Tensor], Tensor]) -> GroupLogits:
+    return GroupLogits(tuple(map(function, logits.tensors)), logits.stacked)
 
 
 def _volume_strides(shape: tuple[int, ...], strides: tuple[int, ...], stacked: bool) -> tuple[int, int, int] | None:

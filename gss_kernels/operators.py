@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gss_kernels.backends import Loss, backend_of
-from gss_kernels.layout import addressable, empty_gradients
+from gss_kernels.layout import addressed, empty_gradients
 from gss_kernels.settings import Backend
 from gss_kernels.tensors import GroupLogits, Inputs, check_label_values
 
@@ -54,7 +54,7 @@ def register(
         inputs, _, backend = opened(arguments[:-2])
         if backend == "cpu":
             return [tensor.new_empty(tensor.shape) for tensor in inputs.logits.tensors]
-        return list(empty_gradients(addressable(inputs.logits)).tensors)
+        return list(empty_gradients(addressed(inputs.logits)[0])[0].tensors)
 
     def opened(arguments: tuple[Any, ...]) -> tuple[Inputs, Any, Backend]:
         logits, *others, stacked, backend = arguments[:_NUM_LEADING]

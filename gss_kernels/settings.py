@@ -76,6 +76,8 @@ def check_settings(**options: object) -> GSSSettings:
         ValueError: an option of wrong type or value.
     """
     settings = GSSSettings(**options)  # type: ignore[arg-type]
+    if not options:
+        return settings
     temperature, weighting = settings.temperature, settings.class_weighting
     _need("temperature", temperature, _is_number(temperature) and 0 < temperature < math.inf, "a finite number above 0")
     for name in ("leader_threshold", "member_threshold", "clamp"):

@@ -22,15 +22,10 @@ _SEED_RANGE = (-(2**63), 2**64 - 1)
 
 
 class GroupLogits(NamedTuple):
-    """Logits of all modalities.
+    """Logits of all modalities."""
 
-    Attributes:
-        tensors: one tensor `[B, M, C, *spatial]`, or M tensors `[B, C, *spatial]`.
-        stacked: whether it is the former.
-    """
-
-    tensors: tuple[Tensor, ...]
-    stacked: bool
+    tensors: tuple[Tensor, ...]  # one tensor `[B, M, C, *spatial]`, or M tensors `[B, C, *spatial]`
+    stacked: bool  # whether it is the former
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -73,21 +68,13 @@ class GroupLogits(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All tensors of a call; None for what there is not.
+    """All tensors of a call; None for what there is not."""
 
-    Attributes:
-        logits: of all modalities, or one prediction.
-        labels: `[B, *spatial]` integers.
-        available: `[B, M]` bool, `[B]` for one prediction.
-        keep: the given voxel mask, `[B, M, *spatial]` bool, true where kept.
-        seed: of the drawn one, 0-dim int64; without both every voxel is kept.
-    """
-
-    logits: GroupLogits
-    labels: Tensor | None = None
-    available: Tensor | None = None
-    keep: Tensor | None = None
-    seed: Tensor | None = None
+    logits: GroupLogits  # of all modalities, or one prediction
+    labels: Tensor | None = None  # `[B, *spatial]` integers
+    available: Tensor | None = None  # `[B, M]` bool, `[B]` for one prediction
+    keep: Tensor | None = None  # the given voxel mask, `[B, M, *spatial]` bool, true where kept
+    seed: Tensor | None = None  # of the drawn one, 0-dim int64; without both every voxel is kept
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -114,7 +101,16 @@ def check_logits(logits: Logits, groups: CategoryGroups) -> GroupLogits:
         raise ValueError(f"logits: got shape {_shape(result.tensors[0])} with an empty batch, need at least one sample")
     if result.num_voxels == 0:
         raise ValueError(f"logits: got shape {_shape(result.tensors[0])} without voxels, need at least one voxel")
-    _check_against_groups(*result.shape[1:], groups)
+    _, M, C = result.shape
+    if M < 2:
+        raise ValueError(f"logits: got {M} modality, need at least 2")
+    if groups.modalities is not None and len(groups.modalities) != M:
+        raise ValueError(f"logits: got {M} modalities, need the {len(groups.modalities)} of groups.modalities")
+    if groups.num_categories != C:
+        raise ValueError(f"logits: got {C} categories, need {groups.num_categories}, as groups has leader sets")
+    highest = max(max(leaders) for leaders in groups.leaders)
+    if highest >= M:
+        raise ValueError(f"groups: a leader has index {highest}, need indices below the {M} modalities")
     return result
 
 
@@ -148,22 +144,6 @@ def _check_sequence(logits: object) -> GroupLogits:
                     f"logits[{modality}]: got {name} {_named(got)}, need that of logits[0], {_named(need)}"
                 )
     return GroupLogits(tensors, stacked=False)
-
-
-def _check_against_groups(num_modalities: int, num_categories: int, groups: CategoryGroups) -> None:
-    if num_modalities < 2:
-        raise ValueError(f"logits: got {num_modalities} modality, need at least 2")
-    if groups.modalities is not None and len(groups.modalities) != num_modalities:
-        raise ValueError(
-            f"logits: got {num_modalities} modalities, need the {len(groups.modalities)} of groups.modalities"
-        )
-    if num_categories != groups.num_categories:
-        raise ValueError(
-            f"logits: got {num_categories} categories, need {groups.num_categories}, as groups has leader sets"
-        )
-    highest = max(max(leaders) for leaders in groups.leaders)
-    if highest >= num_modalities:
-        raise ValueError(f"groups: a leader has index {highest}, need indices below the {num_modalities} modalities")
 
 
 def check_available(available: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor | None:

@@ -151,7 +151,8 @@ def gss_loss_reference(logits: Logits, groups: CategoryGroups, **options: Any) -
 
     Takes the arguments of `fused_gss_loss` except `backend`, on any device; slow, and differentiable by autograd.
     """
-    return fused_gss_loss(logits, groups, **options, backend="reference")
+    loss: Tensor = fused_gss_loss(logits, groups, **options, backend="reference")
+    return loss
 
 
 def gss_soft_targets(
@@ -200,7 +201,13 @@ def fused_gss_objective(
 
 @overload
 def fused_gss_objective(
-    logits: Logits, labels: Tensor, groups: CategoryGroups, *, return_terms: bool, **options: Unpack[ObjectiveOptions]
+    logits: Logits,
+    labels: Tensor,
+    groups: CategoryGroups,
+    *,
+    return_terms: Literal[True],
+    return_stats: bool = False,
+    **options: Unpack[ObjectiveOptions],
 ) -> ObjectiveTerms: ...
 
 
@@ -211,7 +218,7 @@ def fused_gss_objective(
     groups: CategoryGroups,
     *,
     return_terms: bool = False,
-    return_stats: bool,
+    return_stats: Literal[True],
     **options: Unpack[ObjectiveOptions],
 ) -> ObjectiveTerms: ...
 

@@ -19,25 +19,15 @@ _NUM_SETTINGS = len(GSSSettings._fields)
 
 
 class GSSCall(NamedTuple):
-    """Checked arguments but the tensors.
-
-    Attributes:
-        settings: the hyper-parameters.
-        leaders: of every category.
-        supervised_weight: with labels, of the sum over modalities of cross-entropy and Dice in the total.
-        gss_weight: of the GSS loss in the total.
-        ignore_index: the label that the segmentation losses ignore.
-        per_sample: whether the value is the GSS loss of each sample and modality, `[B, M]`, and not the total.
-        statistics: whether to count routes and agreement.
-    """
+    """Checked arguments but the tensors."""
 
     settings: GSSSettings
-    leaders: tuple[tuple[int, ...], ...]
-    supervised_weight: float = 0.0
-    gss_weight: float = 1.0
-    ignore_index: int | None = None
-    per_sample: bool = False
-    statistics: bool = False
+    leaders: tuple[tuple[int, ...], ...]  # of every category
+    supervised_weight: float = 0.0  # with labels, of the sum of the segmentation losses in the total
+    gss_weight: float = 1.0  # of the GSS loss in the total
+    ignore_index: int | None = None  # the label that the segmentation losses ignore
+    per_sample: bool = False  # the value is the GSS loss of each sample and modality, `[B, M]`, and not the total
+    statistics: bool = False  # routes and agreement are counted
 
     def numbers(self) -> tuple[Any, ...]:
         """All of it as an operator takes it."""
@@ -51,7 +41,7 @@ class GSSCall(NamedTuple):
         leaders = tuple(tuple(m for m in range(own.bit_length()) if own >> m & 1) for own in bits)
         return cls(GSSSettings(*numbers[:_NUM_SETTINGS]), leaders, *rest)
 
-    def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+    def join(self, value: Tensor, results: Tensor, inputs: Inputs, group: ProcessGroup) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Value and results with the segmentation losses of all processes' batches; the GSS loss is this one's."""
         results = results.clone()
         own = GSSResults.of(results, inputs, self)
@@ -93,7 +83,7 @@ class GSSResults(NamedTuple):
     def of(cls, buffer: Tensor, inputs: Inputs, call: GSSCall) -> GSSResults:
         """Views of a call's buffer."""
         shapes = result_shapes(inputs.logits.shape, inputs.labels is not None, call.statistics)
-        parts = buffer.split([math.prod(shape) for shape in shapes])
+        parts = torch.split(buffer, [math.prod(shape) for shape in shapes])
         return cls(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 

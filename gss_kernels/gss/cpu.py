@@ -52,7 +52,7 @@ def forward(inputs: Inputs, call: GSSCall, *, keep: bool) -> tuple[Tensor, Tenso
         target, weight = _target_and_weight(inputs, exponentials, chunk, call)
         if chunk.learns:
             if call.statistics:
-                sums.count(chunk, exponentials, target, call)
+                sums.add_statistics(chunk, exponentials, target, call)
             sums.add(chunk, exponentials, target, weight, settings)
         if invalid is not None:
             # The count spoils weights and losses of the modalities that have kept a NaN, and of those alone.
@@ -162,7 +162,7 @@ class _Sums(NamedTuple):
         self.target[rows] += weight @ target.T
         self.divergence[rows] -= torch.einsum("mn,mcn->mc", weight, divergence)
 
-    def count(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GSSCall) -> None:
+    def add_statistics(self, chunk: Chunk, exponentials: Exponentials, target: Tensor, call: GSSCall) -> None:
         """Count a chunk's voxels by route, and where student and target prefer the same category."""
         bars = bars_of(exponentials, call.settings)
         nobody = torch.zeros_like(target[0])
@@ -195,15 +195,10 @@ def _weight(inputs: Inputs, chunk: Chunk, mask_ratio: float) -> Tensor:
 
 
 class Kept(NamedTuple):
-    """What the forward pass hands to a first backward pass: it is turned into the gradient, and gone for a second one.
+    """What the forward pass hands to a first backward pass, which turns it into the gradient."""
 
-    Attributes:
-        students: in the logits' form, negative where masked; they become the gradient.
-        target: `[B, C, N]`.
-    """
-
-    students: GroupLogits
-    target: Tensor
+    students: GroupLogits  # in the logits' form, negative where masked; they become the gradient
+    target: Tensor  # `[B, C, N]`
 
     @classmethod
     def empty(cls, inputs: Inputs, settings: GSSSettings) -> Kept | None:

@@ -17,34 +17,21 @@ from gss_kernels.triton.arithmetic import at_least, reciprocal
 
 
 @constexpr_function
-def leader_bits(leaders, c, M):
-    """The leaders of category c as the lowest M bits."""
-    return (leaders >> (c * M)) & ((1 << M) - 1)
-
-
-@constexpr_function
-def leads(leaders, m, c, M):
+def leads(leaders, m, c):
     """Whether modality m leads category c."""
-    return bool(leader_bits(leaders, c, M) >> m & 1)
+    return m in leaders[c]
 
 
 @constexpr_function
-def first_of_its_kind(leaders, m, c, M):
+def first_of_its_kind(leaders, m, c):
     """Whether no modality before m is a leader as m is, or a member as m is, of category c."""
-    earlier = range(m)
-    return all(leads(leaders, i, c, M) != leads(leaders, m, c, M) for i in earlier)
+    return all((i in leaders[c]) != (m in leaders[c]) for i in range(m))
 
 
 @constexpr_function
-def has_members(leaders, c, M):
-    """Whether a modality does not lead category c."""
-    return leader_bits(leaders, c, M) != (1 << M) - 1
-
-
-@constexpr_function
-def has_one_leader(leaders, c, M):
-    """Whether exactly one modality leads category c."""
-    return leader_bits(leaders, c, M).bit_count() == 1
+def num_leaders_of(leaders, c):
+    """How many modalities lead category c."""
+    return len(leaders[c])
 
 
 class Count(NamedTuple):
@@ -88,14 +75,14 @@ def hear_modality(count, own, present, numbers, m: tl.constexpr, form: tl.conste
         all_leaders_bar = numbers.leader_threshold * (own.sharp_sum * weight)
         member_bar = numbers.member_threshold * (own.sharp_sum * weight)
     for c in tl.static_range(C):
-        first = first_of_its_kind(form.leaders, m, c, form.M)
+        first = first_of_its_kind(form.leaders, m, c)
         least = own.student[c]
         most = own.student[c]
         if form.available:
             least = least + lift
             most = most * weight
         minimum = minimum + (least if m == 0 else tl.minimum(count.minimum[c], least),)
-        if leads(form.leaders, m, c, form.M):
+        if leads(form.leaders, m, c):
             some = own.sharp[c] > leader_bar
             every = own.sharp[c] > all_leaders_bar
             highest = highest + (most if first else tl.maximum(count.highest[c], most),)
@@ -125,7 +112,7 @@ def count_present(presence, c: tl.constexpr, form: tl.constexpr):
         one = 1
         if form.available:
             one = presence.of[m].to(tl.int32)
-        if leads(form.leaders, m, c, M):
+        if leads(form.leaders, m, c):
             num_leaders += one
         else:
             num_members += one
@@ -141,7 +128,7 @@ def close_category(count, presence, leader_blend, c: tl.constexpr, form: tl.cons
     some_leader = count.some_leader[c]
     vote = count.minimum[c]
     members = some_leader & (some_leader == 0)
-    if has_members(form.leaders, c, M):
+    if num_leaders_of(form.leaders, c) < M:
         # A table of constants and not a division, so that a full `available` gives the same bits as none.
         inverse = 0.0
         for number in tl.static_range(1, M):
@@ -152,7 +139,7 @@ def close_category(count, presence, leader_blend, c: tl.constexpr, form: tl.cons
         members = count.all_members[c] & (num_members > 0)
         vote = tl.where(members, mean, vote)
     agree = some_leader
-    if has_one_leader(form.leaders, c, M):
+    if num_leaders_of(form.leaders, c) == 1:
         vote = tl.where(agree, highest, vote)
     else:
         blend = highest - leader_blend * (highest - count.lowest[c])

@@ -28,25 +28,15 @@ from gss_kernels.triton.volumes import load_coefficients, load_logits, load_pres
 
 
 class Sums(NamedTuple):
-    """The forward pass's accumulators, in the order of their rows.
+    """The forward pass's accumulators, in the order of their rows."""
 
-    Attributes:
-        kept: kept voxels, M.
-        target: kept targets, M C.
-        divergence: in bits, M C.
-        segmentation: as of `add_segmentation`, M times 3 C.
-        labels: as of `add_labels`.
-        routes: voxels by route, 3 C.
-        agreement: M.
-    """
-
-    kept: Any
-    target: Any
-    divergence: Any
-    segmentation: Any
-    labels: Any
-    routes: Any
-    agreement: Any
+    kept: Any  # kept voxels, M
+    target: Any  # kept targets, M C
+    divergence: Any  # in bits, M C
+    segmentation: Any  # as of `add_segmentation`, M times 3 C
+    labels: Any  # as of `add_labels`
+    routes: Any  # voxels by route, 3 C
+    agreement: Any  # M
 
 
 @triton.jit

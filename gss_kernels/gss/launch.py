@@ -12,7 +12,7 @@ from torch import Tensor
 from gss_kernels.gss.call import GSSCall, result_shapes
 from gss_kernels.gss.finish import gss_finish_kernel
 from gss_kernels.gss.kernels import gss_backward_kernel, gss_forward_kernel, gss_target_kernel
-from gss_kernels.layout import Layout
+from gss_kernels.layout import Layout, addressed
 from gss_kernels.tensors import Inputs
 from gss_kernels.triton import launch
 from gss_kernels.triton.arguments import Form, Numbers, Places, Walk
@@ -35,7 +35,7 @@ def backward(inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, k
 
 def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
-    logits, layout = launch.addressed(inputs.logits)
+    logits, layout = addressed(inputs.logits)
     configuration = TABLE.of("backward", *layout.shape[1:], supervised=False)
     plan = _plan(layout, call, False, inputs.available is not None, configuration, Card.of(logits.device))
     B, _, C = layout.shape
@@ -64,7 +64,7 @@ def _plan(
     rows = num_sums(M, C, supervised=segmented, statistics=call.statistics) + (segmented and ignoring)
     basis = Form(M, C, segmented=segmented, ignore=call.ignore_index)
     blockwise = basis._replace(
-        leaders=leader_bits(call.leaders, M),
+        leaders=call.leaders,
         released=settings.semantics == "released",
         available=available,
         squarings=settings.squarings,
@@ -104,11 +104,6 @@ def _plan(
         (B * M * C,) * (sizes[0] // (B * M * C)) + sizes[1:],
         Places(*starts),
     )
-
-
-def leader_bits(leaders: tuple[tuple[int, ...], ...], num_modalities: int) -> int:
-    """Leader sets as one number: bit `c * M + m` says that modality m leads category c."""
-    return sum(1 << (c * num_modalities + m) for c, own in enumerate(leaders) for m in own)
 
 
 KERNELS = Kernels(gss_forward_kernel, gss_finish_kernel, gss_backward_kernel, ("forward", "backward"), _plan)

@@ -48,7 +48,7 @@ def fused_segmentation_loss(
 
     The weight of a category is its sample's, the sums of the Dice go over the whole batch. Where `o` is clipped the
     cross-entropy has no gradient. The one-hot labels are never materialised. Beyond the published loss, voxels of
-    `ignore_index` leave all of these sums: N is then the number of a sample's other voxels, and B * N that of the batch.
+    `ignore_index` leave all of these sums: N is then the number of a sample's other voxels, B * N that of the batch's.
 
     Source: the training code of RFNet (Ding et al., "RFNet: Region-aware Fusion Network for Incomplete Multi-modal
     Brain Tumor Segmentation", ICCV 2021), which GSS (Qiu et al., ICCV 2023) takes over.
@@ -87,10 +87,10 @@ def fused_segmentation_loss(
     logits = GroupLogits((check_prediction(input, labels),), stacked=False)
     present = check_available(available, logits.shape[:1], logits.device)
     call = SegmentationCall(input_kind == "logits", check_ignore_index(ignore_index))
-    inputs = Inputs(logits, check_labels(labels, logits, present, call.ignore_index), present)
+    labels = check_labels(labels, logits, present, call.ignore_index)
     name = pick_backend(backend, logits.device, logits.dtype, argument="input")
     check_process_group(process_group, name)
     if name == "reference":
-        return SegmentationTerms(*reference.loss(logits.tensors[0], inputs.labels, call, present))
-    value, _ = fused_loss(inputs, call, "segmentation", name, process_group)
+        return SegmentationTerms(*reference.loss(logits.tensors[0], labels, call, present))
+    value, _ = fused_loss(Inputs(logits, labels, present), call, "segmentation", name, process_group)
     return SegmentationTerms(*value.unbind())

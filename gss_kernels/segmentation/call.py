@@ -17,14 +17,10 @@ class SegmentationCall(NamedTuple):
 
     The value is cross-entropy and Dice, `[2]`; the results are what the backward pass needs, `[4, B, 1, C]` as in
     `GSSResults`, of which the first kind is not used.
-
-    Attributes:
-        from_logits: whether the prediction lacks its softmax.
-        ignore_index: the label that is ignored.
     """
 
-    from_logits: bool
-    ignore_index: int | None = None
+    from_logits: bool  # whether the prediction lacks its softmax
+    ignore_index: int | None = None  # the label that is ignored
 
     def numbers(self) -> tuple[Any, ...]:
         """All of it as an operator takes it."""

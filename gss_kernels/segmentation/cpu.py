@@ -72,21 +72,13 @@ def _chunks(inputs: Inputs, call: SegmentationCall) -> Iterator[tuple[slice, Lab
 
 
 class LabelledChunk(NamedTuple):
-    """Some voxels of one sample, n of which count.
+    """Some voxels of one sample, n of which count."""
 
-    Attributes:
-        sample: its index.
-        probabilities: o, `[C, n]`, in the dtype of the computation.
-        is_label: y, one-hot labels, `[C, n]`, in the same dtype.
-        own: the probability of the voxel's label, `[n]`.
-        counted: which of the chunk's voxels count; None: all.
-    """
-
-    sample: int
-    probabilities: Tensor
-    is_label: Tensor
-    own: Tensor
-    counted: Tensor | None
+    sample: int  # its index
+    probabilities: Tensor  # o, `[C, n]`, in the dtype of the computation
+    is_label: Tensor  # y, one-hot labels, `[C, n]`, in the same dtype
+    own: Tensor  # the probability of the voxel's label, `[n]`
+    counted: Tensor | None  # which of the chunk's voxels count; None: all
 
     @classmethod
     def of(cls, sample: int, probabilities: Tensor, labels: Tensor, ignore_index: int | None) -> LabelledChunk:
@@ -102,19 +94,12 @@ class LabelledChunk(NamedTuple):
 
 @dataclass
 class SegmentationSums:
-    """Sums over voxels; in float64, as a volume has millions of voxels and the sums cost nothing.
+    """Sums over voxels; in float64, as a volume has millions of voxels and the sums cost nothing."""
 
-    Attributes:
-        count: how many voxels have the label, `[B, C]`.
-        log_own: `sum_v y * log(clip(o))`, `[B, C]`.
-        overlap: `sum_{b,v} o * y`, `[C]`.
-        probability: `sum_{b,v} o`, `[C]`.
-    """
-
-    count: Tensor
-    log_own: Tensor
-    overlap: Tensor
-    probability: Tensor
+    count: Tensor  # how many voxels have the label, `[B, C]`
+    log_own: Tensor  # `sum_v y * log(clip(o))`, `[B, C]`
+    overlap: Tensor  # `sum_{b,v} o * y`, `[C]`
+    probability: Tensor  # `sum_{b,v} o`, `[C]`
 
     @classmethod
     def zeros(cls, logits: GroupLogits) -> SegmentationSums:

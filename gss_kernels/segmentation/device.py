@@ -20,15 +20,10 @@ LOWEST_PROBABILITY: tl.constexpr = tl.constexpr(_LOWEST)
 
 
 class Labels(NamedTuple):
-    """Of a block's voxels.
+    """Of a block's voxels."""
 
-    Attributes:
-        own: each voxel's category; C outside the volume, where ignored, and for labels that are no category.
-        counted: which voxels are inside the volume and not ignored.
-    """
-
-    own: Any
-    counted: Any
+    own: Any  # each voxel's category; C outside the volume, where ignored, and for labels that are no category
+    counted: Any  # which voxels are inside the volume and not ignored
 
 
 class Slopes(NamedTuple):

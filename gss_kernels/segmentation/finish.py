@@ -25,19 +25,12 @@ def padded(count):
 
 
 class SegmentationSums(NamedTuple):
-    """Of one sample, or of all.
+    """Of one sample, or of all."""
 
-    Attributes:
-        voxels: that count, 0-dim of one sample, `[M, 1]` of all.
-        logs: weighted logarithms, `[M, 1]`.
-        overlap: `[M, C]`.
-        union: `[M, C]`.
-    """
-
-    voxels: Any
-    logs: Any
-    overlap: Any
-    union: Any
+    voxels: Any  # that count, 0-dim of one sample, `[M, 1]` of all
+    logs: Any  # weighted logarithms, `[M, 1]`
+    overlap: Any  # `[M, C]`
+    union: Any  # `[M, C]`
 
 
 @triton.jit

@@ -38,7 +38,7 @@ def load_probabilities(logits, block, present, labels, form: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["walk"])
-def segmentation_forward_kernel(logits, masks, labels, partials, walk, numbers, form: tl.constexpr):
+def segmentation_forward_kernel(logits, masks, labels, partials, walk, _numbers, form: tl.constexpr):
     """Partial sums of each program, `[B, rows, programs]`: of `add_segmentation`, `add_labels`. Grid: (B programs,)."""
     C: tl.constexpr = form.C
     THREADS: tl.constexpr = form.block // form.voxels
@@ -59,9 +59,9 @@ def segmentation_forward_kernel(logits, masks, labels, partials, walk, numbers, 
     store_sums(partials, sums + label_sums, walk.programs, form.rows)
 
 
-@triton.jit(do_not_specialize=["places", "walk"])
+@triton.jit(do_not_specialize=["_places", "walk"])
 def segmentation_finish_kernel(
-    partials, available, value, results, places, walk, weights, num_voxels, form: tl.constexpr
+    partials, available, value, results, _places, walk, _weights, num_voxels, form: tl.constexpr
 ):
     """From partial sums to both terms `[2]` and the coefficients, `[4, B, 1, C]` of which the first are 0."""
     C: tl.constexpr = form.C
@@ -73,7 +73,7 @@ def segmentation_finish_kernel(
 
 @triton.jit(do_not_specialize=["walk", "upstream"])
 def segmentation_backward_kernel(
-    logits, masks, labels, gradients, coefficients, upstream, walk, numbers, form: tl.constexpr
+    logits, masks, labels, gradients, coefficients, upstream, walk, _numbers, form: tl.constexpr
 ):
     """The gradient under those of cross-entropy and Dice, `[2]`. Grid: (B blocks,)."""
     C: tl.constexpr = form.C

@@ -16,17 +16,11 @@ class Volumes(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """What leaves voxels out; None for what there is not.
+    """What leaves voxels out; None for what there is not."""
 
-    Attributes:
-        available: `[B, M]` bytes.
-        keep: the given voxel mask, `[B, M, N]` bytes.
-        seed: of the drawn one, 0-dim.
-    """
-
-    available: Any
-    keep: Any
-    seed: Any
+    available: Any  # `[B, M]` bytes
+    keep: Any  # the given voxel mask, `[B, M, N]` bytes
+    seed: Any  # of the drawn one, 0-dim
 
 
 class Numbers(NamedTuple):
@@ -58,62 +52,33 @@ class Places(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """The gradient of the value, and what it is multiplied with.
+    """The gradient of the value, and what it is multiplied with."""
 
-    Attributes:
-        pointer: to it.
-        strides: of sample and modality, or of the terms; 0 for a scalar.
-        gss: factor of the GSS loss.
-        segmentation: factor of the segmentation losses.
-    """
-
-    pointer: Any
-    strides: Any
-    gss: Any
-    segmentation: Any
+    pointer: Any  # to it
+    strides: Any  # of sample and modality, or of the terms; 0 for a scalar
+    gss: Any  # factor of the GSS loss
+    segmentation: Any  # factor of the segmentation losses
 
 
 class Form(NamedTuple):
-    """What a kernel is compiled for; one that does not look at a field gets its default.
+    """What a kernel is compiled for; one that does not look at a field gets its default."""
 
-    Attributes:
-        M: number of modalities.
-        C: of categories.
-        leaders: bit `c * M + m` says that modality m leads category c.
-        released: the public code's vote.
-        available: some samples may lack modalities.
-        squarings: see `softmaxes`.
-        ptx: inline PTX may be used.
-        block: voxels of a block.
-        voxels: of a thread.
-        rows: of partial sums.
-        first: of these, the first of the segmentation losses.
-        kl: the divergence is "kl".
-        log2_clamp: of the distillation.
-        class_weighting: of the GSS loss.
-        segmented: there are labels.
-        ignore: the ignored label, None without.
-        from_logits: what is segmented lacks its softmax.
-        statistics: are asked for.
-        per_sample: the value is the GSS loss of each sample and modality.
-    """
-
-    M: int
-    C: int
-    leaders: int = 0
-    released: bool = False
-    available: bool = False
-    squarings: int = 0
-    ptx: bool = False
-    block: int = 0
-    voxels: int = 1
-    rows: int = 0
-    first: int = 0
-    kl: bool = False
-    log2_clamp: float = 0.0
-    class_weighting: bool = False
-    segmented: bool = False
-    ignore: int | None = None
-    from_logits: bool = True
-    statistics: bool = False
-    per_sample: bool = False
+    M: int  # number of modalities
+    C: int  # of categories
+    leaders: tuple[tuple[int, ...], ...] = ()  # of every category
+    released: bool = False  # the public code's vote
+    available: bool = False  # some samples may lack modalities
+    squarings: int = 0  # see `softmaxes`
+    ptx: bool = False  # inline PTX may be used
+    block: int = 0  # voxels of a block
+    voxels: int = 1  # of a thread
+    rows: int = 0  # of partial sums
+    first: int = 0  # of these, the first of the segmentation losses
+    kl: bool = False  # the divergence is "kl"
+    log2_clamp: float = 0.0  # of the distillation
+    class_weighting: bool = False  # of the GSS loss
+    segmented: bool = False  # there are labels
+    ignore: int | None = None  # the ignored label, None without
+    from_logits: bool = True  # what is segmented lacks its softmax
+    statistics: bool = False  # are asked for
+    per_sample: bool = False  # the value is the GSS loss of each sample and modality

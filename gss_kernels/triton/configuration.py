@@ -14,17 +14,11 @@ KernelName = Literal["forward", "backward", "segmentation_forward", "segmentatio
 
 @dataclass(frozen=True)
 class Configuration:
-    """Of one kernel.
+    """Of one kernel."""
 
-    Attributes:
-        voxels_per_thread: two make 64-bit loads of float32 logits, at the price of registers.
-        num_warps: of a program.
-        programs_per_multiprocessor: for kernels whose programs walk over blocks.
-    """
-
-    voxels_per_thread: int
-    num_warps: int = 4
-    programs_per_multiprocessor: int = 4
+    voxels_per_thread: int  # two make 64-bit loads of float32 logits, at the price of registers
+    num_warps: int = 4  # of a program
+    programs_per_multiprocessor: int = 4  # for kernels whose programs walk over blocks
 
     def block(self, threads_per_warp: int) -> int:
         """Voxels of a block."""

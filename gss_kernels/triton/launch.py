@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from gss_kernels.layout import Layout, addressable, empty_gradients, layout_of
+from gss_kernels.layout import Layout, addressed, empty_gradients
 from gss_kernels.tensors import GroupLogits, Inputs
 from gss_kernels.triton.arguments import Form, Masks, Numbers, Places, Upstream, Volumes, Walk
 from gss_kernels.triton.configuration import Configuration, KernelName
@@ -22,17 +22,11 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Card(NamedTuple):
-    """What launches depend on.
+    """What launches depend on."""
 
-    Attributes:
-        multiprocessors: how many.
-        threads_per_warp: AMD's have 64.
-        ptx: whether kernels may hold inline PTX: on NVIDIA hardware.
-    """
-
-    multiprocessors: int
-    threads_per_warp: int
-    ptx: bool
+    multiprocessors: int  # how many
+    threads_per_warp: int  # AMD's have 64
+    ptx: bool  # whether kernels may hold inline PTX: on NVIDIA hardware
 
     @classmethod
     def of(cls, device: torch.device) -> Card:
@@ -53,31 +47,18 @@ class Card(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What launches of the same layout and settings have in common.
-
-    Attributes:
-        walk: of all kernels.
-        numbers: of all kernels.
-        forward: what the forward kernel is compiled for.
-        finish: what the finish kernel is compiled for.
-        blockwise: what kernels with a program for each block are compiled for.
-        weights: of the segmentation losses and of the GSS loss in the value.
-        scales: what the upstream gradient is multiplied with for the GSS loss and for the segmentation losses.
-        value: shape of the value.
-        sizes: of the parts of the results.
-        places: where these begin.
-    """
+    """What launches of the same layout and settings have in common."""
 
     walk: Walk
     numbers: Numbers
-    forward: Form
-    finish: Form
-    blockwise: Form
-    weights: tuple[float, float]
-    scales: tuple[float, float]
-    value: tuple[int, ...]
-    sizes: tuple[int, ...]
-    places: Places
+    forward: Form  # of the forward kernel
+    finish: Form  # of the finish kernel
+    blockwise: Form  # of kernels with a program for each block
+    weights: tuple[float, float]  # of the segmentation losses and of the GSS loss in the value
+    scales: tuple[float, float]  # of the upstream gradient, for the GSS loss and for the segmentation losses
+    value: tuple[int, ...]  # its shape
+    sizes: tuple[int, ...]  # of the parts of the results
+    places: Places  # where these begin
 
 
 class Kernels(NamedTuple):
@@ -99,18 +80,19 @@ def forward(kernels: Kernels, inputs: Inputs, call: Any) -> tuple[Tensor, Tensor
 
     def again() -> tuple[Tensor, ...]:
         value, results, plan = forward(kernels, inputs, call)
-        return value, *(part for part in results.split(plan.sizes) if part.numel())
+        return value, *(part for part in torch.split(results, list(plan.sizes)) if part.numel())
 
-    logits, volumes, plan, options = _prepared(kernels, 0, inputs, call, again)
+    logits, read, plan, options = _prepared(kernels, 0, inputs, call, again)
+    (volumes, masks, _), walk = read, plan.walk
     empty = functools.partial(torch.empty, dtype=torch.float32, device=logits.device)
-    walk, value, results = plan.walk, empty(plan.value), empty(sum(plan.sizes))
     partials = empty((walk.num_samples, plan.forward.rows, walk.programs))
-    masks = kernel_masks(inputs)
+    value, results = empty(plan.value), empty(sum(plan.sizes))
+    sums, written = (partials, masks.available), (value, results, plan.places)
     with on_device_of(partials):
-        run = kernels.forward[walk.num_samples * walk.programs,]
-        run(volumes, masks, kernel_labels(inputs), partials, walk, plan.numbers, form=plan.forward, **options)
-        finish, sums, options = kernels.finish[1,], (partials, masks.available), compile_options(FINISH)
-        finish(*sums, value, results, plan.places, walk, plan.weights, volumes.num_voxels, form=plan.finish, **options)
+        forward_kernel, finish_kernel = kernels.forward[walk.num_samples * walk.programs,], kernels.finish[1,]
+        forward_kernel(*read, partials, walk, plan.numbers, form=plan.forward, **options)
+        options = compile_options(FINISH)
+        finish_kernel(*sums, *written, walk, plan.weights, volumes.num_voxels, form=plan.finish, **options)
     return value, results, plan
 
 
@@ -120,32 +102,27 @@ def backward(kernels: Kernels, inputs: Inputs, call: Any, results: Tensor, upstr
     def again() -> tuple[Tensor, ...]:
         return backward(kernels, inputs, call, results, upstream)
 
-    logits, volumes, plan, options = _prepared(kernels, 1, inputs, call, again)
-    gradients = empty_gradients(logits)
-    own, of = (volumes, kernel_masks(inputs), kernel_labels(inputs)), kernel_volumes(*addressed(gradients))
+    logits, read, plan, options = _prepared(kernels, 1, inputs, call, again)
+    gradients, layout = empty_gradients(logits)
+    written = kernel_volumes(gradients, layout)
     scaled = Upstream(upstream, upstream.stride() or (0, 0), *plan.scales)
     with on_device_of(results):
-        run = kernels.backward[plan.walk.num_samples * plan.walk.blocks,]
-        run(*own, of, results, scaled, plan.walk, plan.numbers, form=plan.blockwise, **options)
+        backward_kernel = kernels.backward[plan.walk.num_samples * plan.walk.blocks,]
+        backward_kernel(*read, written, results, scaled, plan.walk, plan.numbers, form=plan.blockwise, **options)
     return gradients.tensors
 
 
 def _prepared(
     kernels: Kernels, number: int, inputs: Inputs, call: Any, again: Callable[[], tuple[Tensor, ...]]
-) -> tuple[GroupLogits, Volumes, Plan, dict[str, Any]]:
-    """What a pass takes, forward 0 or backward 1: addressed logits, as a kernel has them, plan and launch options."""
+) -> tuple[GroupLogits, tuple[Volumes, Masks, Tensor | None], Plan, dict[str, Any]]:
+    """Of a pass, forward 0 or backward 1: addressed logits, what its kernel reads, the plan, launch options."""
     logits, layout = addressed(inputs.logits)
     segmented, available = inputs.labels is not None, inputs.available is not None
     launch = Launch(kernels.names[number], *layout.shape[1:], segmented, logits.dtype, logits.device)
     configuration = configuration_for(launch, (kernels.forward, kernels.backward)[number], again)
     plan = kernels.plan(layout, call, segmented, available, configuration, Card.of(logits.device))
-    return logits, kernel_volumes(logits, layout), plan, compile_options(configuration)
-
-
-def addressed(logits: GroupLogits) -> tuple[GroupLogits, Layout]:
-    """The logits, copied if the kernels cannot address them as they are, and their layout."""
-    layout = layout_of(logits)
-    return (logits, layout) if layout is not None else addressed(addressable(logits))
+    labels = None if inputs.labels is None else inputs.labels.contiguous()
+    return logits, (kernel_volumes(logits, layout), kernel_masks(inputs), labels), plan, compile_options(configuration)
 
 
 def kernel_volumes(logits: GroupLogits, layout: Layout) -> Volumes:
@@ -156,11 +133,6 @@ def kernel_volumes(logits: GroupLogits, layout: Layout) -> Volumes:
 def kernel_masks(inputs: Inputs) -> Masks:
     """What a kernel takes of a call's masks."""
     return Masks(_as_bytes(inputs.available), _as_bytes(inputs.keep), inputs.seed)
-
-
-def kernel_labels(inputs: Inputs) -> Tensor | None:
-    """The same of its labels."""
-    return None if inputs.labels is None else inputs.labels.contiguous()
 
 
 def _as_bytes(tensor: Tensor | None) -> Tensor | None:

@@ -12,19 +12,12 @@ import triton.language as tl
 
 
 class Block(NamedTuple):
-    """Some voxels of one sample.
+    """Some voxels of one sample."""
 
-    Attributes:
-        sample: its index.
-        start: of the first voxel, 64 bits.
-        offsets: of all of them from there, 32 bits, which is enough within a block.
-        inside: which of them exist.
-    """
-
-    sample: Any
-    start: Any
-    offsets: Any
-    inside: Any
+    sample: Any  # its index
+    start: Any  # of the first voxel, 64 bits
+    offsets: Any  # of all of them from there, 32 bits, which is enough within a block
+    inside: Any  # which of them exist
 
 
 class Presence(NamedTuple):
