@@ -40,6 +40,7 @@ class Call:
         upstream: of each process's result; of cross-entropy and Dice, or of the total twice.
         backend: of the processes.
         temperature: of the objective.
+        ignored: the ignored label.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Call:
     upstream: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 1.0), (1.0, 1.0))
     backend: Backend = "cpu"
     temperature: float = 8.0
+    ignored: int | None = None
 
     @property
     def parts(self) -> tuple[slice, slice]:
@@ -93,6 +95,7 @@ def _calls() -> list[Call]:
                 Call(f"{name}_one_process", kind, dtype, (0, 0, 1, 1)),
                 Call(f"{name}_nobody", kind, dtype, (0, 0, 0, 0)),
                 Call(f"{name}_cut_unequally", kind, dtype, first=1),
+                Call(f"{name}_ignored", kind, dtype, _UNEQUAL, upstream=two, ignored=1),
             ]
     for dtype in (torch.float64, f32):
         name = f"objective_{str(dtype)[-2:]}"
@@ -100,6 +103,7 @@ def _calls() -> list[Call]:
             Call(name, None, dtype),
             Call(f"{name}_gaps", None, dtype, _GAPS),
             Call(f"{name}_recomputed", None, dtype, _GAPS, temperature=3.7),
+            Call(f"{name}_ignored", None, dtype, _GAPS, ignored=0),
             Call(f"{name}_upstream", None, dtype, upstream=((2.0, 2.0), (0.0, 0.0))),
         ]
     triton: Backend = "triton"
@@ -127,6 +131,7 @@ def run(call: Call, rank: int) -> Tensors:
             labels[part],
             input_kind=call.input_kind,
             available=present,
+            ignore_index=call.ignored,
             process_group=group,
             backend=call.backend,
         )
@@ -141,6 +146,7 @@ def run(call: Call, rank: int) -> Tensors:
             supervised_weight=SUPERVISED_WEIGHT,
             gss_weight=GSS_WEIGHT,
             temperature=call.temperature,
+            ignore_index=call.ignored,
             voxel_mask=keep,
             available=present,
             process_group=group,

@@ -239,7 +239,7 @@ def label_dtype_and_layout_change_no_bit(backend: Backend, device: str) -> None:
     logits, labels = random_tensor(device, SHAPE), random_labels(device)
     want = terms_and_gradient(logits, labels, backend)
     wide = labels.long().repeat_interleave(2, dim=1)[:, ::2]
-    for other in (labels.long(), wide, labels.transpose(1, 2).contiguous().transpose(1, 2)):
+    for other in (labels.long(), labels.short(), wide, labels.transpose(1, 2).contiguous().transpose(1, 2)):
         assert_same_bits(terms_and_gradient(logits, other, backend), want)
 
 

@@ -18,18 +18,22 @@ from tests.gss_kernels.cases import BRATS_5, SPACING, TOLERANCE, Case, close, ra
 from tests.gss_kernels.oracle import Array, Settings
 from tests.gss_kernels.segmentation_oracle import Labels, near_clip, segmentation
 
-_NO_CATEGORY = {torch.uint8: 255, torch.int64: -7}
+_NO_CATEGORY = {torch.uint8: 254, torch.int64: -7, torch.int16: -7}
 
 
 @dataclass(frozen=True)
 class ObjectiveCase:
-    """One call: that of the GSS loss with labels and weights; `upstream` is the factor of the total."""
+    """One call: that of the GSS loss with labels and weights.
+
+    `upstream` is the factor of the total, `ignored` is `ignore_index`.
+    """
 
     call: Case
     supervised_weight: float = 1.0
     gss_weight: float = 1.0
     label_dtype: torch.dtype = torch.uint8
     upstream: float = 1.0
+    ignored: int | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +78,11 @@ def problem(case: ObjectiveCase) -> ObjectiveProblem:
     B, M = data.logits.shape[:2]
     available = np.ones((B, M), bool) if data.available is None else data.available
     labels = _labels_off_the_clip(case, data.logits, available)
-    supervised = [segmentation(data.logits[:, m], labels, "logits", available[:, m].tolist()) for m in range(M)]
+    if case.ignored is not None:
+        labels[np.random.default_rng(case.call.seed).random(labels.shape) < 0.3] = case.ignored
+    supervised = [
+        segmentation(data.logits[:, m], labels, "logits", available[:, m].tolist(), case.ignored) for m in range(M)
+    ]
     labels[~available.any(axis=1)] = _NO_CATEGORY[case.label_dtype]
     by_modality = [answer.gradient_under(case.upstream, case.upstream) for answer in supervised]
     answer = ObjectiveAnswer(
@@ -107,7 +115,8 @@ def objective_options(case: ObjectiveCase, device: str = "cpu") -> dict[str, Any
     """Keyword arguments of `fused_gss_objective` but the backend and what it returns."""
     options = cases.loss_options(case.call, device)
     del options["reduction"]
-    return options | {"supervised_weight": case.supervised_weight, "gss_weight": case.gss_weight}
+    weights = {"supervised_weight": case.supervised_weight, "gss_weight": case.gss_weight}
+    return options | weights | {"ignore_index": case.ignored}
 
 
 def run(case: ObjectiveCase, backend: Backend, device: str = "cpu") -> ObjectiveResult:
@@ -196,6 +205,9 @@ def special_cases() -> list[ObjectiveCase]:
         case(Case("gss_alone", spatial=(11,), mask="given"), supervised_weight=0.0),
         case(Case("supervised_alone", spatial=(11,), absent=gaps), gss_weight=0.0),
         case(Case("one_voxel", ((0, 1), (0, 1)), 2, 1, (1, 1, 1), mask="none", settings=Settings(1.0))),
+        case(Case("ignored", batch=3, absent=_ONE_AND_NONE, spatial=(3, 7)), 0.7, 1.9, ignored=255),
+        case(Case("ignored_category", BRATS_5, spatial=(13,), settings=Settings(3.7)), label_dtype=wide, ignored=2),
+        case(Case("ignored_float16", spatial=(13,), dtype=torch.float16), label_dtype=torch.int16, ignored=-1),
         case(Case("many_blocks", batch=1, spatial=(11, 10, 11), seed=3), label_dtype=wide),
     ]
 

@@ -191,7 +191,9 @@ def label_dtype_and_layout_change_no_bit(backend: Backend, device: str) -> None:
     prediction, labels = random_input(device), random_labels(device)
     want = terms_and_gradient(prediction, labels, backend)
     wide = labels.long().repeat_interleave(2, dim=1)[:, ::2]
-    for other in (labels.long(), wide, labels.transpose(1, 2).contiguous().transpose(1, 2)):
+    integers = [labels.to(dtype) for dtype in (torch.int8, torch.int16, torch.int32, torch.int64)]
+    rare = [labels.to(dtype) for dtype in (torch.uint16, torch.uint32, torch.uint64)]
+    for other in (*integers, *rare, wide, labels.transpose(1, 2).contiguous().transpose(1, 2)):
         got = terms_and_gradient(prediction, other, backend)
         assert all(torch.equal(one, another) for one, another in zip(got, want, strict=True))
 

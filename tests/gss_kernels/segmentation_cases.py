@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from tests.gss_kernels.segmentation_oracle import Array, Labels, SegmentationAns
 
 Layout = Literal["contiguous", "channels_last", "permuted", "sliced", "expanded"]
 _FORMATS = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
-_NO_CATEGORY = {torch.uint8: 255, torch.int64: -7}
+_NO_CATEGORY = dict.fromkeys((torch.int8, torch.int16, torch.int32, torch.int64), -7) | {torch.uint8: 254}
 
 
 @dataclass(frozen=True)
 class SegmentationCase:
-    """One call; `upstream` are the factors of both terms in what is differentiated."""
+    """One call; `upstream` are the factors of both terms in what is differentiated, `ignored` is `ignore_index`."""
 
     name: str
     input_kind: InputKind = "logits"
@@ -35,11 +35,13 @@ class SegmentationCase:
     label_dtype: torch.dtype = torch.uint8
     upstream: tuple[float, float] = (1.0, 1.0)
     seed: int = 0
+    ignored: int | None = None
+    share_ignored: float = 0.3
 
 
 @dataclass(frozen=True)
 class SegmentationProblem:
-    """A case's arrays, exact in its dtype; rows that are not available hold NaN, and labels that are no category."""
+    """A case's arrays, exact in its dtype; NaN where ignored or not available, there with labels that are no category."""
 
     prediction: Array
     labels: Labels
@@ -79,7 +81,10 @@ def problem(case: SegmentationCase) -> SegmentationProblem:
     labels = rng.integers(0, case.categories, (case.batch, *case.spatial))
     available = None if case.absent is None else [b not in case.absent for b in range(case.batch)]
     prediction = _settle(prediction, labels, case, available)
-    answer = segmentation(prediction, labels, case.input_kind, available)
+    if case.ignored is not None:
+        labels[rng.random(labels.shape) < case.share_ignored] = case.ignored
+    answer = segmentation(prediction, labels, case.input_kind, available, case.ignored)
+    prediction.swapaxes(0, 1)[:, labels == case.ignored] = np.nan
     for b in case.absent or ():
         prediction[b] = np.nan
         labels[b] = _NO_CATEGORY[case.label_dtype]
@@ -127,9 +132,8 @@ def run(case: SegmentationCase, backend: Backend, device: str = "cpu") -> Segmen
     data = problem(case)
     leaf, prediction = leaf_and_input(data.prediction, case, device)
     available = None if data.available is None else torch.tensor(data.available, device=device)
-    terms = fused_segmentation_loss(
-        prediction, label_tensor(case, device), input_kind=case.input_kind, available=available, backend=backend
-    )
+    options: dict[str, Any] = {"available": available, "ignore_index": case.ignored, "backend": backend}
+    terms = fused_segmentation_loss(prediction, label_tensor(case, device), input_kind=case.input_kind, **options)
     computed = torch.float64 if case.dtype == torch.float64 else torch.float32
     assert all(term.shape == () and term.dtype == computed for term in terms)
     cross_entropy, dice = case.upstream
@@ -181,6 +185,11 @@ def table() -> list[SegmentationCase]:
         case("bfloat16_probabilities", "probabilities", dtype=torch.bfloat16, layout="channels_last"),
         case("float16", categories=3, dtype=torch.float16, label_dtype=torch.int64),
         case("float16_probabilities", "probabilities", dtype=torch.float16, layout="sliced", spatial=(9, 3)),
+        case("ignored", ignored=255),
+        case("ignored_probabilities", "probabilities", 3, label_dtype=torch.int16, layout="sliced", ignored=-1),
+        case("ignored_category", categories=5, batch=3, absent=(1,), label_dtype=torch.int32, ignored=2),
+        case("ignored_bfloat16", dtype=torch.bfloat16, label_dtype=torch.int8, ignored=-1, upstream=(0.5, -2.0)),
+        case("all_ignored", ignored=255, share_ignored=1.0, spatial=(5,)),
         case("many_blocks", batch=2, spatial=(11, 10, 11), absent=(0,)),
         case("many_blocks_probabilities", "probabilities", 3, spatial=(41, 31), label_dtype=torch.int64),
     ]

@@ -41,14 +41,18 @@ def probabilities_of(logits: Sequence[float]) -> list[float]:
 
 
 def segmentation(
-    prediction: Array, labels: Labels, input_kind: str, available: Sequence[bool] | None = None
+    prediction: Array,
+    labels: Labels,
+    input_kind: str,
+    available: Sequence[bool] | None = None,
+    ignored: int | None = None,
 ) -> SegmentationAnswer:
     """The whole answer for a prediction `[B, C, *spatial]` and labels `[B, *spatial]`."""
     B, C = prediction.shape[:2]
     rows = prediction.reshape(B, C, -1)
     y = labels.reshape(B, -1)
     samples = [b for b in range(B) if available is None or available[b]]
-    voxels = [(b, v) for b in samples for v in range(rows.shape[2])]
+    voxels = [(b, v) for b in samples for v in range(rows.shape[2]) if y[b, v] != ignored]
     o = {
         (b, v): probabilities_of(rows[b, :, v].tolist()) if input_kind == "logits" else rows[b, :, v].tolist()
         for b, v in voxels
@@ -69,8 +73,8 @@ _Voxels = dict[tuple[int, int], list[float]]
 
 def _cross_entropy(o: _Voxels, y: Labels, categories: int, samples: list[int]) -> tuple[float, _Voxels]:
     """The term and its derivative with respect to every probability."""
-    N = y.shape[1]
-    weight = {b: [1 - np.count_nonzero(y[b] == c) / N for c in range(categories)] for b in samples}
+    counted = {b: [int(y[voxel]) for voxel in o if voxel[0] == b] for b in samples}
+    weight = {b: [1 - own.count(c) / max(len(own), 1) for c in range(categories)] for b, own in counted.items()}
     loss, slopes = 0.0, {}
     for (b, v), values in o.items():
         label = int(y[b, v])

@@ -52,7 +52,8 @@ def expected_segmentation(call: Call) -> tuple[Tensors, Tensor]:
     leaf = prediction.double().requires_grad_()
     available = call.samples_available()
     assert call.input_kind is not None
-    terms = fused_segmentation_loss(leaf, labels, input_kind=call.input_kind, available=available, backend="reference")
+    options: dict[str, Any] = {"available": available, "ignore_index": call.ignored, "backend": "reference"}
+    terms = fused_segmentation_loss(leaf, labels, input_kind=call.input_kind, **options)
     upstream = torch.tensor(call.upstream, dtype=torch.float64).sum(dim=0)
     (gradient,) = torch.autograd.grad(torch.stack(terms), leaf, upstream)
     return {name: term.detach() for name, term in terms._asdict().items()}, gradient
@@ -66,7 +67,11 @@ def expected_objective(call: Call) -> tuple[Tensors, Tensor]:
     options: dict[str, Any] = {"temperature": call.temperature, "seed": SEED, "available": available}
     supervised = [
         fused_segmentation_loss(
-            leaf[:, m], labels, available=None if available is None else available[:, m], backend="reference"
+            leaf[:, m],
+            labels,
+            available=None if available is None else available[:, m],
+            ignore_index=call.ignored,
+            backend="reference",
         )
         for m in range(4)
     ]

@@ -1,4 +1,4 @@
-"""`GSSLoss`."""
+"""`GSSLoss` and `GSSObjective`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from gss_kernels import BRATS_2015, BRATS_2018, GSSLoss, fused_gss_loss
+from gss_kernels import BRATS_2015, BRATS_2018, GSSLoss, GSSObjective, fused_gss_loss, fused_gss_objective
 from tests.gss_kernels.behaviours import random_tensor
+from tests.gss_kernels.objective_behaviours import random_labels
 
 _OPTIONS: dict[str, Any] = {
     "temperature": 4.0,
@@ -58,6 +59,42 @@ def test_returns_the_statistics_if_asked(reduction: Any) -> None:
     assert torch.equal(module(logits, seed=3, return_stats=False), want)
     assert torch.equal(statistics.routes, want_statistics.routes)
     assert torch.equal(statistics.agreement, want_statistics.agreement)
+
+
+_OBJECTIVE_OPTIONS = {name: value for name, value in _OPTIONS.items() if name != "reduction"} | {
+    "supervised_weight": 0.7,
+    "gss_weight": 1.9,
+    "ignore_index": 2,
+}
+
+
+@pytest.mark.parametrize("name", [None, *_OBJECTIVE_OPTIONS])
+def test_objective_equals_the_function(name: str | None) -> None:
+    options = {} if name is None else {name: _OBJECTIVE_OPTIONS[name]}
+    logits = random_tensor("cpu")
+    labels = random_labels("cpu", tuple(logits.shape))
+    plain = fused_gss_objective(logits, labels, BRATS_2018, seed=3)
+    want = fused_gss_objective(logits, labels, BRATS_2018, seed=3, **options)
+    module = GSSObjective(BRATS_2018, **options)
+    assert torch.equal(module(logits, labels, seed=3), want)
+    terms = module(logits, labels, seed=3, return_stats=True)
+    assert torch.equal(terms.total, want)
+    assert terms.statistics is not None
+    assert f"{name}={options[name]!r}" in repr(module) if name else "gss_weight=1.0" in repr(module)
+    if name not in (None, "backend"):
+        assert not torch.equal(plain, want)
+
+
+@pytest.mark.parametrize(("name", "value"), [("gss_weight", -1), ("ignore_index", 1.5), ("clamp", 0.0), ("backend", 1)])
+def test_arguments_of_the_objective_are_checked_at_once(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: got"):
+        GSSObjective(BRATS_2018, **{name: value})
+
+
+@pytest.mark.parametrize("module", [GSSLoss, GSSObjective])
+def test_there_are_no_other_arguments(module: Any) -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        module(BRATS_2018, temprature=4.0)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
