@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from unittest import mock
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -96,6 +98,16 @@ def stub_card(target: str, multiprocessors: int, on_launch: Callable[[Launch], N
 
 
 @contextlib.contextmanager
+def silent_card(target: str, multiprocessors: int) -> Iterator[None]:
+    """As `stub_card`, but launches go by what Triton itself does and no further, to be timed; for the whole process.
+
+    As on a card Triton keeps the modules that it has loaded, and asks this driver to unload them at the end.
+    """
+    with _in_place_of_the_card(_SilentDriver(target, "silent"), multiprocessors):
+        yield
+
+
+@contextlib.contextmanager
 def noted_specialisations(target: str, multiprocessors: int) -> Iterator[set[Specialisation]]:
     """As `stub_card`, but nothing is compiled: the set of what would be, filled meanwhile."""
     noted: set[Specialisation] = set()
@@ -122,7 +134,7 @@ def _in_place_of_the_card(stub: _Driver, multiprocessors: int) -> Iterator[None]
     card = Card(multiprocessors, target.warp_size, ptx=target.backend == "cuda")
     with (
         mock.patch.object(backends, "_TRITON_INTERPRETED", True),
-        mock.patch.object(Card, "of", lambda _device: card),
+        mock.patch.object(Card, "of", functools.partial(_given, card)),
         mock.patch.object(driver, "_active", stub),
     ):
         yield
@@ -169,6 +181,21 @@ class _Driver:
             _Driver.launched = grid_x * grid_y * grid_z, kinds, values
 
         return launch
+
+
+class _SilentDriver(_Driver):
+    def load_binary(self, *_arguments: Any) -> tuple[Any, ...]:
+        return self, self, 0, 0, _MOST_THREADS
+
+    def unload_module(self, _module: Any) -> None:
+        pass
+
+    def launcher_cls(self, _source: ASTSource, _metadata: Any) -> Callable[..., None]:
+        return lambda *_arguments: None
+
+
+def _given(card: Card, _device: torch.device) -> Card:
+    return card
 
 
 def _as_tuples(value: Any) -> Any:
