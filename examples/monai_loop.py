@@ -68,8 +68,7 @@ def main(steps: int = 30, gss_weight: float = GSS_WEIGHT) -> list[Step]:
     history: list[Step] = []
     while len(history) < steps:
         for batch in batches:
-            # MONAI's tensors carry an affine along, which no loss needs.
-            images, labels = (batch[key].as_tensor().to(DEVICE) for key in ("image", "label"))
+            images, labels = (batch[key].to(DEVICE) for key in ("image", "label"))
             logits = torch.stack([network(images[:, m : m + 1]) for m in range(4)], dim=1)  # [B, M, C, D, H, W]
             supervised = sum(supervise(logits[:, m], labels) for m in range(4))
             gss = support(logits)

@@ -62,10 +62,6 @@ class GroupLogits(NamedTuple):
         """M views `[B, C, *spatial]`, never copies."""
         return self.tensors[0].unbind(1) if self.stacked else self.tensors
 
-    def as_stack(self) -> Tensor:
-        """One tensor `[B, M, C, *spatial]`; copies if the modalities came apart."""
-        return self.tensors[0] if self.stacked else torch.stack(self.tensors, dim=1)
-
 
 class Inputs(NamedTuple):
     """All tensors of a call; None for what there is not."""
@@ -140,9 +136,8 @@ def _check_sequence(logits: object) -> GroupLogits:
         for name in ("shape", "dtype", "device"):
             got, need = getattr(tensor, name), getattr(first, name)
             if got != need:
-                raise ValueError(
-                    f"logits[{modality}]: got {name} {_named(got)}, need that of logits[0], {_named(need)}"
-                )
+                got, need = (list(own) if name == "shape" else own for own in (got, need))
+                raise ValueError(f"logits[{modality}]: got {name} {got}, need that of logits[0], {need}")
     return GroupLogits(tensors, stacked=False)
 
 
@@ -266,10 +261,6 @@ def _check_bool(name: str, tensor: Tensor, axes: str, shape: tuple[int, ...], de
 def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
     if tensor.device != device:
         raise ValueError(f"{name}: got a tensor on {tensor.device}, need it on the prediction's device {device}")
-
-
-def _named(value: object) -> object:
-    return list(value) if isinstance(value, torch.Size) else value
 
 
 def _shape(tensor: Tensor) -> list[int]:

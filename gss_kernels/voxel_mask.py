@@ -98,16 +98,10 @@ def last_masked_word(mask_ratio: float) -> int:
 
 
 def philox_words(seed: Tensor, first: int, count: int, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four 32-bit random words for each of `count` counters from `first` on.
+    """Four 32-bit random words for each of `count` counters from `first` on, int64 `[count]` in `[0, 2**32)`.
 
-    Args:
-        seed: 0-dim int64 tensor, the 64-bit key.
-        first: of the counters' words 0 and 1; the last one may not have another word 1.
-        count: how many.
-        block: word 2 of all counters; word 3 is 0.
-
-    Returns:
-        Four int64 tensors `[count]` on the seed's device with values in `[0, 2**32)`.
+    The seed is the 64-bit key, `first` the counters' words 0 and 1, of which the last one may not have another word 1,
+    `block` word 2 of all; word 3 is 0.
     """
     # An int64 product wraps, yet its 64 bits are those of the unsigned product, so both halves are exact. Its high half
     # goes on as a word; the low one is cut to a word where it is used. In place, as memory is what takes the time.
@@ -139,18 +133,9 @@ def philox_words(seed: Tensor, first: int, count: int, block: int) -> tuple[Tens
 def random_keep(
     seed: Tensor, mask_ratio: float, num_modalities: int, first: int, count: int, dtype: torch.dtype = torch.bool
 ) -> Tensor:
-    """The mask of some voxels: true, or 1, where a modality keeps the voxel.
+    """The mask of `count` voxels, `[M, count]` on the seed's device: true, or 1, where a modality keeps the voxel.
 
-    Args:
-        seed: 0-dim int64 tensor.
-        mask_ratio: probability of masking a voxel.
-        num_modalities: M.
-        first: `b * N + v` for the first voxel `v` of sample `b`.
-        count: how many voxels.
-        dtype: of the result.
-
-    Returns:
-        `[M, count]` on the seed's device.
+    `first` is `b * N + v` for the first voxel `v` of sample `b`.
     """
     keep = torch.empty(num_modalities, count, dtype=dtype, device=seed.device)
     last = last_masked_word(mask_ratio)

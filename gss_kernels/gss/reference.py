@@ -91,7 +91,7 @@ def _statistics(z: Tensor, target: Tensor, routes: Tensor, present: Tensor) -> t
 
 def _flat_logits(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Logits `[B, M, C, N]` with absent modalities set to 0, and who is present, `[B, M]`."""
-    z = inputs.logits.as_stack().to(inputs.logits.compute_dtype).flatten(3)
+    z = torch.stack(inputs.logits.per_modality(), dim=1).to(inputs.logits.compute_dtype).flatten(3)
     if inputs.available is None:
         return z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
     return torch.where(inputs.available[:, :, None, None], z, 0), inputs.available

@@ -27,7 +27,7 @@ def load(name: str) -> Any:
     return module
 
 
-@pytest.fixture(scope="module", params=["plain_pytorch", "monai_loop"])
+@pytest.fixture(scope="module", params=["plain_pytorch", "monai_loop", "network_of_probabilities"])
 def example(request: pytest.FixtureRequest) -> Any:
     return load(request.param)
 

@@ -41,7 +41,7 @@ class SegmentationCase:
 
 @dataclass(frozen=True)
 class SegmentationProblem:
-    """A case's arrays, exact in its dtype; NaN where ignored or not available, there with labels that are no category."""
+    """A case's arrays, exact in its dtype; NaN where ignored or not available, where labels are no category."""
 
     prediction: Array
     labels: Labels
