@@ -66,7 +66,7 @@ class Kernel:
         if self.name.startswith("segmentation"):
             return TABLE.segmentation
         kernel: KernelName = "forward" if self.name == "gss_forward_kernel" else "backward"
-        return TABLE.of(kernel, self.modalities, self.categories, supervised=self.supervised)
+        return TABLE.of(kernel, self.modalities, self.categories, segmented=self.supervised)
 
     def launch(self) -> None:
         """Call the public function that launches it, and differentiate that, on memory that nobody touches."""

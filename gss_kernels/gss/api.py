@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from gss_kernels.gss.call import GSSCall, GSSResults
 from gss_kernels.settings import (
     Backend,
     GSSOptions,
+    GSSSettings,
     Reduction,
     VoteOptions,
     check_choice,
@@ -314,3 +316,12 @@ def _run(
     if backend == "reference":
         return reference.loss(inputs, call)
     return fused_loss(inputs, call, "gss", backend, process_group)
+
+
+for _function in (fused_gss_loss, fused_gss_objective):
+    # What `help` and notebooks show: the hyper-parameters with their defaults, and not `**options` alone.
+    _own = inspect.signature(_function)
+    _settings = inspect.signature(GSSSettings).parameters.values()
+    *_named, _options = _own.parameters.values()
+    _shown = [own.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=inspect.Parameter.empty) for own in _settings]
+    _function.__signature__ = _own.replace(parameters=[*_named, *_shown, _options])  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ def backward(inputs: Inputs, call: GSSCall, results: Tensor, upstream: Tensor, k
 def soft_targets(inputs: Inputs, call: GSSCall) -> Tensor:
     """The soft target t, `[B, C, *spatial]`."""
     logits, layout = addressed(inputs.logits)
-    configuration = TABLE.of("backward", *layout.shape[1:], supervised=False)
+    configuration = TABLE.of("backward", *layout.shape[1:], segmented=False)
     plan = _plan(layout, call, False, inputs.available is not None, configuration, Card.of(logits.device))
     B, _, C = layout.shape
     target = torch.empty((B, C, *logits.spatial), dtype=torch.float32, device=logits.device)
@@ -60,8 +60,8 @@ def _plan(
 ) -> Plan:
     B, M, C = layout.shape
     settings, ignoring = call.settings, call.ignore_index is not None
-    first = num_sums(M, C, supervised=False, statistics=False)
-    rows = num_sums(M, C, supervised=segmented, statistics=call.statistics) + (segmented and ignoring)
+    first = num_sums(M, C, segmented=False, statistics=False)
+    rows = num_sums(M, C, segmented=segmented, statistics=call.statistics) + (segmented and ignoring)
     basis = Form(M, C, segmented=segmented, ignore=call.ignore_index)
     blockwise = basis._replace(
         leaders=call.leaders,

@@ -48,10 +48,10 @@ class ConfigurationTable:
     most_sums: int = 64
     most_logits: int = 24
 
-    def of(self, kernel: KernelName, num_modalities: int, num_categories: int, *, supervised: bool) -> Configuration:
+    def of(self, kernel: KernelName, num_modalities: int, num_categories: int, *, segmented: bool) -> Configuration:
         """Of a kernel for M modalities and C categories; statistics do not count, as they must not change the sums."""
         if kernel == "forward":
-            sums = num_sums(num_modalities, num_categories, supervised=supervised, statistics=False)
+            sums = num_sums(num_modalities, num_categories, segmented=segmented, statistics=False)
             return self.forward if sums <= self.most_sums else self.forward_heavy
         if kernel == "backward":
             return self.backward if num_modalities * num_categories <= self.most_logits else self.backward_heavy
@@ -61,8 +61,8 @@ class ConfigurationTable:
 TABLE = ConfigurationTable()
 
 
-def num_sums(num_modalities: int, num_categories: int, *, supervised: bool, statistics: bool) -> int:
+def num_sums(num_modalities: int, num_categories: int, *, segmented: bool, statistics: bool) -> int:
     """Sums that the forward pass keeps; see `Sums` of its kernel."""
     entries = num_modalities * num_categories
     own, labelled = num_modalities + 2 * entries, 3 * entries + num_categories
-    return own + supervised * labelled + statistics * (3 * num_categories + num_modalities)
+    return own + segmented * labelled + statistics * (3 * num_categories + num_modalities)

@@ -42,13 +42,13 @@ class Launch(NamedTuple):
     kernel: KernelName
     modalities: int
     categories: int
-    supervised: bool
+    segmented: bool
     dtype: torch.dtype
     device: torch.device
 
     def from_table(self) -> Configuration:
         """What the table has for it."""
-        return TABLE.of(self.kernel, self.modalities, self.categories, supervised=self.supervised)
+        return TABLE.of(self.kernel, self.modalities, self.categories, segmented=self.segmented)
 
     def alternatives(self) -> list[Configuration]:
         """What to try; the number of programs follows from the volume where they do not walk over blocks."""

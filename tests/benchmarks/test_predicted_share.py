@@ -92,7 +92,7 @@ def test_a_launch_of_nothing_is_an_error(name: str) -> None:
 @pytest.mark.parametrize("supervised", [False, True])
 def test_launches_are_those_of_the_library(supervised: bool, voxels: int) -> None:
     samples = 2
-    layout = Layout(samples, 4, 4, voxels, (4 * voxels, voxels, 1))
+    layout = Layout((samples, 4, 4), voxels, (4 * voxels, voxels, 1))
     card, launching = replace(CARD, multiprocessors=1), LaunchCard(1, 32, ptx=True)
     forward, backward = (Kernel(f"gss_{name}_kernel", supervised=supervised) for name in ("forward", "backward"))
     walking = launching.programs(layout, forward.configuration)

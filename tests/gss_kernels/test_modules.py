@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
 import pytest
 import torch
 
-from gss_kernels import BRATS_2015, BRATS_2018, GSSLoss, GSSObjective, fused_gss_loss, fused_gss_objective
+from gss_kernels import (
+    BRATS_2015,
+    BRATS_2018,
+    GSSLoss,
+    GSSObjective,
+    GSSSettings,
+    fused_gss_loss,
+    fused_gss_objective,
+)
 from tests.gss_kernels.behaviours import random_tensor
 from tests.gss_kernels.objective_behaviours import random_labels
 
@@ -144,3 +153,10 @@ def test_arguments_are_checked_at_once(name: str, value: Any) -> None:
 def test_groups_are_checked_at_once(groups: Any) -> None:
     with pytest.raises(ValueError, match=f"^groups: got {type(groups).__name__}, need a CategoryGroups"):
         GSSLoss(groups)
+
+
+@pytest.mark.parametrize("function", [fused_gss_loss, fused_gss_objective])
+def test_signatures_show_the_hyper_parameters_with_their_defaults(function: Any) -> None:
+    shown = inspect.signature(function).parameters
+    for name, value in GSSSettings()._asdict().items():
+        assert shown[name].default == value

@@ -127,7 +127,7 @@ def test_backward_passes_have_no_number_of_programs_to_choose(clock: Clock) -> N
         {"kernel": "segmentation_forward"},
         {"modalities": 3},
         {"categories": 5},
-        {"supervised": True},
+        {"segmented": True},
         {"dtype": torch.bfloat16},
     ],
     ids=lambda change: next(iter(change)),
