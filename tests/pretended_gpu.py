@@ -88,7 +88,7 @@ def _pretend(patch: Callable[..., Any]) -> None:
             if compute := getattr(room.cpu, name, None):
                 launch = getattr(room.launch, name)
                 patch(room.launch, name, functools.partial(_launch_and_compute, launch, compute))
-    backends.passes_of.cache_clear()
+    backends.backend_of.cache_clear()
     for module in [own for name, own in sys.modules.items() if name.startswith("gss_kernels.")]:
         if hasattr(module, "pick_backend"):
             patch(module, "pick_backend", functools.partial(_pick_backend, module.pick_backend))
@@ -102,7 +102,7 @@ def _launch_and_compute(
         uninitialised = launch(inputs, *arguments, **keep)
     except Exception as error:  # whatever a compiler raises
         _not_compiled.append(f"{launch.__module__}.{launch.__name__}: {type(error).__name__}: {error}")
-    if inputs.logits.num_samples > _MOST_SAMPLES:
+    if inputs.logits.shape[0] > _MOST_SAMPLES:
         return uninitialised
     return compute(inputs, *arguments, **dict.fromkeys(keep, False))
 

@@ -324,4 +324,4 @@ for _function in (fused_gss_loss, fused_gss_objective):
     _settings = inspect.signature(GSSSettings).parameters.values()
     *_named, _options = _own.parameters.values()
     _shown = [own.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=inspect.Parameter.empty) for own in _settings]
-    _function.__signature__ = _own.replace(parameters=[*_named, *_shown, _options])  # type: ignore[attr-defined]
+    _function.__signature__ = _own.replace(parameters=[*_named, *_shown, _options])  # type: ignore[union-attr]
