@@ -70,15 +70,18 @@ class _FusedLoss(torch.autograd.Function):
         if torch.compiler.is_compiling():
             operator = getattr(torch.ops.gss_kernels, f"{run.loss}_forward")
             value, results = operator(*run.arguments(tensors))
+            saved = results
         else:
             inputs = run.inputs(tensors)
             value, results, ctx.kept = backend_of(run.loss, run.backend).forward(inputs, run.call, keep=run.keep)
             if run.process_group is not None:
                 value, results = run.call.join(value, results, inputs, run.process_group)
+            # Callers get other parts of it than the coefficients, and may change these.
+            saved = results.data
         ctx.run = run
-        # All tensors are saved, and nowhere else kept: PyTorch notices if they are changed in place before the backward
-        # pass, and frees them after it.
-        ctx.save_for_backward(results, *tensors)
+        # All other tensors are saved as they are, and nowhere else kept: PyTorch notices if they are changed in place
+        # before the backward pass, and frees them after it.
+        ctx.save_for_backward(saved, *tensors)
         ctx.mark_non_differentiable(results)
         ctx.set_materialize_grads(False)
         return value, results

@@ -1,7 +1,7 @@
 """The segmentation loss of one modality on one block of voxels: class-weighted cross-entropy and soft Dice.
 
 Both are functions of a few sums per category: of the logarithm of the probability of the voxels' own category, of that
-probability, of every probability, and of the labels. `form` is any bundle of constants with C, voxels and ptx.
+probability, of every probability, and of the labels.
 """
 
 from __future__ import annotations

@@ -377,6 +377,24 @@ def labels_that_are_no_category_give_nan(backend: Backend, device: str) -> None:
         assert not leaf.grad[~available].any()
 
 
+def results_may_be_changed_before_backward(backend: Backend, device: str) -> None:
+    """As by adding up the total over steps, or the terms over processes, in place."""
+    gradients = []
+    for change in (False, True):
+        leaf, labels = random_tensor(device, SHAPE).requires_grad_(), random_labels(device)
+        terms = fused_gss_objective(leaf, labels, BRATS_2018, seed=3, return_stats=True, backend=backend)
+        total = terms.total
+        if change:
+            assert terms.statistics is not None
+            for own in (terms.cross_entropy, terms.dice, terms.gss, *terms.statistics):
+                own.mul_(3)
+            total += 1
+        total.backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+
+
 # Decided within a kernel, or by how it is launched; each a few seconds in an interpreter of kernels.
 KERNELS: tuple[Behaviour, ...] = (
     nan_in_a_masked_voxel_reaches_the_supervised_loss_alone,
@@ -403,6 +421,7 @@ EVERYWHERE: tuple[Behaviour, ...] = (
     no_gradient_no_graph,
     arguments_stay_as_they_are,
     arguments_changed_before_backward_do_no_harm,
+    results_may_be_changed_before_backward,
 )
 # The reference differentiates by autograd, twice if asked.
 FUSED: tuple[Behaviour, ...] = (double_backward_is_an_error, logits_changed_before_backward_are_noticed)
