@@ -236,7 +236,7 @@ def check_label_values(labels: Tensor, categories: int, available: Tensor | None
     for sample, own in enumerate(labels):
         if available is not None and not bool(available[sample].any()):
             continue
-        counted = own if ignore_index is None else own[own != ignore_index]
+        counted = own if ignore_index is None else own[own.long() != ignore_index]
         if not counted.numel():
             continue
         lowest, highest = (int(value) for value in counted.aminmax())

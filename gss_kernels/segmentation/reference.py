@@ -23,7 +23,7 @@ def loss(prediction: Tensor, labels: Tensor, call: SegmentationCall, available: 
     if available is not None:
         counted = counted & available[:, None]
     if call.ignore_index is not None:
-        counted = counted & (labels != call.ignore_index)
+        counted = counted & (labels.long() != call.ignore_index)
     row = counted[:, None]
     # Selections, not products: where it does not count, a voxel may hold anything, NaN included.
     o = torch.where(row, prediction.to(compute_dtype_of(prediction)).flatten(2), 0)

@@ -290,3 +290,15 @@ def test_module_survives_copy_and_pickle(duplicate: Any) -> None:
 def test_module_checks_its_arguments_at_once(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}: got"):
         SegmentationLoss(**{name: value})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ignored_labels_are_those_of_that_number(backend: Backend) -> None:
+    """And not those that an overflow makes alike: as bytes -1 is 255, and 258 is 2."""
+    prediction, labels = random_input("cpu"), random_labels("cpu")
+    want = fused_segmentation_loss(prediction, labels, backend=backend)
+    got = fused_segmentation_loss(prediction, labels, ignore_index=258, backend=backend)
+    assert torch.equal(torch.stack(got), torch.stack(want))
+    labels[0, 0] = 255
+    with pytest.raises(ValueError, match="got values from .* to 255 in sample 0, need 0 to 3, or -1 to be ignored"):
+        fused_segmentation_loss(prediction, labels, ignore_index=-1, backend=backend)
