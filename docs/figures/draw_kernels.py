@@ -159,7 +159,7 @@ def draw_forward(page: Drawing) -> None:
     page.box(30, 252, 110, 62, ["mask k", "per modality,", "from a seed"], BLUE)
     page.arrow((140, 283), (180, 283))
     page.text(392, 345, "Σ over the voxels, in registers", colour=SOFT, ha="left", style="italic")
-    page.text(534, 414, "with labels, the supervised loss's sums too", colour=SOFT, ha="left", style="italic")
+    page.text(534, 414, "with labels, the segmentation losses' sums too", colour=SOFT, ha="left", style="italic")
     page.arrow((380, 314), (380, 394))
     page.memory(240, 394, 280, ["sums", "Σ k [B, M],  Σ k t and Σ d [B, M, C]"])
 
