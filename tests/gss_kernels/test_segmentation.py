@@ -300,5 +300,5 @@ def test_ignored_labels_are_those_of_that_number(backend: Backend) -> None:
     got = fused_segmentation_loss(prediction, labels, ignore_index=258, backend=backend)
     assert torch.equal(torch.stack(got), torch.stack(want))
     labels[0, 0] = 255
-    with pytest.raises(ValueError, match="got values from .* to 255 in sample 0, need 0 to 3, or -1 to be ignored"):
+    with pytest.raises(ValueError, match=r"got values from .* to 255 in sample 0, need 0 to 3, or -1 to be ignored"):
         fused_segmentation_loss(prediction, labels, ignore_index=-1, backend=backend)
