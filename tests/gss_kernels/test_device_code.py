@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip(f"Triton is not installed ({sys.platform})", allow_module_level=True)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("TRITON_INTERPRET=1: functions are the interpreter's", allow_module_level=True)
 
 from triton.runtime.jit import JITCallable
 
