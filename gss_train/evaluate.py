@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gss_train.data import PreparedSubject
 
 _SPLITTING = ("split_file", "split_seed", "fold", "folds")
-_DATA_OPTIONS = ("dataset", "data_root", "manifest", "categories", *_SPLITTING, "crop_size", "cache")
+_DATA_OPTIONS = ("dataset", "data_root", "manifest", "categories", "spacing", *_SPLITTING, "crop_size", "cache")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class EvaluateArguments:
         data_root: folder of the raw data set; by default that of the run.
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
+        spacing: voxel size in mm that scans are brought to, one number or three; by default as trained. Scores are of
+            the label's own voxels.
         split_file: a published split in place of the run's; as for training.
         split_seed: of a division in place of the run's; as for training.
         fold: of a cross-validation in place of the run's split; as for training.
@@ -66,6 +68,7 @@ class EvaluateArguments:
     data_root: Path | None = None
     manifest: Path | None = None
     categories: Path | None = None
+    spacing: tuple[float, ...] | None = None
     split_file: Path | None = None
     split_seed: int | None = None
     fold: int | None = None
@@ -175,6 +178,7 @@ def _default_output(options: EvaluateArguments, trained_on: str | None) -> Path:
         str(options.dataset): options.dataset not in {None, trained_on},
         "other-split": any(getattr(options, name) is not None for name in _SPLITTING),
         f"{options.max_subjects}-subjects": options.max_subjects is not None,
+        f"{'x'.join(map(str, options.spacing or ()))}mm": options.spacing is not None,
         f"crop{common.times(options.crop_size or ())}": options.crop_size is not None,
         options.weighting: options.weighting != "uniform",
         "flips": options.flips,

@@ -11,7 +11,17 @@ from typing import Literal
 from gss_train import common, inference, runs
 from gss_train.common import Triple, UserError, run_command, to_triple
 from gss_train.config import DatasetName
-from gss_train.data import DATASETS, MODALITIES, Dataset, Subject, check_volume_file, find_subjects, recognise_dataset
+from gss_train.data import (
+    DATASETS,
+    MODALITIES,
+    Dataset,
+    Spacing,
+    Subject,
+    check_volume_file,
+    find_subjects,
+    recognise_dataset,
+    to_spacing,
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,9 @@ class PredictArguments:
             than it says; and the layout in `--folder`, where there are several.
         weights: of a run folder: those after its last step, or those of its best validation.
         crop_size: voxels of the sliding window, one number or three; by default as trained. mmFormer takes no other.
-        spacing: voxel size in mm that the scans are brought to, one number or three; by default that of the training's
-            data set where it states one, else 1.
+        spacing: voxel size in mm that the scans are brought to, one number or three; by default as trained. With it, or
+            with a network that was trained with it, scans may be on different grids, and are where their affines place
+            them.
         export: write the network as one file that stands alone, and predict nothing.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
     """
@@ -75,9 +86,13 @@ class PredictArguments:
             raise ValueError("--output: is missing" if self.output is None else "--output: cannot go with --export")
         if self.dataset is not None and self.dataset not in DATASETS:
             raise ValueError(f"--dataset: got {self.dataset!r}, need one of {', '.join(DATASETS)}")
-        for name, numbers in (("--crop-size", self.crop_size), ("--spacing", self.spacing)):
-            if numbers is not None and (len(numbers) not in {1, 3} or not min(numbers) > 0):
-                raise ValueError(f"{name}: got {numbers}, need one positive number or three")
+        if self.crop_size is not None and (len(self.crop_size) not in {1, 3} or not min(self.crop_size) > 0):
+            raise ValueError(f"--crop-size: got {self.crop_size}, need one positive number or three")
+        if self.spacing is not None:
+            try:
+                to_spacing(self.spacing)
+            except ValueError as error:
+                raise ValueError(f"--spacing: {error}") from None
 
     @property
     def scans(self) -> dict[str, Path]:
@@ -108,7 +123,7 @@ class Plan:
     weights: Literal["last", "best"]
     dataset: Dataset | None
     crop_size: Triple | None
-    spacing: tuple[float, float, float] | None
+    spacing: Spacing | None
     weighting: Literal["uniform", "gaussian"]
     flips: bool
     device: str
@@ -140,7 +155,7 @@ def plan(options: PredictArguments) -> Plan:
         weights=options.weights,
         dataset=dataset,
         crop_size=None if options.crop_size is None else to_triple(options.crop_size),
-        spacing=_spacing(options.spacing),
+        spacing=None if options.spacing is None else to_spacing(options.spacing),
         weighting=options.weighting,
         flips=options.flips,
         # Exporting computes nothing, and there may be no other device.
@@ -168,13 +183,6 @@ def _find(options: PredictArguments, dataset: Dataset | None) -> list[tuple[Subj
     return list(zip(subjects, outputs, strict=True))
 
 
-def _spacing(lengths: tuple[float, ...] | None) -> tuple[float, float, float] | None:
-    if lengths is None:
-        return None
-    x, y, z = lengths * 3 if len(lengths) == 1 else lengths
-    return x, y, z
-
-
 def _ending(subject: Subject) -> str:
     return ".mha" if next(iter(subject.images.values())).suffix == ".mha" else ".nii.gz"
 
@@ -199,7 +207,9 @@ def carry_out(plan: Plan) -> bool:
         runs.export_network(networks[0], plan.export)
         print(f"Exported {described[0]} to {plan.export}", flush=True)
         return True
-    predictor = inference.Predictor(inference.Ensemble.of(networks, plan.spacing), device, plan.weighting, plan.flips)
+    ensemble = inference.Ensemble.of(networks, plan.spacing)
+    one_grid = plan.spacing is None and all(network.spacing is None for network in networks)
+    predictor = inference.Predictor(ensemble, device, plan.weighting, plan.flips, one_grid)
     print("\n".join(f"Network: {line}" for line in described), flush=True)
     if plan.output_folder is not None:
         return predictor.predict_all(plan.subjects, plan.output_folder)

@@ -22,6 +22,7 @@ class PrepareArguments:
         data_root: folder of the raw data set.
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
+        spacing: voxel size in mm that scans and labels are brought to; the same for training.
         split_file: a published split, to be verified with the scans; as for training.
         cache: folder for prepared volumes; the same for training.
         crop_size: voxels of a training crop, one number or three; the same for training.
@@ -34,6 +35,7 @@ class PrepareArguments:
     data_root: Path | None = None
     manifest: Path | None = None
     categories: Path | None = None
+    spacing: tuple[float, ...] | None = None
     split_file: Path | None = None
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
 from gss_train.common import Triple, UserError, to_triple
-from gss_train.data import AugmentationSettings
+from gss_train.data import AugmentationSettings, Spacing, to_spacing
 from gss_train.phantom import DEFAULT_SIZE, PHANTOM_DATASETS
 
 DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
@@ -51,6 +51,9 @@ class DataOptions:
         data_root: folder of the raw data set; without it a phantom of BraTS2015, 2018 or 2020 is generated.
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
+        spacing: voxel size in mm that scans and labels are brought to, one number or three; None: that which they have.
+            Scans of one subject may then be on different grids, and are where their affines place them. Predictions go
+            back: scores are of the label's own voxels.
         cache: folder for phantoms and prepared volumes, reused by later runs.
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
@@ -71,6 +74,7 @@ class DataOptions:
     data_root: Path | None = None
     manifest: Path | None = None
     categories: Path | None = None
+    spacing: tuple[float, ...] | None = None
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0
@@ -86,6 +90,11 @@ class DataOptions:
     def __post_init__(self) -> None:
         if len(self.crop_size) not in {1, 3} or min(self.crop_size) < 1:
             raise OptionError("crop_size", f"got {self.crop_size}, need one positive number or three")
+        if self.spacing is not None:
+            try:
+                to_spacing(self.spacing)
+            except ValueError as error:
+                raise OptionError("spacing", str(error)) from None
         if not 0 <= self.tumour_share <= 1:
             raise OptionError("tumour_share", f"got {self.tumour_share}, need a number from 0 to 1")
         _at_least(0, self, "workers", "split_seed")
@@ -130,6 +139,11 @@ class DataOptions:
     def uses_phantom(self) -> bool:
         """Whether there are no scans, and a phantom stands in for them."""
         return self.data_root is None and self.manifest is None
+
+    @property
+    def voxel_size(self) -> Spacing | None:
+        """Millimetres along each axis that scans are brought to."""
+        return None if self.spacing is None else to_spacing(self.spacing)
 
     @property
     def crop(self) -> Triple:

@@ -13,11 +13,19 @@ from gss_train.data.datasets import (
     Subject as Subject,
 )
 from gss_train.data.faults import Fault as Fault, bad_subjects as bad_subjects, describe_faults as describe_faults
+from gss_train.data.grids import (
+    Box as Box,
+    Grid as Grid,
+    Spacing as Spacing,
+    millimetres as millimetres,
+    to_spacing as to_spacing,
+)
 from gss_train.data.layouts import find_subjects as find_subjects, recognise_dataset as recognise_dataset
 from gss_train.data.manifest import read_manifest as read_manifest
 from gss_train.data.normalisation import (
     PUBLISHED_BOX as PUBLISHED_BOX,
     NormalisedScans as NormalisedScans,
+    box_size as box_size,
     normalise_scans as normalise_scans,
 )
 from gss_train.data.preparation import Preparation as Preparation, prepare_dataset as prepare_dataset
@@ -29,6 +37,12 @@ from gss_train.data.prepared import (
     Recipe as Recipe,
     load_prepared as load_prepared,
     write_prepared as write_prepared,
+)
+from gss_train.data.resampling import (
+    most_probable as most_probable,
+    network_grid as network_grid,
+    place as place,
+    resample_values as resample_values,
 )
 from gss_train.data.split_files import SplitError as SplitError, read_split as read_split
 from gss_train.data.splits import Split as Split, split_fold as split_fold, split_subjects as split_subjects

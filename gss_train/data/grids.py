@@ -1,60 +1,143 @@
-"""Compares the voxel grids of one subject's files."""
+"""Voxel grids: where the voxels of a volume lie, and whether those of one subject's files are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from gss_train.data.volumes import Volume
+from gss_train.common import Triple, to_triple
+
+Spacing = tuple[float, float, float]
+"""Voxel size in millimetres along each axis."""
+Box = tuple[slice, slice, slice]
+"""First voxel and one past the last along each axis."""
+Affine = npt.NDArray[np.float64]
 
 _TOLERANCE_MM = 0.01
-_RESAMPLE = "resample it onto the grid of the other files, the label by nearest neighbour"
+# Of an index. Where a patient lies in the world leaves traces in an affine that are smaller.
+_DECIMALS = 6
+_RESAMPLE = "resample it onto the grid of the other files, the label by nearest neighbour, or give a --spacing"
 _RESAMPLE_OR_RELABEL = f"{_RESAMPLE}; if only its header is wrong, copy that of another file"
 
 
-def differing_grids(
-    volumes: Mapping[str, Volume], spacing: tuple[float, float, float] | None
-) -> Iterator[tuple[str, str, str]]:
-    """Finds the volumes that are not on the grid of the others: name, problem and remedy of each.
+def to_spacing(lengths: float | Sequence[float]) -> Spacing:
+    """Three lengths in millimetres; one stands for three that are equal.
+
+    Raises:
+        ValueError: neither one nor three, or one that is not a finite number above 0.
+    """
+    given = [float(length) for length in (lengths if isinstance(lengths, Sequence) else [lengths])]
+    if len(given) not in {1, 3} or not all(0 < length < math.inf for length in given):
+        raise ValueError(f"got {lengths}, need one number of millimetres above 0, or three")
+    x, y, z = given * 3 if len(given) == 1 else given
+    return x, y, z
+
+
+def millimetres(spacing: Spacing) -> str:
+    """Voxel sizes for people, such as "1 x 1 x 2.5 mm"."""
+    return " x ".join(f"{length:.4g}" for length in spacing) + " mm"
+
+
+def is_same_spacing(first: Spacing, second: Spacing) -> bool:
+    """Whether voxel sizes differ by no more than headers round them."""
+    return float(np.abs(np.subtract(first, second)).max()) <= _TOLERANCE_MM
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of a volume lie.
+
+    Attributes:
+        shape: voxels per axis.
+        affine: [4,4], from voxel indices to millimetres right, anterior and superior.
+    """
+
+    shape: Triple
+    affine: Affine
+
+    @property
+    def spacing(self) -> Spacing:
+        """Distance in millimetres between neighbouring voxels along each axis."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+    def with_spacing(self, spacing: Spacing) -> Grid:
+        """The grid of voxels of another size with the same directions and the same middle; this one if they have it."""
+        own = self.spacing
+        if is_same_spacing(own, spacing):
+            return self
+        shape = to_triple([max(1, round(n * s / w)) for n, s, w in zip(self.shape, own, spacing, strict=True)])
+        scale = np.diag([*np.divide(spacing, own), 1.0])
+        scale[:3, 3] = (np.subtract(self.shape, 1) - np.subtract(shape, 1) * np.divide(spacing, own)) / 2
+        return Grid(shape, self.affine @ scale)
+
+    def part(self, box: Box) -> Grid:
+        """The grid of a box of its voxels, which may begin and end outside."""
+        affine = self.affine.copy()
+        affine[:3, 3] += self.affine[:3, :3] @ [axis.start for axis in box]
+        return Grid(to_triple([axis.stop - axis.start for axis in box]), affine)
+
+    def divided(self, by: Triple) -> Grid:
+        """The grid whose voxels are these, each divided along each axis into so many."""
+        scale = np.diag([*np.divide(1, by), 1.0])
+        scale[:3, 3] = (np.divide(1, by) - 1) / 2
+        return Grid(to_triple(np.multiply(self.shape, by).tolist()), self.affine @ scale)
+
+    def indices_in(self, other: Grid) -> Affine:
+        """[4,4], from voxel indices of this grid to those of another."""
+        return np.round(np.linalg.solve(other.affine, self.affine), _DECIMALS)
+
+    def is_same(self, other: Grid) -> bool:
+        """Whether every voxel lies where that of the other grid with the same indices lies."""
+        return difference(self, other, "") is None
+
+
+def differing_grids(grids: Mapping[str, Grid], spacing: Spacing | None) -> Iterator[tuple[str, str, str]]:
+    """Finds the grids that are not those of the others: name, problem and remedy of each.
 
     What most agree on is held for right, and where there is no majority, the first.
 
     Args:
-        volumes: by name, in one orientation.
-        spacing: voxel size in millimetres that all should have; None: any.
+        grids: by name, in one orientation.
+        spacing: voxel size that all should have; None: any.
     """
 
     def agreeing(name: str) -> int:
-        return sum(not _difference(other, volumes[name], "") for other in volumes.values())
+        return sum(other.is_same(grids[name]) for other in grids.values())
 
-    reference = max(volumes, key=agreeing, default="")
-    for name, volume in volumes.items():
-        if spacing is not None and np.abs(np.subtract(volume.spacing, spacing)).max() > _TOLERANCE_MM:
-            yield name, f"has voxels of {_millimetres(volume.spacing)}, should have {_millimetres(spacing)}", _RESAMPLE
-        elif difference := _difference(volume, volumes[reference], reference):
-            yield name, *difference
+    reference = max(grids, key=agreeing, default="")
+    for name, grid in grids.items():
+        if spacing is not None and not is_same_spacing(grid.spacing, spacing):
+            yield name, f"has voxels of {millimetres(grid.spacing)}, should have {millimetres(spacing)}", _RESAMPLE
+        elif found := difference(grid, grids[reference], reference):
+            yield name, *found
 
 
-def _difference(volume: Volume, reference: Volume, name: str) -> tuple[str, str] | None:
-    """Compares shape, voxel size, and where the affines put the corners of the volume."""
-    shape, wanted = volume.voxels.shape, reference.voxels.shape
-    if shape != wanted:
-        return f"has shape {shape}, should have {wanted} as {name}", _RESAMPLE
-    if np.abs(np.subtract(volume.spacing, reference.spacing) * shape).max() > _TOLERANCE_MM:
-        sizes = f"has voxels of {_millimetres(volume.spacing)}, should have {_millimetres(reference.spacing)} as {name}"
+def difference(grid: Grid, reference: Grid, name: str) -> tuple[str, str] | None:
+    """Compares shape, voxel size, and where the affines put the corners of a volume: problem and remedy, or None."""
+    if grid.shape != reference.shape:
+        return f"has shape {grid.shape}, should have {reference.shape} as {name}", _RESAMPLE
+    if np.abs(np.subtract(grid.spacing, reference.spacing) * grid.shape).max() > _TOLERANCE_MM:
+        sizes = f"has voxels of {millimetres(grid.spacing)}, should have {millimetres(reference.spacing)} as {name}"
         return sizes, _RESAMPLE_OR_RELABEL
-    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.subtract(shape, 1), 1)
-    distance = float(np.abs((volume.affine - reference.affine) @ corners.T).max())
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.subtract(grid.shape, 1), 1)
+    distance = float(np.abs((grid.affine - reference.affine) @ corners.T).max())
     if distance <= _TOLERANCE_MM:
         return None
-    directions = [
-        affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in (volume.affine, reference.affine)
-    ]
+    directions = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in (grid.affine, reference.affine)]
     turned = np.abs(directions[0] - directions[1]).max() > 1e-3
     how = f"its axes point elsewhere than those of {name}" if turned else f"its origin is not that of {name}"
     return f"lies up to {distance:.3g} mm away from where {name} lies: {how}", _RESAMPLE_OR_RELABEL
 
 
-def _millimetres(spacing: tuple[float, ...]) -> str:
-    return " x ".join(f"{length:.4g}" for length in spacing) + " mm"
+def bounding_box(mask: npt.NDArray[np.bool_]) -> Box | None:
+    """The smallest box that has all of a mask [D,H,W]; None if that is empty."""
+    axes = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not all(len(positions) for positions in axes):
+        return None
+    x, y, z = (slice(int(positions[0]), int(positions[-1]) + 1) for positions in axes)
+    return x, y, z

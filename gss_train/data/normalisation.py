@@ -11,8 +11,11 @@ import numpy.typing as npt
 
 from gss_train.common import Triple, to_triple
 from gss_train.data.datasets import LABEL, MODALITIES, Subject
-from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, SourceFile
+from gss_train.data.grids import Affine, Grid, Spacing, bounding_box
+from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, SourceFile, TruthGrid
+from gss_train.data.resampling import network_grid, place
 from gss_train.data.verification import Categories, CheckedSubject, Scans, sum_of_scans, to_categories
+from gss_train.data.volumes import Volume
 
 # The authors' preparation grows the brain's box to this many voxels on each axis, whatever the crop.
 PUBLISHED_BOX = (128, 128, 128)
@@ -52,6 +55,19 @@ class NormalisedScans:
         return _without(self.padding, self.voxels.shape)
 
 
+def box_size(spacing: Spacing | None) -> Triple:
+    """Voxels per axis that the brain's box is grown to: as published, or those of as many millimetres.
+
+    Args:
+        spacing: voxel size in millimetres that scans are brought to; None: that which they have.
+    """
+    return (
+        PUBLISHED_BOX
+        if spacing is None
+        else to_triple([round(n / s) for n, s in zip(PUBLISHED_BOX, spacing, strict=True)])
+    )
+
+
 def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX) -> NormalisedScans:
     """Computes what a network sees of scans without errors, the same for training and for prediction.
 
@@ -76,35 +92,42 @@ def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUB
 
 def normalise(
     subject: Subject, checked: CheckedSubject, recipe: Recipe, sources: dict[str, SourceFile]
-) -> tuple[npt.NDArray[Any], Metadata]:
+) -> tuple[npt.NDArray[Any], Metadata, Categories | None]:
     """Computes the voxels of a prepared subject from volumes without errors.
 
-    The image is that of `normalise_scans`. Labels become category indices; without a label all is background.
+    All are brought to one grid, of the recipe's voxel size, where they are on others. The image is then that of
+    `normalise_scans`. Labels become category indices; without a label all is background.
 
     Returns:
-        [D,H,W] of `VOXEL_DTYPE`, and its description.
+        [D,H,W] of `VOXEL_DTYPE`; its description; and what belongs to `Metadata.truth`, if the label was on another
+        grid.
+
+    Raises:
+        ResamplingError: the volumes cannot be brought to that voxel size.
     """
-    scans = {modality: checked.volumes[modality] for modality in MODALITIES if modality in checked.volumes}
-    first = next(iter(scans.values()))
+    grid = network_grid(checked.volumes, recipe.spacing)
+    volumes = place(checked.volumes, grid)
+    scans = {modality: volumes[modality] for modality in MODALITIES if modality in volumes}
     normalised = normalise_scans(
         {modality: scan.voxels for modality, scan in scans.items()}, recipe.minimum_size, recipe.grown_size
     )
     voxels, mean, std = normalised.voxels, normalised.mean, normalised.std
-    if LABEL in checked.volumes:
-        raw_label = checked.volumes[LABEL].voxels[normalised.kept]
-        voxels["label"][normalised.unpadded] = to_categories(raw_label, recipe.label_values)
+    if LABEL in volumes:
+        label = volumes[LABEL].voxels[normalised.kept]
+        voxels["label"][normalised.unpadded] = to_categories(label, recipe.label_values)
+    truth, kept = _truth(checked.volumes.get(LABEL), grid, recipe)
     metadata = Metadata(
         name=subject.name,
         grade=subject.grade,
         shape=to_triple(voxels.shape),
-        original_shape=to_triple(first.voxels.shape),
+        original_shape=grid.shape,
         box=normalised.box,
         padding=normalised.padding,
-        affine=tuple(tuple(row) for row in first.affine.tolist()),
-        spacing=first.spacing,
+        affine=_rows(grid.affine),
+        spacing=grid.spacing,
         orientation=checked.orientation,
         available=tuple(modality in scans for modality in MODALITIES),
-        has_label=LABEL in checked.volumes,
+        has_label=LABEL in volumes,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         background=tuple(((0 - mean) / std).tolist()),
@@ -113,8 +136,23 @@ def normalise(
         warnings=_warnings(subject, checked),
         recipe=recipe,
         tumour_voxels=_draw_tumour_voxels(voxels["label"]),
+        truth=truth,
     )
-    return voxels, metadata
+    return voxels, metadata, kept
+
+
+def _truth(label: Volume | None, grid: Grid, recipe: Recipe) -> tuple[TruthGrid | None, Categories | None]:
+    """The label's own grid, and the categories in the box of its tumour, if it is on another grid than this."""
+    if label is None or label.grid.is_same(grid):
+        return None, None
+    box = bounding_box(label.voxels != 0) or (slice(0, 0),) * 3
+    kept = to_categories(label.voxels[box], recipe.label_values)
+    ends = tuple((axis.start, axis.stop) for axis in box)
+    return TruthGrid(label.grid.shape, _rows(label.affine), ends), kept
+
+
+def _rows(affine: Affine) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in affine.tolist())
 
 
 def _warnings(subject: Subject, checked: CheckedSubject) -> tuple[tuple[str, str, str], ...]:
@@ -126,11 +164,12 @@ def _brain_box(scans: Scans, grown_size: Triple) -> Box:
     occupied = np.zeros(next(iter(scans.values())).shape, bool)
     for voxels in scans.values():
         occupied |= voxels != 0
-    box = []
-    for axis, (length, least) in enumerate(zip(to_triple(occupied.shape), grown_size, strict=True)):
-        positions = np.flatnonzero(occupied.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(_grow(int(positions[0]), int(positions[-1]) + 1, least, length))
-    return tuple(box)
+    box = bounding_box(occupied)
+    assert box is not None
+    return tuple(
+        _grow(axis.start, axis.stop, least, length)
+        for axis, least, length in zip(box, grown_size, to_triple(occupied.shape), strict=True)
+    )
 
 
 def _grow(start: int, stop: int, least: int, length: int) -> tuple[int, int]:

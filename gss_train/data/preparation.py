@@ -10,6 +10,7 @@ from pathlib import Path
 from gss_train.common import Triple, UserError, remove_stale_partials, to_triple
 from gss_train.data.datasets import Dataset, Subject
 from gss_train.data.faults import Fault, bad_subjects, describe_faults
+from gss_train.data.grids import Spacing
 from gss_train.data.normalisation import normalise
 from gss_train.data.pool import map_unordered
 from gss_train.data.prepared import (
@@ -21,7 +22,8 @@ from gss_train.data.prepared import (
     sidecar_of,
     write_prepared,
 )
-from gss_train.data.verification import check_subjects, read_and_check
+from gss_train.data.resampling import ResamplingError
+from gss_train.data.verification import MEND_OR_RESPACE, check_subjects, read_and_check
 
 _VERSION = 2
 
@@ -82,6 +84,7 @@ def prepare_dataset(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     grown_size: Triple | None = None,
+    spacing: Spacing | None = None,
     *,
     skip_bad: bool = False,
 ) -> Preparation:
@@ -99,8 +102,10 @@ def prepare_dataset(
         workers: processes; 1 works in this process. Default: the processors at hand, at most 8.
         progress: called with the number of finished subjects and that of all subjects, at first with what was
             already there.
-        grown_size: voxels per axis that the brain's box is grown to within the raw volume; 128 as published. Default:
+        grown_size: voxels per axis that the brain's box is grown to within the whole volume; 128 as published. Default:
             `minimum_size`.
+        spacing: voxel size in millimetres that scans and labels are brought to, wherever their affines place them;
+            None: that which they have, and all files of a subject are on one grid.
         skip_bad: leave out subjects with errors rather than raise.
 
     Raises:
@@ -111,7 +116,7 @@ def prepare_dataset(
     """
     if len({subject.name for subject in subjects}) != len(subjects):
         raise ValueError("subjects: got two of the same name, need different names")
-    recipe = _recipe(dataset, minimum_size, grown_size or minimum_size)
+    recipe = _recipe(dataset, minimum_size, grown_size or minimum_size, spacing)
     remove_stale_partials(folder)
     outcomes = {}
     for subject in subjects:
@@ -125,12 +130,12 @@ def prepare_dataset(
     return _conclude(subjects, outcomes, skip_bad=skip_bad)
 
 
-def _recipe(dataset: Dataset, minimum_size: Triple, grown_size: Triple) -> Recipe:
+def _recipe(dataset: Dataset, minimum_size: Triple, grown_size: Triple, spacing: Spacing | None) -> Recipe:
     for name, size in (("minimum_size", minimum_size), ("grown_size", grown_size)):
         if len(size) != 3 or min(size) < 1:
             raise ValueError(f"{name}: got {size}, need three sizes of at least 1 voxel")
     grown_size = to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)])
-    return Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), grown_size)
+    return Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), grown_size, spacing)
 
 
 def _path_of(subject: Subject, folder: Path) -> Path:
@@ -153,6 +158,8 @@ def _up_to_date(subject: Subject, recipe: Recipe, folder: Path) -> PreparedSubje
     try:
         prepared = read_prepared(path)
         prepared.open()
+        if prepared.metadata.truth is not None:
+            prepared.truth()
     except PreparedError:
         return None  # damaged: preparing it again is the cure
     sources = _sources(subject)
@@ -167,14 +174,18 @@ def _up_to_date(subject: Subject, recipe: Recipe, folder: Path) -> PreparedSubje
 def _attempt(subject: Subject, dataset: Dataset, folder: Path, recipe: Recipe) -> _Outcome:
     # Taken before the files are read: one that changes meanwhile is then prepared again.
     sources = _sources(subject)
-    checked = read_and_check(subject, dataset)
+    checked = read_and_check(subject, dataset, recipe.spacing)
     if bad_subjects(checked.faults):
         return _Outcome(None, checked.faults, checked.digests)
     if sources is None:
         late = Fault(subject.name, None, "a file was not there at first", "start again once all files are there")
         return _Outcome(None, [*checked.faults, late], checked.digests)
-    voxels, metadata = normalise(subject, checked, recipe, sources)
-    return _Outcome.of(subject, write_prepared(_path_of(subject, folder), voxels, metadata))
+    try:
+        voxels, metadata, truth = normalise(subject, checked, recipe, sources)
+    except ResamplingError as error:
+        fault = Fault(subject.name, None, str(error), MEND_OR_RESPACE)
+        return _Outcome(None, [*checked.faults, fault], checked.digests)
+    return _Outcome.of(subject, write_prepared(_path_of(subject, folder), voxels, metadata, truth))
 
 
 def _conclude(subjects: Sequence[Subject], outcomes: Mapping[str, _Outcome], *, skip_bad: bool) -> Preparation:

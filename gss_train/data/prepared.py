@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gss_train.common import Triple, UserError, open_replacing, remove
+from gss_train.common import Triple, UserError, open_replacing, remove, to_triple
 from gss_train.data.datasets import MODALITIES
+from gss_train.data.grids import Grid, Spacing
 
 # The modalities of a voxel lie next to each other and to its label: a crop then reads each of its rows once.
 # Half precision rounds a z-score by 2^-11 of itself at most, finer than the steps between a scan's own grey values.
@@ -48,7 +49,8 @@ class Recipe:
         dataset: name of the edition.
         label_values: for each category in training order, its value in the label files.
         minimum_size: voxels per axis that a prepared volume has at least.
-        grown_size: voxels per axis that the brain's box is grown to where the raw volume allows.
+        grown_size: voxels per axis that the brain's box is grown to where the whole volume allows.
+        spacing: voxel size in millimetres that scans and label are brought to; None: that which they have.
     """
 
     version: int
@@ -56,6 +58,27 @@ class Recipe:
     label_values: tuple[int, ...]
     minimum_size: Triple
     grown_size: Triple
+    spacing: Spacing | None = None
+
+
+@dataclass(frozen=True)
+class TruthGrid:
+    """The label's own voxel grid, where the prepared voxels are others.
+
+    Attributes:
+        shape: voxels per axis.
+        affine: [4][4], from its voxel indices to millimetres right, anterior and superior.
+        box: first and one past the last voxel that was kept, per axis; all others are background.
+    """
+
+    shape: Triple
+    affine: tuple[tuple[float, ...], ...]
+    box: tuple[tuple[int, int], ...]
+
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
+        return Grid(self.shape, np.array(self.affine))
 
 
 @dataclass(frozen=True)
@@ -66,10 +89,11 @@ class Metadata:
         name: of the subject.
         grade: "HGG", "LGG" or None where unknown.
         shape: voxels per axis of the prepared volume.
-        original_shape: voxels per axis of the raw volume, once it is in the orientation of `reorient`, as all below.
-        box: first and one past the last raw voxel that was kept, per axis.
+        original_shape: voxels per axis of the whole volume, in the orientation of `reorient`, as all below; where
+            scans were resampled, of what they became, as all below.
+        box: first and one past the last of its voxels that was kept, per axis.
         padding: voxels added before and after the box, per axis.
-        affine: [4][4], from raw voxel indices to millimetres right, anterior and superior.
+        affine: [4][4], from the whole volume's voxel indices to millimetres right, anterior and superior.
         spacing: voxel size in millimetres.
         orientation: where the axes of the raw files point, such as "LPS".
         available: whether there is a scan, per modality; where not, its channel is 0 everywhere.
@@ -82,6 +106,7 @@ class Metadata:
         warnings: what was suspicious: modality or `LABEL`, problem and remedy.
         recipe: what else the result depends on; `settings` in the file.
         tumour_voxels: indices into the prepared volume of up to 1024 voxels that are not background.
+        truth: the label's own grid, where it was resampled.
     """
 
     name: str
@@ -103,6 +128,16 @@ class Metadata:
     warnings: tuple[tuple[str, str, str], ...]
     recipe: Recipe
     tumour_voxels: tuple[Triple, ...] = field(repr=False)
+    truth: TruthGrid | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """Where the prepared voxels lie."""
+        x, y, z = (
+            slice(start - before, stop + after)
+            for (start, stop), (before, after) in zip(self.box, self.padding, strict=True)
+        )
+        return Grid(self.original_shape, np.array(self.affine)).part((x, y, z))
 
     def to_json(self) -> str:
         """Returns the description as JSON text."""
@@ -121,6 +156,8 @@ class Metadata:
         fields = _tuples(json.loads(text))
         fields["sources"] = {role: SourceFile(**source) for role, source in fields["sources"].items()}
         fields["recipe"] = Recipe(**fields.pop("settings"))
+        if fields.get("truth") is not None:
+            fields["truth"] = TruthGrid(**fields["truth"])
         return cls(**fields)
 
 
@@ -169,14 +206,23 @@ class PreparedSubject:
         Raises:
             PreparedError: the file is missing, cut short or not the one described.
         """
-        try:
-            voxels: npt.NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
-            raise PreparedError(f"{self.path}: cannot be read, prepare the subject again: {error}") from error
-        if voxels.dtype != VOXEL_DTYPE or voxels.shape != self.shape:
-            found = f"{voxels.dtype} of shape {voxels.shape}"
-            raise PreparedError(f"{self.path}: holds {found}, should hold {VOXEL_DTYPE} of shape {self.shape}")
-        return voxels
+        return _load(self.path, VOXEL_DTYPE, self.shape)
+
+    def truth(self) -> npt.NDArray[np.uint8]:
+        """The category of each voxel of the label's own grid, which is `metadata.truth`: [D,H,W] uint8.
+
+        Raises:
+            PreparedError: the file is missing, cut short or not the one described.
+            ValueError: the prepared voxels are the label's own.
+        """
+        own = self.metadata.truth
+        if own is None:
+            raise ValueError(f"{self.name}: has no label on another grid than {self.path}")
+        path = _truth_of(self.path)
+        kept = _load(path, np.dtype(np.uint8), to_triple([stop - start for start, stop in own.box]))
+        truth = np.zeros(own.shape, np.uint8)
+        truth[tuple(slice(start, stop) for start, stop in own.box)] = kept
+        return truth
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
         """Reads a box.
@@ -200,13 +246,27 @@ class PreparedSubject:
         return np.array(np.moveaxis(voxels["image"], -1, 0), order="C"), np.array(voxels["label"], order="C")
 
 
-def write_prepared(path: Path, voxels: npt.NDArray[Any], metadata: Metadata) -> PreparedSubject:
+def _load(path: Path, dtype: np.dtype[Any], shape: Triple) -> npt.NDArray[Any]:
+    try:
+        voxels: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise PreparedError(f"{path}: cannot be read, prepare the subject again: {error}") from error
+    if voxels.dtype != dtype or voxels.shape != shape:
+        found = f"{voxels.dtype} of shape {voxels.shape}"
+        raise PreparedError(f"{path}: holds {found}, should hold {dtype} of shape {shape}")
+    return voxels
+
+
+def write_prepared(
+    path: Path, voxels: npt.NDArray[Any], metadata: Metadata, truth: npt.NDArray[np.uint8] | None = None
+) -> PreparedSubject:
     """Writes a prepared subject, such that it is there completely or not at all, whenever the process is killed.
 
     Args:
         path: its `.npy` file; the folder is made when missing.
         voxels: [D,H,W] of `VOXEL_DTYPE`.
         metadata: their description, which goes into the `.json` file beside it once the voxels are on the disk.
+        truth: the categories in `metadata.truth.box`, where there is one; they go into a `.truth.npy` file.
 
     Raises:
         OSError: the folder cannot be written; the message names it.
@@ -214,6 +274,9 @@ def write_prepared(path: Path, voxels: npt.NDArray[Any], metadata: Metadata) -> 
     sidecar = sidecar_of(path)
     # The description of an earlier preparation must never stand beside newer voxels.
     remove(sidecar)
+    if truth is not None:
+        with open_replacing(_truth_of(path)) as file:
+            np.save(file, truth, allow_pickle=False)
     with open_replacing(path) as file:
         np.save(file, voxels, allow_pickle=False)
     with open_replacing(sidecar) as file:
@@ -224,6 +287,10 @@ def write_prepared(path: Path, voxels: npt.NDArray[Any], metadata: Metadata) -> 
 def sidecar_of(path: Path) -> Path:
     """Returns where the description of the prepared file `path` lies."""
     return path.with_name(path.name.removesuffix(".npy") + ".json")
+
+
+def _truth_of(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".npy") + ".truth.npy")
 
 
 def read_prepared(path: Path) -> PreparedSubject:

@@ -15,14 +15,16 @@ import numpy.typing as npt
 
 from gss_train.data.datasets import LABEL, MODALITIES, Dataset, Subject
 from gss_train.data.faults import Fault, Severity
-from gss_train.data.grids import differing_grids
+from gss_train.data.grids import Spacing, differing_grids
 from gss_train.data.mirroring import is_label_mirrored, mirrored_scans
 from gss_train.data.pool import map_unordered
+from gss_train.data.resampling import ResamplingError, network_grid, place
 from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient
 
 _UNKNOWN_CATEGORY = 255
 _MAX_LABEL_VALUES = 20
 _MAX_OUTSIDE_SHARE = 0.01
+MEND_OR_RESPACE = "mend the headers, or give another --spacing"
 _EXPORT_AGAIN = "export it again, as one volume of finite numbers, 0 outside the brain; or take it out of the data set"
 
 Categories = npt.NDArray[np.uint8]
@@ -49,8 +51,11 @@ class CheckedSubject:
     faults: list[Fault]
 
 
-def read_and_check(subject: Subject, dataset: Dataset) -> CheckedSubject:
-    """Reads all files of a subject, each once, brings them to one orientation and looks for faults."""
+def read_and_check(subject: Subject, dataset: Dataset, spacing: Spacing | None = None) -> CheckedSubject:
+    """Reads all files of a subject, each once, brings them to one orientation and looks for faults.
+
+    Arguments as of `check_volumes`.
+    """
     volumes: dict[str, Volume] = {}
     orientation = ""
     faults = []
@@ -62,21 +67,25 @@ def read_and_check(subject: Subject, dataset: Dataset) -> CheckedSubject:
             faults.append(_unusable(subject, path, error))
         else:
             orientation = orientation or volume.orientation
-    faults += check_volumes(subject, dataset, volumes)
+    faults += check_volumes(subject, dataset, volumes, spacing)
     digests = {role: _digest(volume) for role, volume in volumes.items() if role != LABEL}
     return CheckedSubject(volumes, orientation, digests, faults)
 
 
-def check_volumes(subject: Subject, dataset: Dataset, volumes: Mapping[str, Volume]) -> list[Fault]:
+def check_volumes(
+    subject: Subject, dataset: Dataset, volumes: Mapping[str, Volume], spacing: Spacing | None = None
+) -> list[Fault]:
     """Looks for faults within one subject.
 
     Args:
         subject: whose files they are.
         dataset: its edition, which says what the label values are.
         volumes: by modality and `LABEL`; each from `reorient`; files that cannot be read are left out.
+        spacing: voxel size that all will be brought to; None: they have to be on one grid as they are.
 
     Returns:
-        The faults, an empty list if there are none. Where the grids differ, files are not compared any further.
+        The faults, an empty list if there are none. Without `spacing` volumes on different grids are not compared any
+        further; with it, they are where their affines place them.
     """
     faults: list[Fault] = []
 
@@ -88,12 +97,25 @@ def check_volumes(subject: Subject, dataset: Dataset, volumes: Mapping[str, Volu
 
     infinite = note(_infinite(volumes))
     sound = {role: volume for role, volume in volumes.items() if role not in infinite}
+    unknown = LABEL in sound and note(_unknown_values(sound[LABEL].voxels, dataset))
+    grids = {role: volume.grid for role, volume in sound.items()}
+    differing = list(differing_grids(grids, dataset.spacing if spacing is None else None))
+    if not grids.keys() & set(MODALITIES):
+        note(differing)
+        return faults
+    if spacing is not None and differing:
+        note(_placed(differing), "warning")
+        if unknown:
+            del sound[LABEL]
+        try:
+            sound = place(sound, network_grid(sound, spacing))
+        except ResamplingError as error:
+            note([(None, str(error), MEND_OR_RESPACE)])
+            return faults
+    elif note(differing):
+        return faults
     scans = {modality: sound[modality].voxels for modality in MODALITIES if modality in sound}
     label = sound[LABEL].voxels if LABEL in sound else None
-    if label is not None:
-        note(_unknown_values(label, dataset))
-    if note(differing_grids(sound, dataset.spacing)) or not scans:
-        return faults
     brain = sum_of_scans(scans) > 0
     if not brain.any():
         note([_no_brain(scans)])
@@ -153,6 +175,7 @@ def check_dataset(
     dataset: Dataset,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    spacing: Spacing | None = None,
 ) -> list[Fault]:
     """Reads all files of all subjects and looks for faults in and between them; nothing is written.
 
@@ -161,20 +184,24 @@ def check_dataset(
         dataset: their edition.
         workers: processes; 1 works in this process. Default: the processors at hand, at most 8.
         progress: called with the number of subjects read and that of all subjects.
+        spacing: as of `check_volumes`.
 
     Returns:
         The faults in the order of `subjects`.
     """
     faults: dict[str, list[Fault]] = {}
     digests: dict[str, dict[str, str]] = {}
-    for subject, found in map_unordered(partial(_faults_and_digests, dataset=dataset), subjects, workers, progress):
+    check = partial(_faults_and_digests, dataset=dataset, spacing=spacing)
+    for subject, found in map_unordered(check, subjects, workers, progress):
         faults[subject.name], digests[subject.name] = found
     copies = check_subjects(subjects, digests)
     return copies + [fault for subject in subjects for fault in faults[subject.name]]
 
 
-def _faults_and_digests(subject: Subject, dataset: Dataset) -> tuple[list[Fault], dict[str, str]]:
-    checked = read_and_check(subject, dataset)
+def _faults_and_digests(
+    subject: Subject, dataset: Dataset, spacing: Spacing | None
+) -> tuple[list[Fault], dict[str, str]]:
+    checked = read_and_check(subject, dataset, spacing)
     return checked.faults, checked.digests
 
 
@@ -207,6 +234,12 @@ def _unknown_values(label: npt.NDArray[Any], dataset: Dataset) -> Iterator[Findi
         shown = ", ".join(values[:_MAX_LABEL_VALUES]) + (", ..." if len(values) > _MAX_LABEL_VALUES else "")
         problem = f"holds label values {shown}, should hold only {', '.join(map(str, dataset.label_values))}"
         yield LABEL, problem, "choose the --dataset whose values these are, or change the values in the file"
+
+
+def _placed(differing: Iterable[Finding]) -> Iterator[Finding]:
+    remedy = "placed by its affine, as --spacing asks for: look at it over the others, they have to be co-registered"
+    for role, problem, _ in differing:
+        yield role, problem, remedy
 
 
 def _no_brain(scans: Scans) -> Finding:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gss_train.common import UserError
 from gss_train.data.datasets import VOLUME_ENDINGS
+from gss_train.data.grids import Grid
 from gss_train.data.metaimage import read_metaimage, write_metaimage
 
 # Where the voxel axes of official BraTS files point.
@@ -38,10 +39,10 @@ class Volume:
     affine: npt.NDArray[np.float64]
 
     @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Distance in millimetres between neighbouring voxels along each axis."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return x, y, z
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        x, y, z = self.voxels.shape
+        return Grid((x, y, z), self.affine)
 
     @property
     def orientation(self) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gss_train.common import ALONE, Processes
-from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject
+from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject, Spacing, most_probable
 from gss_train.evaluation.metrics import SCORES, region_measures
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.inference import SlidingWindow, segment_subsets
+from gss_train.inference import SlidingWindow, segment_subsets, subset_probabilities
 from gss_train.models import SegmentationNetwork
 
 Keep = Callable[[PreparedSubject, Tensor, Tensor, Tensor], None]
@@ -34,6 +34,8 @@ def evaluate_subsets(
 ) -> SubsetScores:
     """Score the network on whole subjects, each with all of the subsets that it has the scans for.
 
+    Scores are of the label's own voxels: where scans were brought to others, the probabilities are brought back.
+
     ET post-processed, which counts voxels, is left out unless all subjects have BraTS's voxels of 1 mm.
 
     Source: the evaluation protocol of RFNet (Ding et al., ICCV 2021).
@@ -48,8 +50,9 @@ def evaluate_subsets(
         subsets: one flag per modality for each.
         processes: that share the work: subject number n is that of process n modulo their number.
         measures: of `gss_train.evaluation.metrics.MEASURES`, "dice" at least.
-        keep: called with each of this process's subjects, its image `[4, D, H, W]`, truth `[D, H, W]` and predictions
-            `[S, D, H, W]`, on the CPU; predictions of subsets that the subject lacks a scan of are background.
+        keep: called with each of this process's subjects, its image `[4, D, H, W]`, label `[D, H, W]` and predictions
+            `[S, D, H, W]`, on the CPU, of the voxels that the network sees; predictions of subsets that the subject
+            lacks a scan of are background.
 
     Returns:
         The scores of all subjects, the same in every process.
@@ -59,19 +62,20 @@ def evaluate_subsets(
     progress(0, len(own))
     for done, number in enumerate(own, start=1):
         subject = subjects[number]
-        image, truth = read_subject(subject)
+        image, label = read_subject(subject)
         possible = [place for place, subset in enumerate(subsets) if _has(subject, subset)]
-        predictions = torch.zeros(len(subsets), *truth.shape, dtype=torch.uint8)
+        predictions = torch.zeros(len(subsets), *label.shape, dtype=torch.uint8)
         scores[number] = torch.nan
         if possible:
-            given = segment_subsets(network, image.to(device), window, [subsets[place] for place in possible])
+            wanted = [subsets[place] for place in possible]
+            given, compared = _segment(network, subject, image.to(device), window, wanted)
             predictions[possible] = given.cpu()
-            on_device = truth.to(device)
-            for place, prediction in zip(possible, given, strict=True):
-                found = region_measures(prediction, on_device, dataset, subject.metadata.spacing, measures)
+            truth = _truth(subject, label).to(device)
+            for place, prediction in zip(possible, compared, strict=True):
+                found = region_measures(prediction.to(device), truth, dataset, _truth_spacing(subject), measures)
                 scores[number, :, place] = torch.stack([found[measure].cpu() for measure in measures])
         if keep is not None:
-            keep(subject, image, truth, predictions)
+            keep(subject, image, label, predictions)
         progress(done, len(own))
     # Each row has one process that added anything but 0 to it, so that the sum is exact.
     scores = processes.sum(scores)
@@ -84,12 +88,39 @@ def evaluate_subsets(
     )
 
 
+def _segment(
+    network: SegmentationNetwork,
+    subject: PreparedSubject,
+    image: Tensor,
+    window: SlidingWindow,
+    subsets: Sequence[Sequence[bool]],
+) -> tuple[Tensor, Iterable[Tensor]]:
+    """Category indices from each subset: of the voxels that the network sees, and of those that have the truth."""
+    own = subject.metadata.truth
+    if own is None:
+        given = segment_subsets(network, image, window, subsets)
+        return given, given
+    probabilities = subset_probabilities(network, image, window, subsets)
+    grid, given = subject.metadata.grid, probabilities.argmax(dim=1).to(torch.uint8)
+    # One after the other: the label's voxels may be many.
+    return given, (torch.from_numpy(most_probable(part.numpy(), grid, own.grid)) for part in probabilities)
+
+
+def _truth(subject: PreparedSubject, label: Tensor) -> Tensor:
+    return label if subject.metadata.truth is None else torch.from_numpy(subject.truth())
+
+
+def _truth_spacing(subject: PreparedSubject) -> Spacing:
+    metadata = subject.metadata
+    return metadata.spacing if metadata.truth is None else metadata.truth.grid.spacing
+
+
 def _has(subject: PreparedSubject, subset: Sequence[bool]) -> bool:
     return all(exists or not wanted for exists, wanted in zip(subject.available, subset, strict=True))
 
 
 def _has_millimetre_voxels(subject: PreparedSubject) -> bool:
-    return all(math.isclose(length, 1, rel_tol=0.01) for length in subject.metadata.spacing)
+    return all(math.isclose(length, 1, rel_tol=0.01) for length in _truth_spacing(subject))
 
 
 def read_subject(subject: PreparedSubject) -> tuple[Tensor, Tensor]:

@@ -69,15 +69,15 @@ def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationD
 
 
 def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
-    own = None if stored.dataset is None else stored.dataset.name
-    name = stated.get("dataset", own)
+    name = stated.get("dataset", None if stored.dataset is None else stored.dataset.name)
     if name is None:
         raise UserError(
             f"--dataset: is missing, {stored.origin} does not say what its {stored.num_categories} categories mean; "
             "need the BraTS edition of the scans, or auto"
         )
-    crop = {} if stored.crop_size is None else {"crop_size": stored.crop_size}
-    options = DataOptions(**{**crop, **stated, "dataset": name})
+    own = {"crop_size": stored.crop_size, "spacing": stored.spacing}
+    seen = {option: value for option, value in own.items() if value is not None}
+    options = DataOptions(**{**seen, **stated, "dataset": name})
     if options.uses_phantom:
         raise UserError("--data-root: is missing, need the folder of the raw scans")
     return Config(options)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gss_train.common import Triple, UserError, to_triple
-from gss_train.data import Dataset
-from gss_train.inference.resampling import Spacing, millimetres
+from gss_train.data import Dataset, Spacing, box_size, millimetres
 from gss_train.runs import TrainedNetwork
 
 # Of every BraTS edition.
@@ -22,11 +21,13 @@ class Ensemble:
         members: the networks.
         dataset: what the categories mean, the same for all.
         spacing: voxel size in millimetres that they see.
+        grown_size: voxels per axis that the brain's box is grown to, as in their training.
     """
 
     members: tuple[TrainedNetwork, ...]
     dataset: Dataset
     spacing: Spacing
+    grown_size: Triple
 
     @classmethod
     def of(cls, members: Sequence[TrainedNetwork], spacing: Spacing | None = None) -> Ensemble:
@@ -34,14 +35,14 @@ class Ensemble:
 
         Args:
             members: one or more.
-            spacing: voxel size in place of that of the data that they were trained on: what their data set says, else
-                1 mm.
+            spacing: voxel size in place of that of their training: what scans were brought to, else what their data
+                set says, else 1 mm.
 
         Raises:
             UserError: their categories, label values, regions or voxel sizes differ.
         """
         first = members[0]
-        trained_spacing = first.dataset.spacing or _PUBLISHED_SPACING
+        trained_spacing = _trained_spacing(first)
         for other in members[1:]:
             for what in ("categories", "label_values", "regions"):
                 ours, others = getattr(first.dataset, what), getattr(other.dataset, what)
@@ -50,15 +51,19 @@ class Ensemble:
                         f"--model: {other.origin} has the {what.replace('_', ' ')} {others}, should have {ours} as "
                         f"{first.origin}"
                     )
-            found, wanted = millimetres(other.dataset.spacing or _PUBLISHED_SPACING), millimetres(trained_spacing)
+            found, wanted = millimetres(_trained_spacing(other)), millimetres(trained_spacing)
             if spacing is None and found != wanted:
                 raise UserError(
                     f"--model: {other.origin} was trained on voxels of {found}, should be {wanted} as "
                     f"{first.origin}, unless --spacing is given"
                 )
-        return cls(tuple(members), first.dataset, spacing or trained_spacing)
+        return cls(tuple(members), first.dataset, spacing or trained_spacing, box_size(spacing or first.spacing))
 
     @property
     def minimum_size(self) -> Triple:
         """Voxels per axis that a volume needs: those of the largest window."""
         return to_triple([max(lengths) for lengths in zip(*(m.crop_size for m in self.members), strict=True)])
+
+
+def _trained_spacing(network: TrainedNetwork) -> Spacing:
+    return network.spacing or network.dataset.spacing or _PUBLISHED_SPACING

@@ -34,7 +34,7 @@ def describe(
         notes: what was done otherwise than usual, such as a resampling.
         settings: of the sliding window and the like.
     """
-    scans, dataset, is_resampled = prediction.scans, ensemble.dataset, prediction.resampling.is_needed
+    scans, dataset = prediction.scans, ensemble.dataset
     return {
         "version": _VERSION,
         "subject": scans.name,
@@ -61,15 +61,15 @@ def describe(
         "settings": dict(settings),
         "grid": {
             "shape": list(scans.first.voxels.shape),
-            "spacing_mm": list(scans.first.spacing),
+            "spacing_mm": list(scans.first.grid.spacing),
             "orientation": scans.first.orientation,
             "affine": scans.first.affine.tolist(),
         },
         "segmented_grid": {
             "orientation": "LPS",
-            "spacing_mm": list(ensemble.spacing if is_resampled else scans.spacing),
-            "resampled": is_resampled,
-            "box": [list(sides) for sides in prediction.normalised.box],
+            "spacing_mm": list(scans.grid.spacing),
+            "resampled": not scans.grid.is_same(scans.first_grid),
+            "box": [[axis.start, axis.stop] for axis in prediction.box],
         },
     }
 

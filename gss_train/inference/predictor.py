@@ -7,19 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from gss_train.common import UserError, show_progress, to_triple
-from gss_train.data import PUBLISHED_BOX, Subject, normalise_scans
+from gss_train.common import UserError, show_progress
+from gss_train.data import Subject, millimetres, normalise_scans
 from gss_train.inference.ensemble import Ensemble
 from gss_train.inference.log import describe, region_millilitres
 from gss_train.inference.outputs import Outputs
 from gss_train.inference.prediction import Prediction
-from gss_train.inference.resampling import Resampling, is_resampling_needed, millimetres
 from gss_train.inference.scans import RawScans, read_scans
 from gss_train.inference.segmentation import Progress, mean_probabilities
 from gss_train.inference.windows import SlidingWindow, Weighting
@@ -34,12 +31,14 @@ class Predictor:
         device: that they are on.
         weighting: of a window's probabilities, see `SlidingWindow`.
         flips: whether to average over the eight ways to flip the axes.
+        one_grid: whether the scans of a subject have to be on one grid as they are.
     """
 
     ensemble: Ensemble
     device: torch.device
     weighting: Weighting = "uniform"
     flips: bool = False
+    one_grid: bool = True
 
     def read(self, subject: Subject) -> RawScans:
         """Read scans, and warn of what is doubtful about them.
@@ -47,7 +46,7 @@ class Predictor:
         Raises:
             UserError: they cannot be used.
         """
-        scans = read_scans(subject, self.ensemble.dataset)
+        scans = read_scans(subject, self.ensemble.dataset, self.ensemble.spacing, one_grid=self.one_grid)
         for warning in scans.warnings:
             print(f"WARNING: {warning}", file=sys.stderr, flush=True)
         for note in self._notes(scans):
@@ -63,7 +62,6 @@ class Predictor:
             progress: called with the number of finished windows and that of all windows.
 
         Raises:
-            UserError: they cannot be resampled; nothing is written.
             OSError: a file cannot be written; none of them is there.
         """
         started = time.monotonic()
@@ -118,12 +116,7 @@ class Predictor:
 
     def _segment(self, scans: RawScans, progress: Progress) -> Prediction:
         """The networks see what a preparation for training makes of the scans: the same box, z-scores and rounding."""
-        voxels: dict[str, npt.NDArray[Any]] = scans.voxels
-        shape = to_triple(next(iter(voxels.values())).shape)
-        resampling = Resampling(shape, scans.spacing, self.ensemble.spacing)
-        if resampling.is_needed:
-            voxels = {modality: resampling.scan(scan) for modality, scan in voxels.items()}
-        normalised = normalise_scans(voxels, self.ensemble.minimum_size, PUBLISHED_BOX)
+        normalised = normalise_scans(scans.voxels, self.ensemble.minimum_size, self.ensemble.grown_size)
         image = torch.from_numpy(np.moveaxis(normalised.voxels["image"], -1, 0).astype(np.float32))
         members = [
             (member.network, SlidingWindow(member.crop_size, self.weighting, self.flips))
@@ -131,15 +124,15 @@ class Predictor:
         ]
         probabilities = mean_probabilities(members, image.to(self.device), scans.available, progress)
         in_box = probabilities[:, *normalised.unpadded].cpu().numpy()
-        return Prediction(scans, resampling, normalised, in_box)
+        return Prediction(scans, normalised.kept, in_box)
 
     def _notes(self, scans: RawScans) -> list[str]:
         notes = []
         if scans.missing:
             notes.append(f"{', '.join(scans.missing)} missing, segmented from {', '.join(scans.files)} alone")
-        spacing = self.ensemble.spacing
-        if is_resampling_needed(scans.spacing, spacing):
-            sizes = f"{millimetres(scans.spacing)}, resampled to {millimetres(spacing)}"
+        raw, seen_as = scans.first_grid.spacing, scans.grid.spacing
+        if raw != seen_as:
+            sizes = f"{millimetres(raw)}, resampled to {millimetres(seen_as)}"
             notes.append(f"scans of {sizes}, and the probabilities back")
         seen = [str(m.origin) for m in self.ensemble.members if scans.name in m.training_subjects]
         if seen:

@@ -9,7 +9,20 @@ from typing import Any
 import numpy.typing as npt
 
 from gss_train.common import UserError
-from gss_train.data import MODALITIES, Dataset, Fault, Subject, Volume, check_volumes, read_volume, reorient
+from gss_train.data import (
+    MODALITIES,
+    Dataset,
+    Fault,
+    Grid,
+    Spacing,
+    Subject,
+    Volume,
+    check_volumes,
+    network_grid,
+    place,
+    read_volume,
+    reorient,
+)
 from gss_train.inference.plausibility import implausible_scans, scans_without_background
 
 
@@ -20,17 +33,19 @@ class RawScans:
     Attributes:
         name: of the subject.
         files: by modality, in the order of `MODALITIES`.
-        voxels: by modality, [D,H,W] in the orientation of `reorient`.
-        spacing: voxel size in millimetres along the axes of `voxels`.
+        voxels: by modality, [D,H,W] in the orientation of `reorient`, of the voxel size that the networks see.
+        grid: where these lie.
         first: the first file as it is; a prediction goes back to its grid.
+        first_grid: that grid, in the orientation of `reorient`.
         warnings: what is doubtful; one sentence each, which names the file.
     """
 
     name: str
     files: dict[str, Path]
     voxels: dict[str, npt.NDArray[Any]]
-    spacing: tuple[float, float, float]
+    grid: Grid
     first: Volume
+    first_grid: Grid
     warnings: tuple[str, ...]
 
     @property
@@ -44,29 +59,34 @@ class RawScans:
         return tuple(modality for modality in MODALITIES if modality not in self.files)
 
 
-def read_scans(subject: Subject, dataset: Dataset) -> RawScans:
+def read_scans(subject: Subject, dataset: Dataset, spacing: Spacing, *, one_grid: bool) -> RawScans:
     """Reads and verifies scans, as a preparation for training does, and looks for what a network cannot cope with.
 
     Args:
         subject: its scans, one at least; a label is not looked at.
         dataset: what the networks were trained on; scans of another voxel size are no fault.
+        spacing: voxel size in millimetres that the networks see.
+        one_grid: whether the scans have to be on one grid as they are.
 
     Raises:
         VolumeError: a file cannot be read or is damaged.
-        UserError: the scans lie on different grids, hold no brain, are copies of each other or without a background.
+        UserError: the scans lie on different grids and may not, hold no brain, are copies of each other or without a
+            background, or cannot be brought to the voxel size.
     """
     files = {modality: subject.images[modality] for modality in MODALITIES if modality in subject.images}
     raw = {modality: read_volume(path) for modality, path in files.items()}
     volumes = {modality: reorient(volume) for modality, volume in raw.items()}
-    faults = check_volumes(replace(subject, images=files, label=None), replace(dataset, spacing=None), volumes)
-    voxels = {modality: volume.voxels for modality, volume in volumes.items()}
+    unlabelled, any_size = replace(subject, images=files, label=None), replace(dataset, spacing=None)
+    faults = check_volumes(unlabelled, any_size, volumes, None if one_grid else spacing)
     errors = [_line(subject, fault) for fault in faults if fault.severity == "error"]
-    errors = errors or scans_without_background(files, voxels)
+    errors = errors or scans_without_background(files, {m: volume.voxels for m, volume in volumes.items()})
     if errors:
         raise UserError("\n".join(errors))
-    spacing = next(iter(volumes.values())).spacing
-    warnings = [_line(subject, fault) for fault in faults] + implausible_scans(files, voxels, spacing)
-    return RawScans(subject.name, files, voxels, spacing, next(iter(raw.values())), tuple(warnings))
+    grid = network_grid(volumes, spacing)
+    voxels = {modality: volume.voxels for modality, volume in place(volumes, grid).items()}
+    warnings = [_line(subject, fault) for fault in faults] + implausible_scans(files, voxels, grid.spacing)
+    (_, first), (_, reoriented) = next(iter(raw.items())), next(iter(volumes.items()))
+    return RawScans(subject.name, files, voxels, grid, first, reoriented.grid, tuple(warnings))
 
 
 def _line(subject: Subject, fault: Fault) -> str:

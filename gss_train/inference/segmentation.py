@@ -58,6 +58,27 @@ def segment_subsets(
 
 
 @torch.inference_mode()
+def subset_probabilities(
+    network: SegmentationNetwork,
+    image: Tensor,
+    window: SlidingWindow,
+    subsets: Sequence[Sequence[bool]],
+) -> Tensor:
+    """The probabilities of one volume's categories from several subsets of its modalities.
+
+    Arguments as of `segment_subsets`, whose categories are the most probable ones.
+
+    Returns:
+        Float32 `[S, C, D, H, W]` on the CPU; they sum to 1 in each voxel.
+    """
+    parts = []
+    for _, sums in _sums_by_plane(network, image, window, subsets, None):
+        # A voxel's probabilities sum to the weights of its windows, once for each flip.
+        parts.append((sums / sums.sum(dim=1, keepdim=True)).cpu())
+    return torch.cat(parts, dim=2)
+
+
+@torch.inference_mode()
 def mean_probabilities(
     members: Sequence[tuple[SegmentationNetwork, SlidingWindow]],
     image: Tensor,

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from gss_train.common import Triple, UserError, times
 from gss_train.config import Config, config_from_json
-from gss_train.data import DATASETS, Dataset, Split
+from gss_train.data import DATASETS, Dataset, Spacing, Split, to_spacing
 from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint
 
@@ -60,6 +60,9 @@ def read_run(folder: Path) -> StoredRun | None:
     values = old_config(folder)
     if values is None:
         return None
+    if isinstance(values.get("data"), dict):
+        # Of before there was the option: scans had the voxels that they came with, whatever the preset says now.
+        values["data"].setdefault("spacing", None)
     config = config_from_json(values, folder / CONFIG_FILE)
     path = folder / DATASET_FILE
     # Runs of earlier versions lack it; what an edition of BraTS is, is known all the same.
@@ -136,6 +139,7 @@ class StoredNetwork(Architecture):
         is_public: whether these are as the authors of RFNet, GSS and mmFormer publish them.
         training_subjects: names of the subjects that it was trained on, as far as known.
         run: that it is of, as far as known.
+        spacing: voxel size in millimetres that scans were brought to; None: that which they had.
     """
 
     origin: Path
@@ -144,6 +148,7 @@ class StoredNetwork(Architecture):
     is_public: bool = False
     training_subjects: frozenset[str] = frozenset()
     run: StoredRun | None = None
+    spacing: Spacing | None = None
 
 
 def read_stored(
@@ -237,7 +242,13 @@ def _from_run(
         raise CheckpointError(f"{path}: is a damaged checkpoint: {error!r}") from error
     dataset = None if run is None else run.dataset
     return StoredNetwork(
-        **vars(assumed), origin=path, dataset=dataset, weights=weights, training_subjects=subjects, run=run
+        **vars(assumed),
+        origin=path,
+        dataset=dataset,
+        weights=weights,
+        training_subjects=subjects,
+        run=run,
+        spacing=None if run is None else run.config.data.voxel_size,
     )
 
 
@@ -247,12 +258,22 @@ def _from_export(path: Path, content: dict[str, Any]) -> StoredNetwork:
         x, y, z = map(int, content["crop_size"])
         name, width = str(content["network"]), int(content["width"])
         weights, subjects = content["weights"], frozenset(map(str, content["training_subjects"]))
+        # Files of earlier versions lack it: their scans were as they are.
+        spacing = None if content.get("spacing") is None else to_spacing(content["spacing"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is a damaged exported network: {error!r}") from error
     if name not in NETWORKS:
         raise CheckpointError(f"{path}: is an exported {name!r}, need one of {', '.join(NETWORKS)}")
     return StoredNetwork(
-        name, width, dataset.num_categories, (x, y, z), path, dataset, weights, training_subjects=subjects
+        name,
+        width,
+        dataset.num_categories,
+        (x, y, z),
+        path,
+        dataset,
+        weights,
+        training_subjects=subjects,
+        spacing=spacing,
     )
 
 

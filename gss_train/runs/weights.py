@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gss_train.common import Triple, UserError, times
 from gss_train.config import Config
-from gss_train.data import REGIONS, Dataset
+from gss_train.data import REGIONS, Dataset, Spacing
 from gss_train.models import NETWORKS, CheckpointReport, SegmentationNetwork, build_network, load_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, save_checkpoint
 from gss_train.runs.stored import EXPORT_FORMAT, Architecture, StoredNetwork, WeightsName, read_stored
@@ -63,6 +63,7 @@ class TrainedNetwork:
         origin: the run folder or file that it is from.
         training_subjects: names of the subjects that it was trained on, as far as known.
         width: channels of one modality at the finest level.
+        spacing: voxel size in millimetres that scans were brought to; None: that which they had.
     """
 
     network: SegmentationNetwork
@@ -72,6 +73,7 @@ class TrainedNetwork:
     origin: Path
     training_subjects: frozenset[str]
     width: int
+    spacing: Spacing | None = None
 
 
 def load_trained(
@@ -115,6 +117,7 @@ def build_trained(
         stored.origin,
         stored.training_subjects,
         stored.width,
+        stored.spacing,
     )
 
 
@@ -132,6 +135,7 @@ def export_network(trained: TrainedNetwork, path: Path) -> None:
         "width": trained.width,
         "crop_size": list(trained.crop_size),
         "dataset": trained.dataset.to_json(),
+        "spacing": None if trained.spacing is None else list(trained.spacing),
         "training_subjects": sorted(trained.training_subjects),
         "weights": {name: value.cpu() for name, value in trained.network.state_dict().items()},
     }

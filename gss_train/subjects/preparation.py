@@ -32,7 +32,7 @@ def verify_subjects(raw: RawData, split_file: Path | None, workers: int | None =
         Whether there are no errors.
     """
     with show_progress("verifying") as meter:
-        faults = check_dataset(raw.subjects, raw.dataset, workers, meter)
+        faults = check_dataset(raw.subjects, raw.dataset, workers, meter, raw.spacing)
     bad, doubtful = len(bad_subjects(faults)), len(bad_subjects(faults, "warning"))
     faults += [] if split_file is None else _split_faults(raw, split_file)
     if faults:
@@ -73,6 +73,7 @@ def prepare_subjects(raw: RawData, *, skip_bad: bool, workers: int | None = None
             workers,
             meter,
             raw.grown_size,
+            raw.spacing,
             skip_bad=skip_bad,
         )
     listed = [*preparation.left_out, *preparation.warnings]

@@ -13,10 +13,11 @@ from gss_train.config import Config, DataOptions, PhantomOptions
 from gss_train.data import (
     DATASETS,
     MODALITIES,
-    PUBLISHED_BOX,
     Dataset,
+    Spacing,
     Split,
     Subject,
+    box_size,
     find_subjects,
     read_manifest,
     read_split,
@@ -41,6 +42,7 @@ class RawData:
         cache: folder that they go to, into one of their own.
         crop: voxels per axis that a prepared volume has at least.
         grown_size: see `gss_train.data.prepare_dataset`.
+        spacing: likewise.
     """
 
     dataset: Dataset
@@ -48,12 +50,14 @@ class RawData:
     name: str
     cache: Path
     crop: Triple
-    grown_size: Triple = PUBLISHED_BOX
+    grown_size: Triple
+    spacing: Spacing | None = None
 
     @property
     def prepared_folder(self) -> Path:
         """Where the prepared volumes go."""
-        return self.cache / "prepared" / f"{self.name}-crop{times(self.crop)}"
+        size = "" if self.spacing is None else f"-{'x'.join(f'{length:g}' for length in self.spacing)}mm"
+        return self.cache / "prepared" / f"{self.name}{size}-crop{times(self.crop)}"
 
     @property
     def names(self) -> list[str]:
@@ -123,7 +127,8 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
         ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
     """
     options = config.data
-    grown_size = PUBLISHED_BOX
+    spacing = options.voxel_size
+    grown_size = box_size(spacing)
     if options.manifest is not None:
         root, name = options.manifest, f"{dataset.name}-{options.manifest.stem}"
         subjects = read_manifest(options.manifest, options.categories)[1]
@@ -132,11 +137,11 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
             root, name = options.data_root, dataset.name
         else:
             # A phantom may be smaller than the published box; its own box does as well and trains faster.
-            root, grown_size = _make_phantom(config.phantom, dataset, options.cache), options.crop
-            name = root.name
+            root = _make_phantom(config.phantom, dataset, options.cache)
+            grown_size, name = options.crop, root.name
         subjects = find_subjects(root, dataset, require_labels=False)
     _print_found(subjects, root)
-    return RawData(dataset, subjects, name, options.cache, options.crop, grown_size)
+    return RawData(dataset, subjects, name, options.cache, options.crop, grown_size, spacing)
 
 
 def find_source(config: Config, dataset: Dataset) -> Source:

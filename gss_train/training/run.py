@@ -22,7 +22,7 @@ from gss_train.common import (
     times,
 )
 from gss_train.config import Config
-from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops
+from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, millimetres
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import (
     CheckpointError,
@@ -122,6 +122,8 @@ def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) 
     print(f"{plan.dataset.title}: {len(categories)} categories ({', '.join(categories)})")
     if config.run.preset == "quick" and not config.data.uses_phantom:
         print("Preset quick: a first look at your data, not the published training, which is --preset paper")
+    if config.data.voxel_size is not None:
+        print(f"Scans and labels are brought to {millimetres(config.data.voxel_size)} (--spacing), predictions back")
     others = f" and {processes.size - 1} more" if processes.size > 1 else ""
     print(
         f"Preset {config.run.preset}: {config.network.network} with {size.parameters:,} parameters on {plan.device}"

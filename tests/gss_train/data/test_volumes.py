@@ -26,7 +26,7 @@ def test_nifti_keeps_voxels_and_affine(tmp_path: Path, voxels: np.ndarray, endin
     np.testing.assert_array_equal(volume.voxels, voxels)
     np.testing.assert_allclose(volume.affine, affine)
     assert volume.affine.dtype == np.float64
-    np.testing.assert_allclose(volume.spacing, (0.5, 2, 3))
+    np.testing.assert_allclose(volume.grid.spacing, (0.5, 2, 3))
 
 
 def test_scaled_integers_are_read_as_what_they_stand_for(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_metaimage_and_nifti_agree_on_voxels_and_millimetres(tmp_path: Path) -> 
     np.testing.assert_array_equal(from_mha.voxels, array)
     np.testing.assert_array_equal(from_nifti.voxels, array)
     np.testing.assert_allclose(from_mha.affine, from_nifti.affine, atol=1e-5)
-    np.testing.assert_allclose(from_mha.spacing, (1, 2, 3))
+    np.testing.assert_allclose(from_mha.grid.spacing, (1, 2, 3))
     left, posterior, superior = image.TransformIndexToPhysicalPoint((3, 1, 1))
     np.testing.assert_allclose(from_mha.affine @ (3, 1, 1, 1), (-left, -posterior, superior, 1))
 
@@ -203,7 +203,7 @@ def test_reorientation_moves_no_voxel_in_the_world(
     official = reorient(volume)
     assert official.orientation == "LPS"
     np.testing.assert_allclose(places(official), places(volume), rtol=0, atol=1e-9)
-    assert sorted(official.spacing) == pytest.approx(sorted(volume.spacing))
+    assert sorted(official.grid.spacing) == pytest.approx(sorted(volume.grid.spacing))
     restored = restore_orientation(official.voxels, orientation)
     np.testing.assert_array_equal(restored, volume.voxels)
 
@@ -227,7 +227,7 @@ def test_reorientation_agrees_with_simpleitk() -> None:
     )
     ours = reorient(Volume(array.transpose(2, 1, 0), affine))
     np.testing.assert_array_equal(ours.voxels.transpose(2, 1, 0), SimpleITK.GetArrayFromImage(oriented))
-    np.testing.assert_allclose(ours.spacing, oriented.GetSpacing())
+    np.testing.assert_allclose(ours.grid.spacing, oriented.GetSpacing())
     np.testing.assert_allclose(ours.affine[:3, 3] * (-1, -1, 1), oriented.GetOrigin(), atol=1e-9)
 
 
