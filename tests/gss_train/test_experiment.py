@@ -14,7 +14,7 @@ from tests.gss_train.training.tiny import one_processor, small_figures, write_sc
 
 QUICK = ["--dataset", "brats2018", "--preset", "quick", "--device", "cpu"]
 TINY = [
-    *("--preset", "quick", "--dataset", "brats2020", "--device", "cpu"),
+    *("--preset", "quick", "--dataset", "brats2020", "--device", "cpu", "--spacing", "None"),
     *("--crop-size", "16", "--width", "4", "--batch-size", "2", "--validate-every", "0"),
     *("--baseline-epochs", "1", "--epochs", "1", "--steps-per-epoch", "2"),
     *("--no-tensorboard", "--figure-every", "0", "--final-evaluation", "dice"),

@@ -1,0 +1,105 @@
+"""Real subjects, prepared, are what an independent reading of their files says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gss_train.data import MODALITIES, Subject
+from gss_train.data.preparation import Preparation, prepare_dataset
+from gss_train.data.prepared import PreparedSubject
+from tests.real_scans import DATASET, each_subject, voxels_of
+
+COARSE = (4.0, 4.0, 4.0)
+REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+
+
+def prepare(subject: Subject, folder: Path, spacing: tuple[float, float, float] | None = None) -> Preparation:
+    grown = (128, 128, 128) if spacing is None else (32, 32, 32)
+    return prepare_dataset([subject], DATASET, folder, (80, 80, 80), 1, None, grown, spacing)
+
+
+def whole(prepared: PreparedSubject) -> tuple[np.ndarray, np.ndarray]:
+    """Image [4,D,H,W] and label [D,H,W] of the whole grid: what was cut off is background."""
+    metadata = prepared.metadata
+    image, label = prepared.crop((0, 0, 0), prepared.shape)
+    inside = tuple(slice(b, n - a) for (b, a), n in zip(metadata.padding, metadata.shape, strict=True))
+    box = tuple(slice(*ends) for ends in metadata.box)
+    images = np.empty((4, *metadata.original_shape), np.float32)
+    images[:] = np.array(metadata.background)[:, None, None, None]
+    images[:, *box] = image[:, *inside]
+    labels = np.zeros(metadata.original_shape, np.uint8)
+    labels[box] = label[inside]
+    return images, labels
+
+
+@each_subject()
+def test_every_voxel_is_as_read_independently(subject: Subject, tmp_path: Path) -> None:
+    preparation = prepare(subject, tmp_path)
+    assert not preparation.left_out
+    assert not preparation.warnings
+    (prepared,) = preparation.subjects
+    images, label = whole(prepared)
+    raw = np.stack([voxels_of(subject.images[modality]) for modality in MODALITIES]).astype(np.float64)
+    brain = raw.sum(0) > 0
+    for scan, image in zip(raw, images, strict=True):
+        expected = (scan - scan[brain].mean()) / scan[brain].std()
+        # Half precision.
+        np.testing.assert_allclose(image, expected, rtol=2**-10, atol=2**-10)
+    values = np.array(DATASET.label_values)[label]
+    truth = voxels_of(subject.label)
+    np.testing.assert_array_equal(values, truth)
+    assert prepared.metadata.truth is None
+    lengths = [stop - start for start, stop in prepared.metadata.box]
+    assert min(lengths) >= 128
+    occupied = (raw != 0).any(0)
+    box = tuple(slice(*ends) for ends in prepared.metadata.box)
+    assert np.count_nonzero(occupied[box]) == np.count_nonzero(occupied)
+
+
+@each_subject()
+def test_coarse_voxels_hold_the_same_brain_and_tumour(subject: Subject, tmp_path: Path) -> None:
+    (prepared,) = prepare(subject, tmp_path, COARSE).subjects
+    metadata = prepared.metadata
+    images, label = whole(prepared)
+    np.testing.assert_allclose(metadata.spacing, COARSE)
+    truth = voxels_of(subject.label)
+    np.testing.assert_array_equal(np.array(DATASET.label_values)[prepared.truth()], truth)
+    coarse = np.array(DATASET.label_values)[label]
+    for values in (REGIONS["WT"], REGIONS["TC"]):
+        raw, small = np.isin(truth, values), np.isin(coarse, values)
+        if raw.sum() < 8000:  # of less than 8 ml, coarse voxels are a bad likeness
+            continue
+        assert small.sum() * 64 == pytest.approx(raw.sum(), rel=0.1)
+        # Where they lie in the world: the raw voxels are those of the label's file, turned to the same axes.
+        middles = [
+            grid.affine[:3, :3] @ np.argwhere(mask).mean(0) + grid.affine[:3, 3]
+            for grid, mask in ((metadata.truth.grid, raw), (whole_grid(prepared), small))
+        ]
+        np.testing.assert_allclose(*middles, atol=1)
+    for modality, image in zip(MODALITIES, images, strict=True):
+        raw = voxels_of(subject.images[modality]).astype(np.float64)
+        number = MODALITIES.index(modality)
+        values = image * metadata.std[number] + metadata.mean[number]
+        brain = values > metadata.std[number] / 100
+        # The mean over the brain stays, and its volume: half filled voxels count as much as they hold.
+        assert np.count_nonzero(brain) * 64 == pytest.approx(np.count_nonzero(raw), rel=0.05)
+        assert values[brain].mean() == pytest.approx(raw[raw != 0].mean(), rel=0.03)
+
+
+def whole_grid(prepared: PreparedSubject):
+    from gss_train.data.grids import Grid  # noqa: PLC0415
+
+    return Grid(prepared.metadata.original_shape, np.array(prepared.metadata.affine))
+
+
+@each_subject(every_day=1)
+def test_where_the_label_lies_is_where_its_file_says(subject: Subject, tmp_path: Path) -> None:
+    (prepared,) = prepare(subject, tmp_path, COARSE).subjects
+    grid, image = prepared.metadata.truth.grid, nib.load(subject.label)
+    ours = grid.affine[:3, :3] @ np.argwhere(prepared.truth() != 0).mean(0) + grid.affine[:3, 3]
+    theirs = nib.affines.apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj) != 0).mean(0))
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)

@@ -1,0 +1,80 @@
+"""Real scans, which are no part of the project: found in the folder that GSS_REAL_SCANS names, and never written to.
+
+Tests name none of them and hold no number of any: what they expect they compute from the files, by nibabel alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gss_train.data import DATASETS, Subject, find_subjects
+from gss_train.data.datasets import LABEL
+
+_ROLES = {
+    **dict.fromkeys(("flair", "fla", "t2f"), "FLAIR"),
+    **dict.fromkeys(("t1ce", "t1c"), "T1ce"),
+    **dict.fromkeys(("t1", "t1n"), "T1"),
+    **dict.fromkeys(("t2", "t2w"), "T2"),
+    "seg": LABEL,
+}
+# So many are tried on every change, the others by `-m exhaustive`.
+_EVERY_DAY = 2
+
+DATASET = DATASETS["brats2018"]
+
+
+def _folder() -> Path | None:
+    named = os.environ.get("GSS_REAL_SCANS")
+    return Path(named) if named else None
+
+
+def _parameters(found: list[Any], every_day: int) -> list[Any]:
+    """Numbered, as their names stay out of everything that is printed."""
+    if not found:
+        reason = "GSS_REAL_SCANS is not set, or no folder with real scans"
+        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
+    return [
+        pytest.param(item, id=str(number), marks=pytest.mark.exhaustive if number >= every_day else ())
+        for number, item in enumerate(found)
+    ]
+
+
+def _subjects() -> list[Subject]:
+    folder = _folder()
+    return [] if folder is None or not folder.is_dir() else find_subjects(folder, DATASET)
+
+
+def _odd_cases() -> list[Subject]:
+    """What else reaches users: a subject for each folder that has no usual name."""
+    folder = _folder()
+    if folder is None or not (folder / "odd").is_dir():
+        return []
+    cases = []
+    for case in sorted((folder / "odd").iterdir()):
+        words = {path: re.split(r"[-_.]", path.name) for path in sorted(case.iterdir())}
+        files = {_ROLES[word]: path for path, parts in words.items() for word in parts if word in _ROLES}
+        label = files.pop(LABEL, None)
+        cases.append(Subject("case", None, files, label))
+    return cases
+
+
+def each_subject(every_day: int = _EVERY_DAY) -> Callable[[Any], Any]:
+    """A test for each real subject; a few of them run on every change."""
+    return pytest.mark.parametrize("subject", _parameters(_subjects(), every_day))
+
+
+each_odd_case = pytest.mark.parametrize("case", _parameters(_odd_cases(), every_day=100))
+
+
+def voxels_of(path: Path) -> np.ndarray:
+    """A file's voxels, the axes to the left, back and top: read by nibabel alone."""
+    image = nib.as_closest_canonical(nib.load(path))
+    return np.asarray(image.dataobj)[::-1, ::-1]
