@@ -163,6 +163,7 @@ def plan(options: EvaluateArguments) -> Plan:
             "weights": options.weights if is_run else options.model.name,
             "part": options.part,
             "crop_size": list(trained.crop_size),
+            "spacing": None if raw.spacing is None else list(raw.spacing),
             "weighting": options.weighting,
             "flips": options.flips,
         },

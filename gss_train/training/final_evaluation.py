@@ -97,6 +97,7 @@ def _evaluation_settings(plan: TrainingPlan, window: SlidingWindow) -> dict[str,
         "weights": "last",
         "part": "test",
         "crop_size": list(window.crop_size),
+        "spacing": None if plan.config.data.voxel_size is None else list(plan.config.data.voxel_size),
         "weighting": window.weighting,
         "flips": window.flips,
     }

@@ -25,21 +25,8 @@ from tests.gss_train.data.raw_files import make_head, write_subject
 from tests.gss_train.training.tiny import one_processor, small_figures
 
 TINY = [
-    *(
-        "--dataset",
-        "brats2020",
-        "--preset",
-        "quick",
-        "--device",
-        "cpu",
-        "--spacing",
-        "None",
-        "--no-gss",
-        "--epochs",
-        "1",
-        "--width",
-        "4",
-    ),
+    *("--dataset", "brats2020", "--preset", "quick", "--spacing", "None", "--device", "cpu"),
+    *("--no-gss", "--epochs", "1", "--width", "4"),
     *("--crop-size", "16", "--steps-per-epoch", "2", "--batch-size", "1", "--ema", "0.5", "--validate-every", "1"),
     *("--figure-every", "0", "--no-tensorboard", "--final-evaluation", "dice"),
 ]

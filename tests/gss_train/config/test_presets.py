@@ -7,7 +7,9 @@ from typing import get_args
 import pytest
 
 from gss_train.config import DatasetName, NetworkName, parse_config, preset_config
+from gss_train.config.presets import preset_options
 from gss_train.data import DATASETS
+from gss_train.phantom import Grid
 
 NETWORKS = get_args(NetworkName)
 
@@ -59,3 +61,12 @@ def test_quick_looks_seldom_and_briefly() -> None:
     assert config.training.precision == "auto"
     assert (config.validation.validate_every, config.validation.validation_subjects) == (5, 2)
     assert config.record.figure_every == 5
+
+
+@pytest.mark.parametrize("where", ["data_root", "manifest"])
+def test_quick_brings_scans_of_ones_own_to_the_voxels_of_its_phantom(where: str) -> None:
+    assert preset_options({"preset": "quick", where: "somewhere"})["spacing"] == (4.0,)
+    assert preset_options({"preset": "quick"})["spacing"] is None
+    assert preset_options({"preset": "paper", where: "somewhere"})["spacing"] is None
+    size = preset_config("quick").phantom.phantom_size
+    assert Grid.for_brain(size).spacing == pytest.approx(4, abs=0.01)

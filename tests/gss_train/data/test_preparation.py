@@ -5,13 +5,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.processing import resample_from_to
+from scipy import ndimage
 
 from gss_train.data.datasets import DATASETS, MODALITIES, Dataset, Subject
 from gss_train.data.layouts import find_subjects
-from gss_train.data.preparation import PreparationError, prepare_dataset
-from gss_train.data.prepared import VOXEL_DTYPE, PreparedSubject, load_prepared
+from gss_train.data.preparation import Preparation, PreparationError, prepare_dataset
+from gss_train.data.prepared import VOXEL_DTYPE, PreparedError, PreparedSubject, load_prepared
 from tests.gss_train.data.prepared_files import prepare_subject
 from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_nifti, write_subject
 
@@ -390,3 +393,95 @@ def test_impossible_arguments_are_refused(tmp_path: Path, raw_subject: tuple[Sub
         prepare_dataset([subject], brats2020, tmp_path / "out", (4, 4, 4), workers=0)
     with pytest.raises(ValueError, match="same name"):
         prepare_dataset([subject, subject], brats2020, tmp_path / "out", (4, 4, 4), workers=1)
+
+
+COARSE = (2.0, 2.0, 2.0)
+
+
+def prepare_coarse(subject: Subject, dataset: Dataset, folder: Path) -> Preparation:
+    # The box is the whole volume, however far a scan reaches.
+    return prepare_dataset([subject], dataset, folder, (8, 8, 8), 1, grown_size=(20, 18, 16), spacing=COARSE)
+
+
+def on_another_grid(path: Path) -> None:
+    """The same scan, turned and of other voxels, in the same place of the world."""
+    image = nib.load(path)
+    turn = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    affine = image.affine @ turn @ np.diag([0.8, 1, 1.25, 1])
+    middle = (np.array(image.shape) - 1) / 2
+    shape = (60, 48, 36)
+    affine[:3, 3] += image.affine[:3, :3] @ middle + image.affine[:3, 3] - affine[:3, 3]
+    affine[:3, 3] -= affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    order = 0 if path.name.endswith("seg.nii.gz") else 1
+    found = resample_from_to(image, (shape, affine), order=order)
+    nib.save(nib.Nifti1Image(np.round(found.get_fdata()).astype(np.int16), affine), path)
+
+
+def test_other_voxels_keep_the_label_as_it_is_beside_them(tmp_path: Path, brats2020: Dataset) -> None:
+    raw = make_head((40, 36, 32))
+    subject = write_and_find(tmp_path / "raw", raw)
+    preparation = prepare_coarse(subject, brats2020, tmp_path / "out")
+    (prepared,) = preparation.subjects
+    assert not preparation.warnings
+    assert prepared.metadata.spacing == pytest.approx(COARSE)
+    assert prepared.metadata.original_shape == (20, 18, 16)
+    assert prepared.metadata.truth is not None
+    np.testing.assert_array_equal(np.array(brats2020.label_values)[prepared.truth()], raw.label)
+    _, label = prepared.crop((0, 0, 0), prepared.shape)
+    assert np.count_nonzero(label) * 8 == pytest.approx(np.count_nonzero(raw.label), rel=0.15)
+    kept = prepared.path.stat().st_mtime_ns
+    assert prepare_coarse(subject, brats2020, tmp_path / "out").subjects == [prepared]
+    assert prepared.path.stat().st_mtime_ns == kept
+    # Half of it is what a killed copy leaves.
+    truth = prepared.path.with_name(f"{prepared.name}.truth.npy")
+    truth.write_bytes(truth.read_bytes()[:200])
+    with pytest.raises(PreparedError, match="prepare the subject again"):
+        prepared.truth()
+    (again,) = prepare_coarse(subject, brats2020, tmp_path / "out").subjects
+    np.testing.assert_array_equal(np.array(brats2020.label_values)[again.truth()], raw.label)
+
+
+def test_the_voxels_of_the_files_need_no_second_label(tmp_path: Path, brats2020: Dataset) -> None:
+    subject = write_and_find(tmp_path / "raw", make_head((40, 36, 32)))
+    own = prepare_subject(subject, brats2020, tmp_path / "own", (8, 8, 8))
+    stated = prepare_dataset([subject], brats2020, tmp_path / "stated", (8, 8, 8), 1, spacing=(1.0, 1.0, 1.0))
+    (same,) = stated.subjects
+    assert same.metadata.truth is None
+    np.testing.assert_array_equal(same.open(), own.open())
+
+
+@pytest.mark.parametrize("role", ["T2", "label"])
+def test_files_on_other_grids_are_placed_only_where_a_voxel_size_is_asked_for(
+    tmp_path: Path, brats2020: Dataset, role: str
+) -> None:
+    raw = make_head((40, 36, 32))
+    subject = write_and_find(tmp_path / "raw", raw)
+    whole = prepare_coarse(subject, brats2020, tmp_path / "whole").subjects[0]
+    path = subject.files[role]
+    on_another_grid(path)
+    with pytest.raises(PreparationError, match="give a --spacing"):
+        prepare_subject(subject, brats2020, tmp_path / "out", (8, 8, 8))
+    preparation = prepare_coarse(subject, brats2020, tmp_path / "out")
+    (warning,) = preparation.warnings
+    assert (warning.file, warning.severity) == (path, "warning")
+    assert "placed by its affine, as --spacing asks for" in warning.remedy
+    (placed,) = preparation.subjects
+    (image, label), (images, labels) = (s.crop((0, 0, 0), s.shape) for s in (placed, whole))
+    tumour, marked = label != 0, labels != 0
+    # Of some 60 voxels most are at the border.
+    assert 2 * np.count_nonzero(tumour & marked) > 0.75 * (np.count_nonzero(tumour) + np.count_nonzero(marked))
+    # At its border the copy has darkened.
+    inside = ndimage.binary_erosion(images[0] != np.float16(whole.background[0]), iterations=2)
+    assert np.corrcoef(image[3][inside], images[3][inside])[0, 1] > 0.95
+    assert placed.truth().shape == ((60, 48, 36) if role == "label" else raw.label.shape)
+
+
+def test_scans_that_lie_far_from_each_other_are_an_error(tmp_path: Path, brats2020: Dataset) -> None:
+    subject = write_and_find(tmp_path / "raw", make_head((40, 36, 32)))
+    image = nib.load(subject.images["T2"])
+    affine = image.affine.copy()
+    affine[0, 3] += 500
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), subject.images["T2"])
+    with pytest.raises(PreparationError, match="would have 0 voxels of brain") as caught:
+        prepare_coarse(subject, brats2020, tmp_path / "out")
+    assert "mend the headers" in str(caught.value)
