@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from gss_train.common import ALONE, Processes
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject
 from gss_train.evaluation.metrics import SCORES, region_measures
 from gss_train.evaluation.subset_scores import SubsetScores
-from gss_train.inference import SlidingWindow, segment_subsets
-from gss_train.models import SegmentationNetwork
+from gss_train.inference import Box, SlidingWindow, segment_subsets
+from gss_train.models import Features, SegmentationNetwork
 
 Keep = Callable[[PreparedSubject, Tensor, Tensor, Tensor], None]
+OnSubjectWindow = Callable[[PreparedSubject, Box, Features], None]
 
 
 def evaluate_subsets(
@@ -31,6 +33,7 @@ def evaluate_subsets(
     processes: Processes = ALONE,
     measures: Collection[str] = ("dice",),
     keep: Keep | None = None,
+    on_window: OnSubjectWindow | None = None,
 ) -> SubsetScores:
     """Score the network on whole subjects, each with all of the subsets that it has the scans for.
 
@@ -50,6 +53,8 @@ def evaluate_subsets(
         measures: of `gss_train.evaluation.metrics.MEASURES`, "dice" at least.
         keep: called with each of this process's subjects, its image `[4, D, H, W]`, truth `[D, H, W]` and predictions
             `[S, D, H, W]`, on the CPU; predictions of subsets that the subject lacks a scan of are background.
+        on_window: called with each of this process's subjects, the boxes of its windows in its image, and what the
+            encoders made of each; before `keep`, and not at all for a subject without the scans of any subset.
 
     Returns:
         The scores of all subjects, the same in every process.
@@ -64,7 +69,13 @@ def evaluate_subsets(
         predictions = torch.zeros(len(subsets), *truth.shape, dtype=torch.uint8)
         scores[number] = torch.nan
         if possible:
-            given = segment_subsets(network, image.to(device), window, [subsets[place] for place in possible])
+            given = segment_subsets(
+                network,
+                image.to(device),
+                window,
+                [subsets[place] for place in possible],
+                on_window=None if on_window is None else partial(on_window, subject),
+            )
             predictions[possible] = given.cpu()
             on_device = truth.to(device)
             for place, prediction in zip(possible, given, strict=True):
