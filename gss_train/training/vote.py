@@ -26,8 +26,8 @@ class VoteCount:
     The encoders' features are those of the evaluation, so that only the modalities' decoders and one more fusion run.
 
     - Dice: where windows overlap, a voxel's probabilities, or soft targets, are averaged over them, each window alike;
-      then its most probable category counts. Two empty categories score 1, as in `gss_train.evaluation.region_dice`. The
-      mean is over the subjects with two scans or more, that of a modality over those of them that have its scan.
+      then its most probable category counts. Two empty categories score 1, as in `gss_train.evaluation.region_dice`.
+      The mean is over the subjects with two scans or more, that of a modality over those of them that have its scan.
     - Routes: a voxel counts once in every window that has it, as each of them is a vote of its own. The voxels of all
       subjects are one lot.
 
@@ -123,12 +123,12 @@ class _SubjectVotes:
             sums[:, *box] += probabilities
         truth = self._truth[box].flatten()
         flat = [logits.flatten(2) for logits in separate]
-        for category, counts in enumerate(self.routes):
+        for category in range(len(self.routes)):
             (voxels,) = (truth == category).nonzero(as_tuple=True)
             if len(voxels):
                 shares = self._shares_by_route([logits[:, :, voxels] for logits in flat])[category]
                 # The shares are rounded; what they are shares of are whole voxels.
-                counts += (shares.double().cpu() * len(voxels)).round()
+                self.routes[category] += (shares.double().cpu() * len(voxels)).round()
 
     def _shares_by_route(self, logits: Sequence[Tensor]) -> Tensor:
         """Of some voxels, `[C, 4]`, from M logits `[1, C, voxels]`; no voxel is masked."""
