@@ -24,6 +24,7 @@ class VoteCount:
     """Has the modalities vote in each window of an evaluation, as they do in a training with GSS.
 
     The encoders' features are those of the evaluation, so that only the modalities' decoders and one more fusion run.
+    The device keeps six predictions of one whole subject, each C float32 for a voxel.
 
     - Dice: where windows overlap, a voxel's probabilities, or soft targets, are averaged over them, each window alike;
       then its most probable category counts. Two empty categories score 1, as in `gss_train.evaluation.region_dice`.
@@ -139,7 +140,7 @@ class _SubjectVotes:
 
     def dice(self) -> Tensor:
         """Of each prediction and category, `[6, C]` float64 on the CPU; NaN of modalities without a scan."""
-        labels = self._sums.argmax(dim=1)
+        labels = torch.stack([sums.argmax(dim=0).to(torch.uint8) for sums in self._sums])
         compute = MEASURES["dice"].compute
         by_category = [
             compute(labels == category, self._truth == category, (1, 1, 1)) for category in range(len(self.routes))
