@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gss_train.common import ALONE, Processes
-from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject, Spacing, most_probable
+from gss_train.data import MODALITY_SUBSETS, REGIONS, Box, Dataset, PreparedSubject, Spacing, most_probable
 from gss_train.evaluation.metrics import SCORES, region_measures
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.inference import SlidingWindow, segment_subsets, subset_probabilities
-from gss_train.models import SegmentationNetwork
+from gss_train.models import Features, SegmentationNetwork
 
 Keep = Callable[[PreparedSubject, Tensor, Tensor, Tensor], None]
+OnSubjectWindow = Callable[[PreparedSubject, Box, Features], None]
 
 
 def evaluate_subsets(
@@ -31,6 +33,7 @@ def evaluate_subsets(
     processes: Processes = ALONE,
     measures: Collection[str] = ("dice",),
     keep: Keep | None = None,
+    on_window: OnSubjectWindow | None = None,
 ) -> SubsetScores:
     """Score the network on whole subjects, each with all of the subsets that it has the scans for.
 
@@ -53,6 +56,8 @@ def evaluate_subsets(
         keep: called with each of this process's subjects, its image `[4, D, H, W]`, label `[D, H, W]` and predictions
             `[S, D, H, W]`, on the CPU, of the voxels that the network sees; predictions of subsets that the subject
             lacks a scan of are background.
+        on_window: called with each of this process's subjects, the boxes of its windows in its image, and what the
+            encoders made of each; before `keep`, and not at all for a subject without the scans of any subset.
 
     Returns:
         The scores of all subjects, the same in every process.
@@ -68,7 +73,7 @@ def evaluate_subsets(
         scores[number] = torch.nan
         if possible:
             wanted = [subsets[place] for place in possible]
-            given, compared = _segment(network, subject, image.to(device), window, wanted)
+            given, compared = _segment(network, subject, image.to(device), window, wanted, on_window)
             predictions[possible] = given.cpu()
             truth = _truth(subject, label).to(device)
             for place, prediction in zip(possible, compared, strict=True):
@@ -94,13 +99,14 @@ def _segment(
     image: Tensor,
     window: SlidingWindow,
     subsets: Sequence[Sequence[bool]],
+    on_window: OnSubjectWindow | None,
 ) -> tuple[Tensor, Iterable[Tensor]]:
     """Category indices from each subset: of the voxels that the network sees, and of those that have the truth."""
-    own = subject.metadata.truth
+    own, watch = subject.metadata.truth, None if on_window is None else partial(on_window, subject)
     if own is None:
-        given = segment_subsets(network, image, window, subsets)
+        given = segment_subsets(network, image, window, subsets, on_window=watch)
         return given, given
-    probabilities = subset_probabilities(network, image, window, subsets)
+    probabilities = subset_probabilities(network, image, window, subsets, on_window=watch)
     grid, given = subject.metadata.grid, probabilities.argmax(dim=1).to(torch.uint8)
     # One after the other: the label's voxels may be many.
     return given, (torch.from_numpy(most_probable(part.numpy(), grid, own.grid)) for part in probabilities)

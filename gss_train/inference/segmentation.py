@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gss_train.inference.windows import Box, SlidingWindow
-from gss_train.models import SegmentationNetwork
+from gss_train.data import Box
+from gss_train.inference.windows import SlidingWindow
+from gss_train.models import Features, SegmentationNetwork
 
 Progress = Callable[[int, int], None]
+OnWindow = Callable[[Box, Features], None]
 
 
 @contextmanager
@@ -33,6 +35,7 @@ def segment_subsets(
     window: SlidingWindow,
     subsets: Sequence[Sequence[bool]],
     progress: Progress | None = None,
+    on_window: OnWindow | None = None,
 ) -> Tensor:
     """Segment one volume from several subsets of its modalities.
 
@@ -45,13 +48,14 @@ def segment_subsets(
         window: that slides over it.
         subsets: one flag per modality for each of S subsets.
         progress: called with the number of windows done and that of all.
+        on_window: called with the box of each window and what the encoders made of it, not flipped.
 
     Returns:
         Category indices, `[S, D, H, W]` uint8.
     """
     labels = torch.empty((len(subsets), *image.shape[1:]), dtype=torch.uint8, device=image.device)
     # The sums will do: dividing a voxel's by its windows' weights does not change which is largest.
-    for planes, sums in _sums_by_plane(network, image, window, subsets, progress):
+    for planes, sums in _sums_by_plane(network, image, window, subsets, progress, on_window):
         for subset, probabilities in enumerate(sums):
             labels[subset, planes] = probabilities.argmax(dim=0).to(torch.uint8)
     return labels
@@ -63,6 +67,7 @@ def subset_probabilities(
     image: Tensor,
     window: SlidingWindow,
     subsets: Sequence[Sequence[bool]],
+    on_window: OnWindow | None = None,
 ) -> Tensor:
     """The probabilities of one volume's categories from several subsets of its modalities.
 
@@ -72,7 +77,7 @@ def subset_probabilities(
         Float32 `[S, C, D, H, W]` on the CPU; they sum to 1 in each voxel.
     """
     parts = []
-    for _, sums in _sums_by_plane(network, image, window, subsets, None):
+    for _, sums in _sums_by_plane(network, image, window, subsets, None, on_window):
         # A voxel's probabilities sum to the weights of its windows, once for each flip.
         parts.append((sums / sums.sum(dim=1, keepdim=True)).cpu())
     return torch.cat(parts, dim=2)
@@ -125,6 +130,7 @@ def _sums_by_plane(
     window: SlidingWindow,
     subsets: Sequence[Sequence[bool]],
     progress: Progress | None,
+    on_window: OnWindow | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Weighted sums of probabilities `[S, C, planes, H, W]`, of some planes of the first axis after the other.
 
@@ -138,7 +144,7 @@ def _sums_by_plane(
     sums: Tensor | None = None
     for number, (start, boxes) in enumerate(rows):
         for box in boxes:
-            for subset, probabilities in _probabilities(network, image, box, window, flags):
+            for subset, probabilities in _probabilities(network, image, box, window, flags, on_window):
                 if sums is None:
                     shape = (len(flags), len(probabilities), depth, *image.shape[2:])
                     sums = torch.zeros(shape, dtype=torch.float32, device=image.device)
@@ -157,12 +163,19 @@ def _sums_by_plane(
 
 
 def _probabilities(
-    network: SegmentationNetwork, image: Tensor, box: Box, window: SlidingWindow, flags: Tensor
+    network: SegmentationNetwork,
+    image: Tensor,
+    box: Box,
+    window: SlidingWindow,
+    flags: Tensor,
+    on_window: OnWindow | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Numbers of subsets with probabilities `[C, d, h, w]` of one window from each, once for every flip."""
     crop = image[:, *box][None]
     for axes in window.flipped_axes:
         features = network.encode(crop.flip(axes))
+        if on_window is not None and not axes:
+            on_window(box, features)
         for number, subset in enumerate(flags):
             probabilities = torch.softmax(network.fuse(features, subset[None])[0].float(), dim=0)
             yield number, probabilities.flip(axes)

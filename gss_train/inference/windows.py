@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gss_train.common import Triple
+from gss_train.data import Box
 
-Box = tuple[slice, slice, slice]
 Weighting = Literal["uniform", "gaussian"]
 
 # Of the crop's length along each axis; nnU-Net's choice.

@@ -1,4 +1,5 @@
 from gss_train.models.interface import (
+    Features as Features,
     SegmentationNetwork as SegmentationNetwork,
     SegmentationOutput as SegmentationOutput,
 )

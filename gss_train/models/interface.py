@@ -95,6 +95,11 @@ class SegmentationNetwork(nn.Module, ABC):
             ValueError: if `fused_modalities` has a wrong shape or is not boolean.
         """
 
+    @property
+    def has_separate_predictions(self) -> bool:
+        """Whether `decode_separately` can be asked."""
+        return True
+
     @abstractmethod
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
         """Logits of each modality's own prediction, four of `[B, C, D, H, W]`, from what `encode` returned.

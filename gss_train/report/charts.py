@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from html import escape
 from io import StringIO
 from typing import TypeVar
@@ -13,13 +12,19 @@ from typing import TypeVar
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from gss_train.report.comparison import Group
-from gss_train.report.figures.curves import draw_agreement, draw_line, draw_routes, label_epochs
+from gss_train.report.figures.curves import (
+    draw_dice_of_votes,
+    draw_line,
+    draw_routes,
+    label_epochs,
+    mark_stages,
+    voted,
+)
 from gss_train.report.figures.style import SCREEN_STYLE, colour_of, new_figure
 from gss_train.report.runs import ReportedRun
-from gss_train.runs import EpochRecord, ValidationRecord
+from gss_train.runs import EpochRecord, ValidationRecord, VoteRecord
 
 _Record = TypeVar("_Record", EpochRecord, ValidationRecord)
 _MOST_POINTS = 300
@@ -57,30 +62,30 @@ def training_chart(groups: Sequence[Group]) -> Markup | None:
 
 
 def vote_charts(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
-    """The name of each run that had a vote, and how it was decided over the epochs.
+    """The name of each run whose validations had a vote, and what the vote knew over the epochs.
 
-    For each category the routes that it took, and how far the modalities agree with the target.
+    For each true category the routes that the vote took, and Dice of its target, of each modality and of the fusion.
     """
     charts = []
     for number, run in enumerate(run for group in groups for run in group.runs):
-        voted = _thin([record for record in run.epochs if record.vote is not None])
-        if voted:
-            charts.append((run.name, _vote_chart(f"vote{number}", run, voted)))
+        votes = voted(_thin([record for record in run.validations if record.vote is not None]))
+        if votes:
+            charts.append((run.name, _vote_chart(f"vote{number}", run, votes)))
     return charts
 
 
-def _vote_chart(name: str, run: ReportedRun, voted: Sequence[EpochRecord]) -> Markup:
-    # Where epochs are left out, those that are shown move together, and the ticks name them.
-    shown = [replace(record, epoch=place) for place, record in enumerate(voted)]
-    names = FuncFormatter(lambda place, _: str(voted[round(place)].epoch) if 0 <= round(place) < len(voted) else "")
+def _vote_chart(name: str, run: ReportedRun, votes: Sequence[tuple[int, VoteRecord]]) -> Markup:
     dataset = run.evaluation.dataset
-    with _page_figure(name, 2.5) as figure:
-        *routes, agreement = figure.subplots(1, dataset.num_categories + 1)
-        draw_routes(routes, shown, dataset)
-        draw_agreement(agreement, shown)
-        for axis in (*routes, agreement):
-            axis.xaxis.set_major_formatter(names)
-        return _to_svg(figure, name, f"Routes of the vote by category, and agreement with the target: {run.name}")
+    with _page_figure(name, 4.4) as figure:
+        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
+        routes = upper.subplots(1, dataset.num_categories, sharey=True)
+        dice = lower.subplots(1, dataset.num_categories - 1, sharey=True, squeeze=False)[0]
+        draw_routes(routes, votes, dataset)
+        draw_dice_of_votes(dice, votes, dataset)
+        for axis in (*routes, *dice):
+            mark_stages(axis, run.epochs)
+        title = f"Routes of the vote in each true category, and Dice of target, modalities and fusion: {run.name}"
+        return _to_svg(figure, name, title)
 
 
 def _thin(records: Sequence[_Record]) -> list[_Record]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gss_train.evaluation import bootstrap_interval, with_mean_over_subsets
 from gss_train.report.runs import BASELINE, GSS, LONGER_BASELINE, ReportedRun
+from gss_train.runs import VoteRecord
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,6 +53,12 @@ class Group:
         """Standard deviation of the runs' means, like `mean_of`; None with fewer than two."""
         tables = self._means_of(measure)
         return np.std(tables, axis=0, ddof=1) if len(tables) > 1 else None
+
+    @property
+    def votes(self) -> list[VoteRecord]:
+        """What the vote knew at the end of each run that had one at a validation."""
+        every = [[record.vote for record in run.validations if record.vote is not None] for run in self.runs]
+        return [votes[-1] for votes in every if votes]
 
     def _means_of(self, measure: str) -> list[Floats]:
         """Of each run; none if a run was not measured."""

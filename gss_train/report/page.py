@@ -18,6 +18,7 @@ from gss_train.report.comparison import Group, compare, group_runs
 from gss_train.report.runs import ReportedRun, read_runs
 from gss_train.report.tables import difference_table, score_tables, setting_rows, speed_rows
 from gss_train.report.viewer import viewer_data
+from gss_train.report.vote_tables import vote_tables
 
 _ASSETS = Path(__file__).parent / "assets"
 _FEW_SUBJECTS = 20
@@ -71,7 +72,8 @@ def _content(
         "others": [group.label for group in groups if group.columns != groups[0].columns],
         "differences": [(difference, difference_table(difference)) for difference in differences],
         "training": training_chart(groups),
-        "votes": vote_charts(groups),
+        "vote_charts": vote_charts(groups),
+        "vote_tables": vote_tables(groups),
         "speed": speed_rows(runs),
         "configured": [group.label for group in groups if group.first.settings],
         "different": different,

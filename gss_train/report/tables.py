@@ -17,7 +17,7 @@ from gss_train.report.figures.style import HEAT, heat, text_colour
 from gss_train.report.runs import ReportedRun
 
 # Smaller differences than this never look large.
-_LEAST_LARGEST = 0.02
+LEAST_LARGEST = 0.02
 _MB_PER_GB = 1e3
 _BLUE, _ORANGE = np.array([33, 102, 172]) / 255, np.array([200, 96, 8]) / 255
 
@@ -97,7 +97,7 @@ def _range(low: float, high: float, measure: str = "dice", *, signed: bool = Fal
 
 def difference_table(difference: Difference) -> SubsetTable:
     """Differences in per cent with their intervals; those whose interval excludes 0 are marked."""
-    largest = max(float(np.nanmax(np.abs(difference.mean), initial=0)), _LEAST_LARGEST)
+    largest = max(float(np.nanmax(np.abs(difference.mean), initial=0)), LEAST_LARGEST)
     names, subsets = difference.reference.columns
     columns = (difference.mean, difference.low, difference.high, difference.is_clear)
     regions = {}
@@ -105,7 +105,7 @@ def difference_table(difference: Difference) -> SubsetTable:
         cells = []
         for mean, low, high, clear in zip(*(values[:, place].tolist() for values in columns), strict=True):
             text = MEASURES["dice"].show(mean, 1, signed=True)
-            cells.append(Cell(text, _range(low, high, signed=True), _difference_style(mean, largest), clear))
+            cells.append(Cell(text, _range(low, high, signed=True), difference_style(mean, largest), clear))
         regions[name] = {"": cells}
     return SubsetTable(MEASURES["dice"].title, subsets, regions)
 
@@ -115,7 +115,7 @@ def _heat_style(share: float) -> str:
     return "" if math.isnan(share) else _style(HEAT(share)[:3])
 
 
-def _difference_style(value: float, largest: float) -> str:
+def difference_style(value: float, largest: float) -> str:
     """Colours from orange for losses over white to blue for gains."""
     if math.isnan(value):
         return ""

@@ -15,6 +15,7 @@ from gss_train.runs.records import (
     EpochRecord as EpochRecord,
     StepRecord as StepRecord,
     ValidationRecord as ValidationRecord,
+    VoteRecord as VoteRecord,
     read_records as read_records,
 )
 from gss_train.runs.stored import (

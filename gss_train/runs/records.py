@@ -71,6 +71,23 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class VoteRecord:
+    """What the vote knows of the validation subjects with two scans or more; see `gss_train.training.vote`.
+
+    Attributes:
+        subjects: how many these are.
+        routes: by the name of each category the shares of its true voxels by `gss_kernels.ROUTES`, as the vote for that
+            category went there; None where no subject has a voxel of it.
+        dice: mean over the subjects from 0 to 1, of the "target" that is voted, of each modality's own prediction and
+            of the "fusion" of all scans of a subject, then by the category's name; None where no subject has the scan.
+    """
+
+    subjects: int
+    routes: dict[str, dict[str, float | None]]
+    dice: dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
 class ValidationRecord:
     """Dice on the validation subjects.
 
@@ -81,6 +98,7 @@ class ValidationRecord:
         mean_dice: over subjects, subsets and regions, from 0 to 1; None if no subject has the scans of a subset.
         dice: by the subset's name, such as "FLAIR+T1ce", then by region; None where no subject has the scans.
         best: whether no validation of the run before had a higher mean.
+        vote: what the vote knows; None without a subject or a network that has one, and in runs of earlier versions.
     """
 
     stage: str
@@ -89,6 +107,7 @@ class ValidationRecord:
     mean_dice: float | None
     dice: dict[str, dict[str, float | None]]
     best: bool
+    vote: VoteRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +153,8 @@ def _add(records: Records, line: dict[str, Any]) -> Records:
     elif kind == "epoch":
         records.epochs.append(EpochRecord(**line))
     elif kind == "validation":
-        records.validations.append(ValidationRecord(**line))
+        vote = line.pop("vote", None)
+        records.validations.append(ValidationRecord(**line, vote=None if vote is None else VoteRecord(**vote)))
     return replace(records, seconds=seconds)
 
 

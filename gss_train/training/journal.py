@@ -62,7 +62,7 @@ class Journal:
         self.epochs.append(record)
         self._log("epoch", {**asdict(record), "seconds": round(seconds, 3)})
         if self._scalars is not None:
-            self._scalars.write_epoch(record, self._plan.dataset)
+            self._scalars.write_epoch(record)
 
     def write_validation(self, record: ValidationRecord) -> None:
         """Of a validation."""

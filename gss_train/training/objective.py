@@ -20,7 +20,8 @@ from gss_kernels import (
 from gss_train.models import SegmentationOutput
 from gss_train.training.squared_dice import squared_dice
 
-_TEMPERATURE = 8.0
+TEMPERATURE = 8.0
+"""Of the vote; its other options are the defaults of `gss_kernels.GSSSettings`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ BASELINE = ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.0)
 
 _BASELINES = {"robustseg": replace(BASELINE, squares=True)}
 
-GROUP_SELF_SUPPORT = ObjectiveWeights(fused=1.0, separate=0.7, auxiliary=1.0, gss=0.3 * _TEMPERATURE**2 / 10)
+GROUP_SELF_SUPPORT = ObjectiveWeights(fused=1.0, separate=0.7, auxiliary=1.0, gss=0.3 * TEMPERATURE**2 / 10)
 """The published objective with group self-support (Qiu et al., ICCV 2023, training code)."""
 
 
@@ -180,7 +181,7 @@ class Objective:
                 self.groups,
                 supervised_weight=weights.separate,
                 gss_weight=weights.gss,
-                temperature=_TEMPERATURE,
+                temperature=TEMPERATURE,
                 **_voxel_mask(output.separate, seed, first_sample),
                 available=available,
                 return_terms=True,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gss_kernels import ROUTES
 from gss_train.common import UserError
-from gss_train.data import MODALITIES, Dataset
+from gss_train.data import MODALITIES
 from gss_train.runs import EpochRecord, StepRecord, ValidationRecord
 
 
@@ -49,23 +48,29 @@ class ScalarWriter:
             },
         )
 
-    def write_epoch(self, record: EpochRecord, dataset: Dataset) -> None:
-        """The vote, where there was one: shares of its routes by category, and agreement by modality."""
+    def write_epoch(self, record: EpochRecord) -> None:
+        """The agreement of each modality with the target, where there was a vote."""
         if record.vote is None:
             return
-        for category, shares in zip(dataset.categories, record.vote["routes"], strict=True):
-            # TensorBoard takes a slash for the end of a group's name.
-            name = category.replace("/", "+")
-            routes = zip(ROUTES, shares, strict=True)
-            self._write(record.step, {f"vote/{name}/{route}": share for route, share in routes})
         agreement = zip(MODALITIES, record.vote["agreement"], strict=True)
         self._write(record.step, {f"agreement/{modality}": share for modality, share in agreement})
 
     def write_validation(self, record: ValidationRecord) -> None:
-        """Mean Dice, and that of each region by the modalities given."""
+        """Mean Dice, that of each region by the modalities given, and what the vote knows.
+
+        Of the vote the shares of its routes in each true category, and for each category Dice of the target, of each
+        modality and of the fusion.
+        """
         self._write(record.step, {"validation/mean Dice": record.mean_dice})
         for subset, scores in record.dice.items():
             self._write(record.step, {f"validation/{name}/{subset}": value for name, value in scores.items()})
+        if record.vote is None:
+            return
+        for category, routes in record.vote.routes.items():
+            shares = {f"routes in true {_one_part(category)}/{route}": share for route, share in routes.items()}
+            self._write(record.step, shares)
+        for name, dice in record.vote.dice.items():
+            self._write(record.step, {f"vote Dice of {_one_part(key)}/{name}": value for key, value in dice.items()})
 
     def write_figure(self, step: int, path: Path) -> None:
         """A PNG, as the figure of a step."""
@@ -85,3 +90,8 @@ class ScalarWriter:
         for tag, value in values.items():
             if value is not None:
                 self._writer.add_scalar(tag, value, step)
+
+
+def _one_part(name: str) -> str:
+    """TensorBoard takes a slash for the end of a group's name."""
+    return name.replace("/", "+")

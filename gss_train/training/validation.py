@@ -16,6 +16,7 @@ from gss_train.evaluation import evaluate_subsets
 from gss_train.inference import SlidingWindow, evaluation_mode
 from gss_train.models import SegmentationNetwork
 from gss_train.runs import ValidationRecord
+from gss_train.training.vote import VoteCount
 
 FEW_SUBSETS = tuple(subset for subset in MODALITY_SUBSETS if sum(subset) in {1, len(subset)})
 """Each modality alone, and all four, in the order of `MODALITY_SUBSETS`."""
@@ -92,8 +93,10 @@ def validate(
         best_before: highest mean Dice of the validations before, None if there was none.
 
     Returns:
-        The same in every process; its mean counts each Dice of a subject, subset and region (WT, TC and ET) alike.
+        The same in every process; its mean counts each Dice of a subject, subset and region (WT, TC and ET) alike. It
+        says what the vote knows of networks with separate predictions, whether or not they learn from it.
     """
+    vote = VoteCount(network, subjects, dataset, processes) if network.has_separate_predictions else None
     with evaluation_mode(network):
         scores = evaluate_subsets(
             network,
@@ -104,6 +107,8 @@ def validate(
             _keep_quiet,
             subsets=subsets,
             processes=processes,
+            keep=None if vote is None else vote.on_subject,
+            on_window=None if vote is None else vote.on_window,
         )
     mean = _number(scores.dice[..., : len(REGIONS)].nanmean())
     return ValidationRecord(
@@ -116,6 +121,7 @@ def validate(
             for subset, values in zip(scores.subsets, scores.mean, strict=True)
         },
         best=mean is not None and (best_before is None or mean >= best_before),
+        vote=None if vote is None else vote.record(),
     )
 
 

@@ -186,6 +186,11 @@ class RobustSeg(SegmentationNetwork):
         logits: Tensor = self.run(self.mask_decoder, *self._fuse_levels(features, fused_modalities))
         return logits
 
+    @property
+    def has_separate_predictions(self) -> bool:
+        """Whether it was built with a separate decoder."""
+        return self.separate_decoder is not None
+
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
         """Each modality's own prediction, see `SegmentationNetwork`."""
         return self.run_for_each_modality(self.separate_decoder, features[:NUM_LEVELS])

@@ -197,6 +197,11 @@ class UHVED(SegmentationNetwork):
         logits: Tensor = self.run(self.segmentation_decoder, *self._draw_latents(features, fused_modalities))
         return logits
 
+    @property
+    def has_separate_predictions(self) -> bool:
+        """Whether it was built with a separate decoder."""
+        return self.separate_decoder is not None
+
     def decode_separately(self, features: Features) -> tuple[Tensor, ...]:
         """Each modality's own prediction, see `SegmentationNetwork`."""
         return self.run_for_each_modality(self.separate_decoder, features)

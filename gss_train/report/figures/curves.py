@@ -1,9 +1,10 @@
-"""Panels over the epochs of a run: losses, validation Dice, the vote of GSS."""
+"""Panels over the epochs of a run: losses, validation Dice, what the vote knows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from gss_kernels import ROUTES
 from gss_train.data import MODALITIES, REGIONS, Dataset
 from gss_train.report.figures.style import BLACK, ROUTE_COLOURS, add_legend, colour_of
-from gss_train.runs import EpochRecord, ValidationRecord
+from gss_train.runs import EpochRecord, ValidationRecord, VoteRecord
 
 _EPOCHS_WITH_DOTS = 50
 
@@ -55,34 +56,51 @@ def _mean_over_subsets(record: ValidationRecord, region: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def draw_routes(axes: Sequence[Axes], epochs: Sequence[EpochRecord], dataset: Dataset) -> None:
-    """Per category the shares of the voxels by route, stacked, with gaps where an epoch had no vote."""
-    votes = {record.epoch: record.vote["routes"] for record in epochs if record.vote is not None}
-    first, last = min(votes), max(votes)
-    without = [[math.nan] * len(ROUTES)] * dataset.num_categories
-    shares = np.array([votes.get(epoch, without) for epoch in range(first, last + 1)])
-    edges = np.arange(first, last + 2) - 0.5
-    for category, axis in enumerate(axes):
-        tops = shares[:, category].cumsum(axis=1)
+def voted(validations: Sequence[ValidationRecord]) -> list[tuple[int, VoteRecord]]:
+    """The epoch and the vote of each validation that has one."""
+    return [(record.epoch, record.vote) for record in validations if record.vote is not None]
+
+
+def draw_routes(axes: Sequence[Axes], votes: Sequence[tuple[int, VoteRecord]], dataset: Dataset) -> None:
+    """A panel for each category: the shares of its true voxels by route, stacked, with gaps where there was none."""
+    epochs = np.array([epoch for epoch, _ in votes], dtype=float)
+    between = (epochs[1:] + epochs[:-1]) / 2
+    half = (between[0] - epochs[0], epochs[-1] - between[-1]) if len(between) else (0.5, 0.5)
+    edges = np.hstack([epochs[0] - half[0], between, epochs[-1] + half[1]])
+    for category, axis in zip(dataset.categories, axes, strict=True):
+        rows = [[vote.routes[category][route] for route in ROUTES] for _, vote in votes]
+        tops = np.array(rows, dtype=float).cumsum(axis=1)
         bottom = np.where(np.isnan(tops[:, 0]), np.nan, 0)
         for route, (name, colour) in enumerate(zip(ROUTES, ROUTE_COLOURS, strict=True)):
             # One shape for all epochs: as bars, a thousand of them take seconds to draw.
             axis.stairs(tops[:, route], edges, baseline=bottom, fill=True, color=colour, label=name)
             bottom = tops[:, route]
         axis.set_ylim(0, 1)
-        label_epochs(axis, f"routes of {dataset.categories[category]}")
+        label_epochs(axis, f"routes in true {category}")
     # In the order in which they lie upon each other.
     add_legend(axes[-1], axes[-1].get_legend_handles_labels()[0][::-1])
 
 
-def draw_agreement(axis: Axes, epochs: Sequence[EpochRecord]) -> None:
-    """How far each modality agrees with the target."""
-    numbers = [record.epoch for record in epochs]
-    for modality, name in enumerate(MODALITIES):
-        shares = [None if record.vote is None else record.vote["agreement"][modality] for record in epochs]
-        draw_line(axis, numbers, shares, name, colour_of(modality))
-    add_legend(axis)
-    label_epochs(axis, "agreement with the target")
+def draw_dice_of_votes(axes: Sequence[Axes], votes: Sequence[tuple[int, VoteRecord]], dataset: Dataset) -> None:
+    """A panel for each category but the background: Dice of the target, of each modality and of the fusion."""
+    epochs = [epoch for epoch, _ in votes]
+    lines = [("target", BLACK, 2.2), ("fusion", colour_of(4), 2.2)]
+    lines += [(name, colour_of(number), 1.3) for number, name in enumerate(MODALITIES)]
+    for number, axis in enumerate(axes, start=1):
+        category = dataset.categories[number]
+        for name, colour, width in lines:
+            draw_line(axis, epochs, [vote.dice[name][category] for _, vote in votes], name, colour, width=width)
+        axis.set_ylim(0, 1)
+        leaders = ", ".join(MODALITIES[leader] for leader in dataset.groups.leaders[number])
+        label_epochs(axis, f"Dice of {category}, led by {leaders}")
+    add_legend(axes[-1])
+
+
+def mark_stages(axis: Axes, epochs: Sequence[EpochRecord]) -> None:
+    """Dotted lines between the stages."""
+    for before, record in pairwise(epochs):
+        if record.stage != before.stage:
+            axis.axvline(record.epoch - 0.5, color="#888888", linestyle=":", linewidth=1)
 
 
 def label_epochs(axis: Axes, title: str) -> None:

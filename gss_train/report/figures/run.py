@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,7 +10,15 @@ from matplotlib.figure import SubFigure
 from torch import Tensor
 
 from gss_train.data import Dataset, PreparedSubject
-from gss_train.report.figures.curves import draw_agreement, draw_line, draw_routes, draw_validations, label_epochs
+from gss_train.report.figures.curves import (
+    draw_dice_of_votes,
+    draw_line,
+    draw_routes,
+    draw_validations,
+    label_epochs,
+    mark_stages,
+    voted,
+)
 from gss_train.report.figures.slices import draw_slices, level_with_most_tumour
 from gss_train.report.figures.style import BLACK, add_legend, colour_of, run_figure
 from gss_train.runs import EpochRecord, ValidationRecord
@@ -44,8 +51,8 @@ def save_epoch_figure(
     Raises:
         OSError: the file cannot be written; what stood there before still does.
     """
-    has_vote = any(record.vote is not None for record in epochs)
-    ratios = (1, 1, 0.9) if has_vote else (1, 1.7)
+    votes = voted(validations)
+    ratios = (1, 1, 0.9) if votes else (1, 1.7)
     last = epochs[-1]
     with run_figure(path, 10, 6) as figure:
         pictures, curves, *rest = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
@@ -53,7 +60,9 @@ def save_epoch_figure(
         pictures.suptitle(f"Epoch {last.epoch}, {last.stage}: crop of {subject.name}")
         _draw_curves(curves, epochs, validations)
         for row in rest:
-            draw_routes(row.subplots(1, dataset.num_categories, sharey=True), epochs, dataset)
+            axes = row.subplots(1, dataset.num_categories - 1, sharey=True, squeeze=False)[0]
+            draw_dice_of_votes(axes, votes, dataset)
+            _frame(axes, epochs)
 
 
 def _draw_curves(curves: SubFigure, epochs: Sequence[EpochRecord], validations: Sequence[ValidationRecord]) -> None:
@@ -71,17 +80,15 @@ def _draw_curves(curves: SubFigure, epochs: Sequence[EpochRecord], validations: 
         add_legend(terms)
     for axis in rest:
         draw_validations(axis, validations)
-    margin = max(0.5, 0.03 * len(numbers))
-    for axis in (total, terms, *rest):
-        axis.set_xlim(numbers[0] - margin, numbers[-1] + margin)
-        _mark_stages(axis, epochs)
+    _frame((total, terms, *rest), epochs)
 
 
-def _mark_stages(axis: Axes, epochs: Sequence[EpochRecord]) -> None:
-    """Dotted lines between the stages."""
-    for before, record in pairwise(epochs):
-        if record.stage != before.stage:
-            axis.axvline(record.epoch - 0.5, color="#888888", linestyle=":", linewidth=1)
+def _frame(axes: Sequence[Axes], epochs: Sequence[EpochRecord]) -> None:
+    """The same epochs in all panels, with their stages."""
+    margin = max(0.5, 0.03 * len(epochs))
+    for axis in axes:
+        axis.set_xlim(epochs[0].epoch - margin, epochs[-1].epoch + margin)
+        mark_stages(axis, epochs)
 
 
 def save_summary(
@@ -95,12 +102,12 @@ def save_summary(
     validations: Sequence[ValidationRecord] = (),
 ) -> None:
     """Draw the summary of a run to a PNG; arguments and errors as of `save_epoch_figure`, of a whole subject."""
-    votes = [record for record in epochs if record.vote is not None]
-    ratios = (1, 1.05, 1.05) if votes else (1, 1.05)
+    votes = voted(validations)
+    ratios = (1, 1.05, 1.05, 1.05) if votes else (1, 1.05)
     level, metadata = level_with_most_tumour(truth.numpy()), subject.metadata
     # Where it lies in the raw volume.
     raw_level = level - metadata.padding[2][0] + metadata.box[2][0]
-    with run_figure(path, 14, 9.2 if votes else 6.4) as figure:
+    with run_figure(path, 14, 12 if votes else 6.4) as figure:
         pictures, curves, *rest = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
         draw_slices(pictures, image, truth, prediction, dataset, level)
         pictures.suptitle(f"{subject.name}, axial slice {raw_level} of the scan")
@@ -111,10 +118,14 @@ def save_summary(
             curves.legend(handles=stages, loc="outside upper center", ncols=len(stages), fontsize=8)
         if validations:
             draw_validations(axes[-1], validations)
-        for row in rest:
-            *routes, agreement = row.subplots(1, dataset.num_categories + 1)
+        if votes:
+            routes, dice = (
+                row.subplots(1, count, sharey=True, squeeze=False)[0]
+                for row, count in zip(rest, (dataset.num_categories, dataset.num_categories - 1), strict=True)
+            )
             draw_routes(routes, votes, dataset)
-            draw_agreement(agreement, votes)
+            draw_dice_of_votes(dice, votes, dataset)
+            _frame((*routes, *dice), epochs)
 
 
 def _draw_losses(axes: Sequence[Axes], epochs: Sequence[EpochRecord]) -> None:

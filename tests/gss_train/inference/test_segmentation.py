@@ -32,6 +32,19 @@ def test_encoders_run_once_per_window_and_windows_overlap_by_half() -> None:
     assert network.encoded == 4 * 1 * 3
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_every_window_is_shown_once_with_its_features_as_they_lie_in_the_volume(flips: bool) -> None:
+    image, shown = noise(9, 4, 7), torch.zeros(9, 4, 7)
+
+    def on_window(box: tuple[slice, slice, slice], features: tuple[Tensor, ...]) -> None:
+        assert torch.equal(features[0][0], image[:, *box])
+        shown[box] += 1
+
+    segment_subsets(BrightestModality(), image, SlidingWindow((4, 4, 4), flips=flips), [ALL], on_window=on_window)
+    along = torch.tensor([1, 1, 2, 2, 2, 3, 2, 2, 1]), torch.tensor([1, 1, 2, 3, 2, 2, 1])
+    assert torch.equal(shown, (along[0][:, None, None] * along[1]).expand(9, 4, 7).float())
+
+
 def test_probabilities_are_averaged_uniformly() -> None:
     prediction = segment_subsets(PositionInWindow(), torch.zeros(4, 4, 4, 6), WINDOW, [(True,) * 4])[0]
     # Windows at 0 and 2: voxels 2 and 3 average (0.6 + 0.1) / 2 and (0.95 + 0.3) / 2.

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from gss_kernels import ROUTES
 from gss_train.common.errors import UserError
 from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
@@ -141,9 +143,43 @@ def test_the_summary_says_where_an_interval_includes_nothing(tmp_path: Path) -> 
 
 
 def test_training_votes_speed_and_settings_are_shown(text: str) -> None:
-    assert text.count("<svg") == 1 + 2
-    for shown in ("routes of ET", "agreement with the target", "total loss", "2.50", "training.gss", "CPU, 2 threads"):
+    assert text.count("<svg") == 1 + 4
+    for shown in (
+        "routes in true ET",
+        "Dice of ED, led by FLAIR, T2",
+        "total loss",
+        "2.50",
+        "training.gss",
+        "CPU, 2 threads",
+    ):
         assert shown in text
+
+
+def test_what_the_vote_knew_is_compared(page: Page) -> None:
+    """Over seeds 0 and 1, in per cent: targets of 50 and 51 and of 75 and 76, best modalities of 62.5 and 61.5."""
+    header, *rows = page.tables["Dice (%) of the voted target, of the fusion and of each modality"]
+    assert header[1:] == ["target \N{MINUS SIGN} best modality", "target", "fusion", "FLAIR", "T1ce", "T1", "T2"]
+    assert [row[0] for row in rows[::2]] == ["NCR/NET, led by T1ce", "ED, led by FLAIR, T2", "ET, led by T1ce"]
+    for baseline, gss in zip(rows[::2], rows[1::2], strict=True):
+        assert baseline[1:] == ["baseline", "\N{MINUS SIGN}11.5", "50.5", "87.5", "25.0", "62.0", "-", "37.5"]
+        assert gss == ["GSS", "+13.5", "75.5", "87.5", "25.0", "62.0", "-", "37.5"]
+    header, *rows = page.tables["Routes of the vote (% of the voxels that truly are of a category)"]
+    assert header[1:] == list(ROUTES)
+    assert rows[0][0] == "BG, led by FLAIR"
+    for baseline, gss in zip(rows[::2], rows[1::2], strict=True):
+        assert (baseline[2:], gss[1:]) == (["50.0", "25.0", "12.5", "12.5"],) * 2
+
+
+def test_runs_of_earlier_versions_are_shown_without_the_vote(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", settings_of("gss", 0), scores_of(0))
+    *lines, validation = (run / "metrics.jsonl").read_text().splitlines()
+    older = {name: value for name, value in json.loads(validation).items() if name != "vote"}
+    (run / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(older), ""]))
+    write_report(tmp_path / "report.html", [run])
+    found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "training" in found.ids
+    assert "vote" not in found.ids
+    assert "#vote" not in found.targets
 
 
 def test_the_same_runs_give_the_same_page(runs: list[Path], written: Path, tmp_path: Path) -> None:

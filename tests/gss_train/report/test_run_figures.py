@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,16 +17,28 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 
+from gss_kernels import ROUTES
 from gss_train.data import DATASETS, MODALITIES, REGIONS, PreparedSubject
 from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, write_prepared
 from gss_train.inference import segment_tumour_crop
 from gss_train.report import save_epoch_figure, save_summary
 from gss_train.report.figures.style import SCREEN_STYLE
-from gss_train.runs.records import EpochRecord, ValidationRecord
+from gss_train.runs.records import EpochRecord, ValidationRecord, VoteRecord
 
 SHAPE = (10, 8, 6)
 PANELS = (*MODALITIES, "truth", "prediction")
-VOTE = {"routes": [[0.5, 0.25, 0.125, 0.125]] * 4 + [[0.0, 0.0, 1.0, 0.0]], "agreement": [0.9, 0.8, 0.7, 0.6]}
+CATEGORIES = DATASETS["brats2015"].categories
+VOTE = VoteRecord(
+    2,
+    {
+        name: dict(zip(ROUTES, [0.0, 0.0, 1.0, 0.0] if name == "ET" else [0.5, 0.25, 0.125, 0.125], strict=True))
+        for name in CATEGORIES
+    },
+    {
+        name: {category: None if name == "T1" else place / 10 + row / 100 for row, category in enumerate(CATEGORIES)}
+        for place, name in enumerate(("target", *MODALITIES, "fusion"))
+    },
+)
 TERMS = ("total", "fused", "separate", "auxiliary", "gss", "regulariser")
 
 
@@ -94,6 +106,10 @@ def make_validations(*means: float | None) -> list[ValidationRecord]:
     return records
 
 
+def with_votes(validations: Sequence[ValidationRecord]) -> list[ValidationRecord]:
+    return [dataclasses.replace(record, vote=VOTE) for record in validations]
+
+
 def assert_shows_validations(axis: Axes) -> None:
     """Those of 0.4, 0.7 and 0.6."""
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
@@ -105,14 +121,14 @@ def assert_shows_validations(axis: Axes) -> None:
 
 
 def stacks(axis: Axes) -> list[dict[int, float]]:
-    """For each route its share by epoch; they must lie upon each other from 0 to 1."""
+    """For each route its share by epoch, in whose middle it is; they must lie upon each other from 0 to 1."""
     shares = []
     bottoms: dict[int, float] = {}
     for steps in axis.patches:
         data = steps.get_data()
-        assert (data.edges[1:] - data.edges[:-1] == 1).all()
-        tops = {int(edge + 0.5): top for edge, top in zip(data.edges, data.values, strict=False) if not math.isnan(top)}
-        given = dict(zip((data.edges[:-1] + 0.5).astype(int).tolist(), data.baseline.tolist(), strict=True))
+        middles = ((data.edges[1:] + data.edges[:-1]) / 2).astype(int).tolist()
+        tops = dict(zip(middles, data.values.tolist(), strict=True))
+        given = dict(zip(middles, data.baseline.tolist(), strict=True))
         assert {epoch: given[epoch] for epoch in tops} == (bottoms or dict.fromkeys(tops, 0))
         shares.append({epoch: top - given[epoch] for epoch, top in tops.items()})
         bottoms = tops
@@ -237,18 +253,57 @@ def test_one_epoch_alone_is_visible(tmp_path: Path, figures: list[Figure]) -> No
     assert line.get_marker() not in {"None", "none", "", " "}
 
 
-def test_routes_are_stacked_to_one_and_agreement_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
-    image, truth, prediction = make_volumes()
-    records = make_records("baseline", "GSS round 1")
-    records[2:] = [dataclasses.replace(record, vote=VOTE) for record in records[2:]]
+def test_the_summary_shows_what_the_vote_knew(tmp_path: Path, figures: list[Figure]) -> None:
     dataset = DATASETS["brats2015"]
-    save_summary(tmp_path / "summary.png", make_subject(), image, truth, prediction, dataset, records)
+    validations = with_votes(make_validations(0.4, 0.7, 0.6))
+    records = make_records("baseline", "GSS round 1", "GSS round 2")
+    save_summary(tmp_path / "summary.png", make_subject(), *make_volumes(), dataset, records, validations)
     axes = {axis.get_title(): axis for axis in figures[0].get_axes()}
-    for category, shares in zip(dataset.categories, VOTE["routes"], strict=True):
-        assert stacks(axes[f"routes of {category}"]) == [{3: share, 4: share} for share in shares]
-    lines = axes["agreement with the target"].get_lines()
-    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
-    assert drawn == {name: ([3, 4], [share] * 2) for name, share in zip(MODALITIES, VOTE["agreement"], strict=True)}
+    for category in dataset.categories:
+        assert stacks(axes[f"routes in true {category}"]) == [
+            {2 * number: share for number in (1, 2, 3)} for share in VOTE.routes[category].values()
+        ]
+    assert_shows_dice_of_votes(axes)
+
+
+def assert_shows_dice_of_votes(axes: Mapping[str, Axes]) -> None:
+    """Those after epochs 2, 4 and 6, for each category but the background, with its leaders."""
+    titles = ("NCR, led by T1ce", "ED, led by FLAIR, T2", "NET, led by T1ce", "ET, led by T1ce")
+    assert {title for title in axes if title.startswith("Dice of")} == {f"Dice of {title}" for title in titles}
+    for title in titles:
+        lines = axes[f"Dice of {title}"].get_lines()
+        drawn = {line.get_label(): line.get_xydata().tolist() for line in lines if len(line.get_xdata()) == 3}
+        dice = {name: scores[title.split(",")[0]] for name, scores in VOTE.dice.items()}
+        assert drawn.keys() == dice.keys()
+        for name, points in drawn.items():
+            value = math.nan if dice[name] is None else dice[name]
+            np.testing.assert_array_equal(points, [[2, value], [4, value], [6, value]])
+        # Two stages have ended, after epochs 2 and 4.
+        assert [line.get_xdata()[0] for line in lines if len(line.get_xdata()) == 2] == [2.5, 4.5]
+
+
+def test_validations_lie_where_their_epochs_are(tmp_path: Path, figures: list[Figure]) -> None:
+    """Epochs 1, 2 and 10: each stack reaches half way to the next; where a category has no voxel there is a gap."""
+    votes = with_votes(make_validations(0.4, 0.7, 0.6))
+    validations = [dataclasses.replace(vote, epoch=epoch) for vote, epoch in zip(votes, (1, 2, 10), strict=True)]
+    nowhere = dataclasses.replace(VOTE, routes={**VOTE.routes, "ET": dict.fromkeys(ROUTES)})
+    validations[1] = dataclasses.replace(validations[1], vote=nowhere)
+    dataset = DATASETS["brats2015"]
+    records = make_records(*(f"stage {number}" for number in range(5)))
+    save_summary(tmp_path / "summary.png", make_subject(), *make_volumes(), dataset, records, validations)
+    axes = {axis.get_title(): axis for axis in figures[0].get_axes()}
+    for category, gaps in (("ED", [False] * 3), ("ET", [False, True, False])):
+        for steps in axes[f"routes in true {category}"].patches:
+            assert steps.get_data().edges.tolist() == [0.5, 1.5, 6, 14]
+            assert np.isnan(steps.get_data().values).tolist() == gaps
+
+
+def test_a_single_validation_is_visible(tmp_path: Path, figures: list[Figure]) -> None:
+    dataset = DATASETS["brats2015"]
+    drawn = (make_subject(), *make_volumes(), dataset, make_records("baseline"), with_votes(make_validations(0.5)))
+    save_summary(tmp_path / "summary.png", *drawn)
+    axes = {axis.get_title(): axis for axis in figures[0].get_axes()}
+    assert stacks(axes["routes in true ET"])[0] == {2: VOTE.routes["ET"][ROUTES[0]]}
 
 
 def test_the_summary_shows_the_validations(tmp_path: Path, figures: list[Figure]) -> None:
@@ -277,12 +332,10 @@ def test_an_epoch_figure_shows_the_crop_and_the_curves(tmp_path: Path, figures: 
 
 def test_an_epoch_figure_shows_validations_and_votes_if_there_are_any(tmp_path: Path, figures: list[Figure]) -> None:
     records = make_records("baseline", "GSS round 1", "GSS round 2")
-    # As after the first epoch of a round, which has no vote while it warms up.
-    records = [dataclasses.replace(record, vote=VOTE if record.epoch in {3, 5, 6} else None) for record in records]
-    axes = curves(draw_epoch(tmp_path / "epoch.png", figures, records, make_validations(0.4, 0.7, 0.6)))
+    validations = with_votes(make_validations(0.4, 0.7, 0.6))
+    axes = curves(draw_epoch(tmp_path / "epoch.png", figures, records, validations))
     assert_shows_validations(axes["validation Dice"])
-    for category, shares in zip(DATASETS["brats2015"].categories, VOTE["routes"], strict=True):
-        assert stacks(axes[f"routes of {category}"]) == [{3: share, 5: share, 6: share} for share in shares]
+    assert_shows_dice_of_votes(axes)
 
 
 def test_an_epoch_without_finite_steps_leaves_a_gap(tmp_path: Path, figures: list[Figure]) -> None:
@@ -303,12 +356,12 @@ def test_a_run_without_any_finite_step_is_drawn(tmp_path: Path) -> None:
 
 
 def test_an_epoch_figure_is_small(tmp_path: Path) -> None:
-    records = [dataclasses.replace(record, vote=VOTE) for record in make_records(*(f"stage {n}" for n in range(100)))]
+    records = make_records(*(f"stage {n}" for n in range(100)))
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(4, 128, 128, 8, generator=generator)
     truth, prediction = torch.randint(0, 5, (2, 128, 128, 8), generator=generator, dtype=torch.uint8)
     path = tmp_path / "epoch.png"
-    validations = make_validations(*(0.5 + 0.002 * number for number in range(200)))
+    validations = with_votes(make_validations(*(0.5 + 0.002 * number for number in range(200))))
     save_epoch_figure(path, make_subject(), image, truth, prediction, DATASETS["brats2015"], records, validations)
     height, width = imread(path).shape[:2]
     assert (width, height) == (1000, 600)
@@ -316,8 +369,8 @@ def test_an_epoch_figure_is_small(tmp_path: Path) -> None:
 
 
 def test_text_and_panels_of_an_epoch_figure_do_not_overlap(tmp_path: Path, figures: list[Figure]) -> None:
-    records = [dataclasses.replace(record, vote=VOTE) for record in make_records("baseline", "GSS round 1")]
-    figure = draw_epoch(tmp_path / "epoch.png", figures, records, make_validations(0.5))
+    records = make_records("baseline", "GSS round 1")
+    figure = draw_epoch(tmp_path / "epoch.png", figures, records, with_votes(make_validations(0.5)))
     renderer = figure.canvas.get_renderer()
     with mpl.rc_context(SCREEN_STYLE):
         figure.draw_without_rendering()

@@ -12,7 +12,7 @@ from tensorboard.summary.writer import event_file_writer
 from gss_kernels import ROUTES
 from gss_train.common.errors import UserError
 from gss_train.data import DATASETS, MODALITIES
-from gss_train.runs.records import EpochRecord, StepRecord, ValidationRecord
+from gss_train.runs.records import EpochRecord, StepRecord, ValidationRecord, VoteRecord
 from gss_train.training.tensorboard import ScalarWriter
 
 DATASET = DATASETS["brats2018"]
@@ -65,18 +65,16 @@ def test_steps_are_written_with_everything_but_what_is_none(tmp_path: Path) -> N
     }
 
 
-def test_an_epoch_with_a_vote_has_its_routes_and_agreement(tmp_path: Path) -> None:
-    routes = [[(category + 1) * 0.03125 * route for route in range(4)] for category in range(4)]
+def test_an_epoch_with_a_vote_has_its_agreement(tmp_path: Path) -> None:
     agreement = [0.5, 0.25, 0.125, 0.0625]
     writer = ScalarWriter(tmp_path, 0)
-    writer.write_epoch(EpochRecord("baseline", 1, 1, 100, 0.1, {"total": 1.0}), DATASET)
-    vote = {"routes": routes, "agreement": agreement}
-    writer.write_epoch(EpochRecord("GSS round 1", 1, 2, 200, 0.1, {"total": 1.0}, vote), DATASET)
+    writer.write_epoch(EpochRecord("baseline", 1, 1, 100, 0.1, {"total": 1.0}))
+    vote = {"routes": [[0.25] * 4] * 4, "agreement": agreement}
+    writer.write_epoch(EpochRecord("GSS round 1", 1, 2, 200, 0.1, {"total": 1.0}, vote))
     writer.close()
-    expected = {f"agreement/{name}": {200: share} for name, share in zip(MODALITIES, agreement, strict=True)}
-    for category, shares in zip(("BG", "NCR+NET", "ED", "ET"), routes, strict=True):
-        expected |= {f"vote/{category}/{route}": {200: share} for route, share in zip(ROUTES, shares, strict=True)}
-    assert scalars(tmp_path) == expected
+    assert scalars(tmp_path) == {
+        f"agreement/{name}": {200: share} for name, share in zip(MODALITIES, agreement, strict=True)
+    }
 
 
 def test_a_validation_has_its_mean_and_regions_by_subset(tmp_path: Path) -> None:
@@ -91,6 +89,24 @@ def test_a_validation_has_its_mean_and_regions_by_subset(tmp_path: Path) -> None
         "validation/WT/FLAIR+T1ce+T1+T2": {100: 0.75},
         "validation/ET/FLAIR+T1ce+T1+T2": {100: 0.25},
     }
+
+
+def test_a_validation_has_what_the_vote_knows_without_what_nobody_has(tmp_path: Path) -> None:
+    routes = {name: dict.fromkeys(ROUTES, 0.25 * number) for number, name in enumerate(DATASET.categories)}
+    routes["ED"] = dict.fromkeys(ROUTES)
+    dice = {name: dict.fromkeys(DATASET.categories, 0.125 * number) for number, name in enumerate(("target", "T1"))}
+    dice["T2"] = dict.fromkeys(DATASET.categories)
+    writer = ScalarWriter(tmp_path, 0)
+    writer.write_validation(ValidationRecord("baseline", 10, 100, None, {}, False, VoteRecord(2, routes, dice)))
+    writer.close()
+    expected = {
+        f"routes in true {category}/{route}": {100: share}
+        for category, share in (("BG", 0), ("NCR+NET", 0.25), ("ET", 0.75))
+        for route in ROUTES
+    }
+    for category in ("BG", "NCR+NET", "ED", "ET"):
+        expected |= {f"vote Dice of {category}/target": {100: 0}, f"vote Dice of {category}/T1": {100: 0.125}}
+    assert scalars(tmp_path) == expected
 
 
 def test_a_figure_is_the_picture_of_its_step(tmp_path: Path) -> None:

@@ -74,7 +74,11 @@ def test_what_they_report_is_that_of_the_big_batch(
 def test_the_validation_table_is_the_same(together: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     """Of weights that differ in rounding, so that single voxels may differ."""
     first, second, expected = (results[VALIDATED] for results in (*together, alone))
-    assert (first["dice"], first["mean_dice"]) == (second["dice"], second["mean_dice"])
+    for kind in ("dice", "mean_dice", "validated vote"):
+        assert first[kind] == second[kind]
     assert first["dice"].keys() == expected["dice"].keys()
     for subset, regions in expected["dice"].items():
         assert first["dice"][subset] == pytest.approx(regions, abs=2e-3)
+    for kind in ("routes", "dice"):
+        for name, shares in expected["validated vote"][kind].items():
+            assert first["validated vote"][kind][name] == pytest.approx(shares, abs=2e-3)

@@ -145,17 +145,26 @@ def test_the_best_is_no_worse_than_those_before(network: VoxelwiseNetwork, subje
 
 
 def test_every_process_gets_the_record_of_one_alone(network: VoxelwiseNetwork, subjects: list[PreparedSubject]) -> None:
-    class First(Processes):
-        """The other of two processes adds the second subject's row."""
+    @dataclasses.dataclass(frozen=True)
+    class OneOfTwo(Processes):
+        """Keeps what it adds; adds what the other added."""
+
+        others: tuple[Tensor, ...] = ()
+        own: list[Tensor] = dataclasses.field(default_factory=list)
 
         def sum(self, values: Tensor) -> Tensor:
-            assert (values[1] == 0).all()
-            other = torch.zeros_like(values)
-            other[1, 0, :, : alone.dice.shape[2]] = alone.dice[1]
-            return values + other
+            assert (values[1 - self.rank] == 0).all()
+            self.own.append(values)
+            return values + self.others[len(self.own) - 1] if self.others else values
 
-    alone, record = score(network, subjects, FEW_SUBSETS), run_validation(network, subjects)
-    assert run_validation(network, subjects, processes=First(0, 2)) == record
+    record = run_validation(network, subjects)
+    summands = []
+    for rank in range(2):
+        process = OneOfTwo(rank, 2)
+        run_validation(network, subjects, processes=process)
+        summands.append(tuple(process.own))
+    for rank in range(2):
+        assert run_validation(network, subjects, processes=OneOfTwo(rank, 2, others=summands[1 - rank])) == record
 
 
 MEANS = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8)

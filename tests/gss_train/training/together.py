@@ -97,7 +97,12 @@ def train_and_validate(case: str, subjects: list[PreparedSubject], processes: Pr
         record = validate(
             network, subjects[:3], DATASETS["brats2018"], CROP, settings.device, **where, processes=processes
         )
-        results |= {"dice": record.dice, "mean_dice": record.mean_dice}
+        assert record.vote is not None
+        results |= {
+            "dice": record.dice,
+            "mean_dice": record.mean_dice,
+            "validated vote": dataclasses.asdict(record.vote),
+        }
     return results
 
 
