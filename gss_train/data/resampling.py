@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 
 from gss_train.common import Triple, UserError, to_triple
 from gss_train.data.datasets import LABEL, MODALITIES
@@ -21,9 +20,6 @@ _MOST_VOXELS = 512**3
 _LEAST_BRAIN_VOXELS = 1000
 # Of a voxel; what is left of rounding.
 _HARDLY_ANY = 1e-3
-
-# Any: SimpleITK leaves its methods without types.
-_ITK: Any = SimpleITK
 
 Floats = npt.NDArray[np.float32]
 
@@ -202,21 +198,17 @@ def _sample(voxels: Floats, indices: Affine, shape: Triple, outside: float = 0.0
     """
     if np.array_equal(indices[:3, :3], np.eye(3)) and not (indices[:3, 3] % 1).any():
         return _shifted(voxels, indices[:3, 3].astype(int).tolist(), shape, outside)
-    transform = _ITK.AffineTransform(3)
+    # What is prepared can be used without SimpleITK. Any: it leaves its methods without types.
+    import SimpleITK  # noqa: PLC0415
+
+    itk: Any = SimpleITK
+    # It counts the axes of an array backwards.
+    transform = itk.AffineTransform(3)
     transform.SetMatrix(indices[2::-1, 2::-1].ravel().tolist())
     transform.SetTranslation(indices[2::-1, 3].tolist())
-    directions = np.eye(3).ravel().tolist()
-    image = _ITK.Resample(
-        _ITK.GetImageFromArray(voxels),
-        shape[::-1],
-        transform,
-        _ITK.sitkLinear,
-        (0.0, 0.0, 0.0),
-        (1.0, 1.0, 1.0),
-        directions,
-        outside,
-    )
-    array: Floats = _ITK.GetArrayFromImage(image)
+    image, places = itk.GetImageFromArray(voxels), ((0.0,) * 3, (1.0,) * 3, np.eye(3).ravel().tolist())
+    resampled = itk.Resample(image, shape[::-1], transform, itk.sitkLinear, *places, outside)
+    array: Floats = itk.GetArrayFromImage(resampled)
     return array
 
 
