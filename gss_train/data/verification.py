@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gss_train.data.datasets import LABEL, MODALITIES, Dataset, Subject
+from gss_train.data.edges import Spacing
 from gss_train.data.faults import Fault, Severity
 from gss_train.data.grids import differing_grids
-from gss_train.data.mirroring import is_label_mirrored, mirrored_scans
+from gss_train.data.plausibility import implausible_scans, scans_without_background
 from gss_train.data.pool import map_unordered
+from gss_train.data.registration import (
+    Misplacement,
+    copied_scans,
+    edges_of_scans,
+    misplaced_label,
+    misplaced_scans,
+)
 from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient
 
 _UNKNOWN_CATEGORY = 255
@@ -25,6 +33,7 @@ _MAX_LABEL_VALUES = 20
 _MAX_OUTSIDE_SHARE = 0.01
 _EXPORT_AGAIN = "export it again, as one volume of finite numbers, 0 outside the brain; or take it out of the data set"
 
+_Value = TypeVar("_Value")
 Categories = npt.NDArray[np.uint8]
 Scans = Mapping[str, npt.NDArray[Any]]
 """By modality, [D,H,W] each."""
@@ -98,10 +107,13 @@ def check_volumes(subject: Subject, dataset: Dataset, volumes: Mapping[str, Volu
     if not brain.any():
         note([_no_brain(scans)])
         return faults
-    constant = note(_constant(scans, brain))
-    varied = {modality: voxels for modality, voxels in scans.items() if modality not in constant}
-    note(_duplicates(varied, subject.images))
-    note(_mirrored(varied, label), "warning")
+    unusable = note(_constant(scans, brain))
+    unusable |= note(scans_without_background(_without(scans, unusable)))
+    unusable |= note(_duplicates(_without(scans, unusable), subject.images))
+    usable = _without(scans, unusable)
+    spacing = next(iter(sound.values())).spacing
+    note(implausible_scans(usable, spacing), "warning")
+    note(_misplaced(usable, label, spacing, subject.images), "warning")
     if label is not None:
         note(_outside(label, scans), "warning")
     return faults
@@ -232,14 +244,33 @@ def _duplicates(scans: Scans, files: Mapping[str, Path]) -> Iterator[Finding]:
             yield second, problem, "put the right scan in its place, or remove the copy: a subject may lack scans"
 
 
-def _mirrored(scans: Scans, label: npt.NDArray[Any] | None) -> Iterator[Finding]:
-    remedy = "compare the files in a viewer; mirror this one back if it is so, or leave it out"
-    mirrored = mirrored_scans(scans)
-    others = ", ".join(other for other in scans if other not in mirrored)
-    for modality in mirrored:
-        yield modality, f"{modality} seems mirrored left to right: flipped, it fits {others} better", remedy
-    if label is not None and is_label_mirrored(label != 0, scans):
-        yield LABEL, "the label seems mirrored left to right: flipped, it fits the tumour in the scans better", remedy
+def _misplaced(
+    scans: Scans, label: npt.NDArray[Any] | None, spacing: Spacing, files: Mapping[str, Path]
+) -> Iterator[Finding]:
+    edges = edges_of_scans(scans, spacing)
+    for first, second in copied_scans(edges):
+        problem = f"{second} has every edge of {first} ({files[first].name}): it seems a copy with other intensities"
+        yield second, problem, "compare the files in a viewer; put the right scan in its place, or remove the copy"
+    misplaced = misplaced_scans(edges)
+    placed = _without(edges, misplaced)
+    for modality, how in misplaced.items():
+        yield modality, *_misplacement(modality, how, ", ".join(placed))
+    where = None if label is None else misplaced_label(label != 0, placed, spacing)
+    if where is not None:
+        yield LABEL, *_misplacement("the label", where, "the tumour in the scans")
+
+
+def _misplacement(name: str, how: Misplacement, others: str) -> tuple[str, str]:
+    """Problem and remedy."""
+    if how == "mirrored":
+        problem = f"{name} seems mirrored left to right: flipped, it fits {others} better"
+        return problem, "compare the files in a viewer; mirror this one back if it is so, or leave it out"
+    problem = f"{name} does not lie where {others} lies, it seems moved or another subject's"
+    return problem, "compare the files in a viewer; register it with the others, or put this subject's in its place"
+
+
+def _without(values: Mapping[str, _Value], names: Container[str | None]) -> dict[str, _Value]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _outside(label: npt.NDArray[Any], scans: Scans) -> Iterator[Finding]:

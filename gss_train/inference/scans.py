@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from gss_train.common import UserError
 from gss_train.data import MODALITIES, Dataset, Fault, Subject, Volume, check_volumes, read_volume, reorient
-from gss_train.inference.plausibility import implausible_scans, scans_without_background
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,10 @@ def read_scans(subject: Subject, dataset: Dataset) -> RawScans:
     faults = check_volumes(replace(subject, images=files, label=None), replace(dataset, spacing=None), volumes)
     voxels = {modality: volume.voxels for modality, volume in volumes.items()}
     errors = [_line(subject, fault) for fault in faults if fault.severity == "error"]
-    errors = errors or scans_without_background(files, voxels)
     if errors:
         raise UserError("\n".join(errors))
     spacing = next(iter(volumes.values())).spacing
-    warnings = [_line(subject, fault) for fault in faults] + implausible_scans(files, voxels, spacing)
+    warnings = [_line(subject, fault) for fault in faults]
     return RawScans(subject.name, files, voxels, spacing, next(iter(raw.values())), tuple(warnings))
 
 
