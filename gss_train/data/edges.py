@@ -74,7 +74,10 @@ def edges_of_label(tumour: Bools, spacing: Spacing) -> Edges:
 
 
 def agreement(edges: Edges, others: Sequence[Edges]) -> float:
-    """Mean square cosine between the directions in a file and in others: 1 where all are parallel, 1/3 by chance."""
+    """Mean square cosine between the directions in a file and in others: 1 where all are parallel, 1/3 by chance.
+
+    It is 1/3, too, where there is nothing to compare.
+    """
     total, weight = 0.0, 0.0
     for other in others:
         products = edges.directions[0] * other.directions[0]
@@ -82,7 +85,7 @@ def agreement(edges: Edges, others: Sequence[Edges]) -> float:
             products += edges.directions[axis] * other.directions[axis]
         total += float(np.square(products).sum())
         weight += float((edges.strength * other.strength).sum())
-    return total / weight if weight else 0.0
+    return total / weight if weight else 1 / 3
 
 
 def overlap(first: Edges, second: Edges) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gss_train.data.edges import Bools, Edges, Spacing, agreement, edges_of_label, edges_of_scan, overlap
+from gss_train.data.edges import Edges, Spacing, agreement, edges_of_scan, overlap
 
 # With edges; fewer say too little of a scan, and of a tumour.
 _LEAST_BLOCKS = 1000
@@ -19,7 +19,6 @@ _MOVES = (-2, -1, 1, 2)
 # In the middle between real subjects as they are and what was planted in them; docs/training.md has the rates.
 _LEAST_LEAD = 1.18
 _LEAST_LEAD_OVER_BEST = 0.97
-_LEAST_OF_COPIES = 0.94
 # FLAIR shows every tumour's border, T2 most of them.
 _SHOWS_TUMOUR = ("FLAIR", "T2")
 
@@ -58,28 +57,16 @@ def misplaced_scans(edges: Mapping[str, Edges]) -> dict[str, Misplacement]:
     }
 
 
-def misplaced_label(tumour: Bools, edges: Mapping[str, Edges], spacing: Spacing) -> Misplacement | None:
+def misplaced_label(border: Edges, edges: Mapping[str, Edges]) -> Misplacement | None:
     """Tells whether an annotation does not lie where the tumour of the scans lies; nothing is said without FLAIR.
 
     Args:
-        tumour: [D,H,W], true in every tumour category.
+        border: from `edges_of_label`.
         edges: of the scans on the same grid, by modality.
-        spacing: voxel size in millimetres.
     """
-    border = edges_of_label(tumour, spacing)
     if _SHOWS_TUMOUR[0] not in edges or border.count < _LEAST_TUMOUR_BLOCKS:
         return None
     return _misplacement(border, [edges[modality] for modality in _SHOWS_TUMOUR if modality in edges])
-
-
-def copied_scans(edges: Mapping[str, Edges]) -> list[tuple[str, str]]:
-    """Finds the pairs of scans that are one scan with two sets of intensities: all their edges are the same."""
-    pairs = itertools.combinations(edges, 2)
-    return [(first, second) for first, second in pairs if _is_copy(edges[first], edges[second])]
-
-
-def _is_copy(first: Edges, second: Edges) -> bool:
-    return overlap(first, second) >= _LEAST_OVERLAP and agreement(first, [second]) > _LEAST_OF_COPIES
 
 
 def _misplacement(edges: Edges, others: Sequence[Edges]) -> Misplacement | None:
@@ -89,18 +76,26 @@ def _misplacement(edges: Edges, others: Sequence[Edges]) -> Misplacement | None:
 
 
 def _fits(edges: Edges, others: Sequence[Edges]) -> bool:
-    """Whether the edges agree with those of other files better than they do a few millimetres aside, or mirrored.
-
-    The edges of one head lose most of their agreement on the way; those of two heads never had it, those of a head that
-    was moved have more of it elsewhere.
-    """
     if any(overlap(edges, other) < _LEAST_OVERLAP for other in others):
         return False
+    lead, lead_over_best = leads(edges, others)
+    return lead > _LEAST_LEAD and lead_over_best > _LEAST_LEAD_OVER_BEST
+
+
+def leads(edges: Edges, others: Sequence[Edges]) -> tuple[float, float]:
+    """Compares how well a file fits others with how well it would elsewhere: a few millimetres aside, or mirrored.
+
+    The edges of one head lose most of their agreement on the way; those of two heads have none to lose, and those of a
+    head that was moved gain some.
+
+    Returns:
+        Agreement where the file lies, as a multiple of the mean and of the highest elsewhere.
+    """
     here = agreement(edges, others)
     elsewhere = [agreement(edges.mirrored(), others)]
     for axis, blocks in itertools.product(range(3), _MOVES):
         elsewhere.append(agreement(edges.moved(axis, blocks), [other.moved(axis, -blocks) for other in others]))
-    return here > _LEAST_LEAD_OVER_BEST * max(elsewhere) and here > _LEAST_LEAD * float(np.mean(elsewhere))
+    return here / float(np.mean(elsewhere)), here / max(elsewhere)
 
 
 def _largest_group(names: Sequence[str], places: Mapping[tuple[str, str], Misplacement | None]) -> set[str]:

@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from gss_train.data.copies import copied_scans
 from gss_train.data.datasets import LABEL, MODALITIES, Dataset, Subject
-from gss_train.data.edges import Spacing
+from gss_train.data.edges import Spacing, edges_of_label
 from gss_train.data.faults import Fault, Severity
 from gss_train.data.grids import differing_grids
 from gss_train.data.plausibility import implausible_scans, scans_without_background
 from gss_train.data.pool import map_unordered
 from gss_train.data.registration import (
     Misplacement,
-    copied_scans,
     edges_of_scans,
     misplaced_label,
     misplaced_scans,
@@ -113,7 +113,8 @@ def check_volumes(subject: Subject, dataset: Dataset, volumes: Mapping[str, Volu
     usable = _without(scans, unusable)
     spacing = next(iter(sound.values())).spacing
     note(implausible_scans(usable, spacing), "warning")
-    note(_misplaced(usable, label, spacing, subject.images), "warning")
+    note(_copies(usable, subject.images), "warning")
+    note(_misplaced(usable, label, spacing), "warning")
     if label is not None:
         note(_outside(label, scans), "warning")
     return faults
@@ -244,18 +245,19 @@ def _duplicates(scans: Scans, files: Mapping[str, Path]) -> Iterator[Finding]:
             yield second, problem, "put the right scan in its place, or remove the copy: a subject may lack scans"
 
 
-def _misplaced(
-    scans: Scans, label: npt.NDArray[Any] | None, spacing: Spacing, files: Mapping[str, Path]
-) -> Iterator[Finding]:
-    edges = edges_of_scans(scans, spacing)
-    for first, second in copied_scans(edges):
-        problem = f"{second} has every edge of {first} ({files[first].name}): it seems a copy with other intensities"
+def _copies(scans: Scans, files: Mapping[str, Path]) -> Iterator[Finding]:
+    for first, second in copied_scans(scans):
+        problem = f"{second} seems a copy of {first} ({files[first].name}) with other intensities, in the same order"
         yield second, problem, "compare the files in a viewer; put the right scan in its place, or remove the copy"
+
+
+def _misplaced(scans: Scans, label: npt.NDArray[Any] | None, spacing: Spacing) -> Iterator[Finding]:
+    edges = edges_of_scans(scans, spacing)
     misplaced = misplaced_scans(edges)
     placed = _without(edges, misplaced)
     for modality, how in misplaced.items():
-        yield modality, *_misplacement(modality, how, ", ".join(placed))
-    where = None if label is None else misplaced_label(label != 0, placed, spacing)
+        yield modality, *_misplacement(modality, how, f"the brain in {', '.join(placed)}")
+    where = None if label is None else misplaced_label(edges_of_label(label != 0, spacing), placed)
     if where is not None:
         yield LABEL, *_misplacement("the label", where, "the tumour in the scans")
 
@@ -265,8 +267,11 @@ def _misplacement(name: str, how: Misplacement, others: str) -> tuple[str, str]:
     if how == "mirrored":
         problem = f"{name} seems mirrored left to right: flipped, it fits {others} better"
         return problem, "compare the files in a viewer; mirror this one back if it is so, or leave it out"
-    problem = f"{name} does not lie where {others} lies, it seems moved or another subject's"
-    return problem, "compare the files in a viewer; register it with the others, or put this subject's in its place"
+    problem = f"{name} does not lie where {others} lies: it seems moved, or another subject's"
+    return (
+        problem,
+        "compare the files in a viewer; register it with the others, or put this subject's in its place",
+    )
 
 
 def _without(values: Mapping[str, _Value], names: Container[str | None]) -> dict[str, _Value]:
