@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,101 +85,101 @@ def test_real_subjects_have_no_faults_but_those_planted(subjects: list[Subject])
             assert sum(expected in problem for _, _, problem in faults) == 1
 
 
-@dataclass
-class Sample:
-    """Edges of a subject's files: as they are, and mirrored and moved, each with what was done."""
+@dataclass(frozen=True)
+class Trial:
+    """One file of a subject, as it is or replaced, and what is said of it.
 
-    sound: dict[str, Edges]
-    displaced: dict[str, list[tuple[str, Edges]]]
+    Attributes:
+        subjects: whose the other files are, and whose this one is.
+        kind: what was done to it.
+        leads: over other places, beside each other scan; for a label, beside the scans that show the tumour.
+        alone: what is said beside each other scan alone; nothing for a label.
+        together: what is said beside all scans.
+    """
+
+    subjects: tuple[int, int]
+    role: str
+    kind: str
+    leads: list[tuple[float, float]]
+    alone: list[str]
+    together: str
 
 
 @pytest.fixture(scope="module")
-def samples(subjects: list[Subject]) -> list[Sample]:
-    return [sample_of(read(subject)) for subject in subjects]
+def trials(subjects: list[Subject]) -> list[Trial]:
+    everything = [{role: edges_of(role, volume) for role, volume in read(subject).items()} for subject in subjects]
+    trials = []
+    for number, subject in enumerate(subjects):
+        sound, volumes = everything[number], read(subject)
+        for role in ROLES:
+            displaced = [(kind, number, edges_of(role, volume)) for kind, volume in displacements(volumes[role])]
+            others = [("another subject's", n, other[role]) for n, other in enumerate(everything) if n != number]
+            for kind, owner, edges in [("nothing", number, sound[role]), *displaced, *others]:
+                trials.append(Trial((number, owner), role, kind, *compare(sound, role, edges)))
+    return trials
 
 
-def sample_of(volumes: dict[str, Volume]) -> Sample:
-    def edges_of(role: str, volume: Volume) -> Edges:
-        if role == LABEL:
-            return edges_of_label(volume.voxels != 0, volume.spacing)
-        return edges_of_scan(volume.voxels, volume.spacing)
-
-    sound = {role: edges_of(role, volumes[role]) for role in ROLES}
-    displaced = {role: [("mirrored", edges_of(role, mirrored(volumes[role])))] for role in ROLES}
-    for role, (axis, millimetres) in itertools.product(ROLES, MOVES):
-        edges = edges_of(role, moved(volumes[role], axis, millimetres))
-        displaced[role].append((f"moved {abs(millimetres)} mm", edges))
-    return Sample(sound, displaced)
+def edges_of(role: str, volume: Volume) -> Edges:
+    if role == LABEL:
+        return edges_of_label(volume.voxels != 0, volume.spacing)
+    return edges_of_scan(volume.voxels, volume.spacing)
 
 
-def planted(sample: Sample, role: str, samples: list[Sample]) -> list[tuple[str, Edges]]:
-    others = [("another subject's", other.sound[role]) for other in samples if other is not sample]
-    return [*sample.displaced[role], *others]
+def displacements(volume: Volume) -> Iterator[tuple[str, Volume]]:
+    yield "mirrored", mirrored(volume)
+    for axis, millimetres in MOVES:
+        yield f"moved {abs(millimetres)} mm", moved(volume, axis, millimetres)
 
 
-def how(kind: str) -> str:
-    return "mirrored" if kind == "mirrored" else "elsewhere"
+def compare(sound: dict[str, Edges], role: str, edges: Edges) -> tuple[list[tuple[float, float]], list[str], str]:
+    scans = {modality: sound[modality] for modality in MODALITIES}
+    if role == LABEL:
+        said = misplaced_label(edges, scans) or "nothing"
+        return [leads(edges, [scans["FLAIR"], scans["T2"]])], [], said
+    others = [modality for modality in MODALITIES if modality != role]
+    alone = [said_of(role, misplaced_scans({other: scans[other], role: edges})) for other in others]
+    together = said_of(role, misplaced_scans({**scans, role: edges}))
+    return [leads(edges, [scans[other]]) for other in others], alone, together
+
+
+def said_of(role: str, misplaced: Mapping[str, str]) -> str:
+    if not misplaced:
+        return "nothing"
+    return misplaced[role] if set(misplaced) == {role} else "another file"
 
 
 @pytest.mark.exhaustive
-def test_everything_planted_in_every_file_is_found(samples: list[Sample]) -> None:
+def test_everything_planted_in_every_file_is_found(trials: list[Trial]) -> None:
     """One file at a time, beside all scans of the subject and beside each of them alone."""
-    tried, right = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-
-    def count(kind: str, where: str, correct: bool) -> None:
-        tried[kind, where] += 1
-        right[kind, where] += correct
-
-    for sample in samples:
-        scans = {modality: sample.sound[modality] for modality in MODALITIES}
-        count("nothing", "one of four scans", misplaced_scans(scans) == {})
-        count("nothing", "label", misplaced_label(sample.sound[LABEL], scans) is None)
-        for pair in itertools.combinations(MODALITIES, 2):
-            count("nothing", "one of two scans", misplaced_scans({name: scans[name] for name in pair}) == {})
-        for kind, border in planted(sample, LABEL, samples):
-            count(kind, "label", misplaced_label(border, scans) == how(kind))
-        for modality, other in itertools.permutations(MODALITIES, 2):
-            for kind, edges in planted(sample, modality, samples):
-                two = misplaced_scans({other: scans[other], modality: edges})
-                count(kind, "one of two scans", two == {modality: how(kind)})
-        for modality in MODALITIES:
-            for kind, edges in planted(sample, modality, samples):
-                count(kind, "one of four scans", misplaced_scans({**scans, modality: edges}) == {modality: how(kind)})
-    for kind, where in sorted(tried):
-        print(f"\n{kind}, {where}: right in {right[kind, where]} of {tried[kind, where]}", end="")
-    misses = tried - right
-    # A move of 5 mm mirrors a brain that lies beside the middle of its grid nearly into its place.
-    assert sum(misses.values()) <= 1
-    assert not any(misses[kind, where] for kind, where in tried if kind != "moved 5 mm")
+    counts = Counter[tuple[str, str, str]]()
+    for trial in trials:
+        counts[trial.kind, "a label" if trial.role == LABEL else "one of four scans", trial.together] += 1
+        counts.update((trial.kind, "one of two scans", said) for said in trial.alone)
+    for (kind, where, said), count in sorted(counts.items()):
+        print(f"\n{kind}, {where}: {said} said of {count}", end="")
+    # Mirrored, a brain beside the middle of its grid moves.
+    right = {"nothing": {"nothing"}, "mirrored": {"mirrored"}}
+    assert [key for key in counts if key[2] not in right.get(key[0], {"elsewhere", "mirrored"})] == []
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("part", [0, 1])
-def test_limits_set_on_half_of_the_subjects_hold_for_the_others(samples: list[Sample], part: int) -> None:
+def test_limits_set_on_half_of_the_subjects_hold_for_the_others(trials: list[Trial], part: int) -> None:
     """Limits in the middle between sound files and those of others, or moved by 5 mm; each file beside one other."""
-    chosen, others = compared(samples[part::2]), compared(samples[1 - part :: 2])
-    least_lead = middle(chosen["nothing"][:, 0].min(), chosen["another subject's"][:, 0].max())
-    least_over_best = middle(chosen["nothing"][:, 1].min(), chosen["moved 5 mm"][:, 1].max())
-    for kind, found in others.items():
-        fits = (found[:, 0] > least_lead) & (found[:, 1] > least_over_best)
-        print(f"\nlimits {least_lead:.3f}, {least_over_best:.3f}; {kind}: fits in {fits.sum()} of {len(fits)}", end="")
+
+    def leads_of(kind: str, half: int) -> np.ndarray:
+        mine = [trial for trial in trials if trial.kind == kind and {n % 2 for n in trial.subjects} == {half}]
+        return np.array([pair for trial in mine for pair in trial.leads])
+
+    def middle(kind: str, which: int) -> float:
+        least, most = leads_of("nothing", part)[:, which].min(), leads_of(kind, part)[:, which].max()
+        return float(np.sqrt(least * most))
+
+    limits = np.array([middle("another subject's", 0), middle("moved 5 mm", 1)])
+    for kind in sorted({trial.kind for trial in trials}):
+        fits = (leads_of(kind, 1 - part) > limits).all(axis=1)
+        print(f"\nlimits {limits.round(3)}; {kind}: {fits.sum()} of {len(fits)} fit", end="")
         assert fits.all() if kind == "nothing" else not fits.any()
-
-
-def compared(samples: list[Sample]) -> dict[str, np.ndarray]:
-    """By what is planted, lead and lead over the best, [number,2]."""
-    rows: dict[str, list[tuple[float, float]]] = {}
-    for sample, role in itertools.product(samples, ROLES):
-        beside = [[sample.sound[other]] for other in MODALITIES if other != role]
-        if role == LABEL:
-            beside = [[sample.sound["FLAIR"], sample.sound["T2"]]]
-        for kind, edges in [("nothing", sample.sound[role]), *planted(sample, role, samples)]:
-            rows.setdefault(kind, []).extend(leads(edges, others) for others in beside)
-    return {kind: np.array(found) for kind, found in rows.items()}
-
-
-def middle(first: float, second: float) -> float:
-    return float(np.sqrt(first * second))
 
 
 @pytest.mark.exhaustive
