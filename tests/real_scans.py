@@ -29,6 +29,7 @@ _ROLES = {
 _EVERY_DAY = 2
 
 DATASET = DATASETS["brats2018"]
+NONE_AT_HAND = "GSS_REAL_SCANS names no folder with real scans"
 
 
 def _folder() -> Path | None:
@@ -39,15 +40,15 @@ def _folder() -> Path | None:
 def _parameters(found: list[Any], every_day: int) -> list[Any]:
     """Numbered, as their names stay out of everything that is printed."""
     if not found:
-        reason = "GSS_REAL_SCANS is not set, or no folder with real scans"
-        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
+        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=NONE_AT_HAND))]
     return [
         pytest.param(item, id=str(number), marks=pytest.mark.exhaustive if number >= every_day else ())
         for number, item in enumerate(found)
     ]
 
 
-def _subjects() -> list[Subject]:
+def real_subjects() -> list[Subject]:
+    """All with usual names, at any depth; none where there is no folder."""
     folder = _folder()
     return [] if folder is None or not folder.is_dir() else find_subjects(folder, DATASET)
 
@@ -68,7 +69,7 @@ def _odd_cases() -> list[Subject]:
 
 def each_subject(every_day: int = _EVERY_DAY) -> Callable[[Any], Any]:
     """A test for each real subject; a few of them run on every change."""
-    return pytest.mark.parametrize("subject", _parameters(_subjects(), every_day))
+    return pytest.mark.parametrize("subject", _parameters(real_subjects(), every_day))
 
 
 each_odd_case = pytest.mark.parametrize("case", _parameters(_odd_cases(), every_day=100))

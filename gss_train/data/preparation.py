@@ -25,7 +25,7 @@ from gss_train.data.prepared import (
 from gss_train.data.resampling import ResamplingError
 from gss_train.data.verification import MEND_OR_RESPACE, check_subjects, read_and_check
 
-_VERSION = 2
+_VERSION = 3
 
 
 class PreparationError(UserError):

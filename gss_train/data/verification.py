@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gss_train.data.copies import copied_scans
 from gss_train.data.datasets import LABEL, MODALITIES, Dataset, Subject
+from gss_train.data.edges import edges_of_label
 from gss_train.data.faults import Fault, Severity
 from gss_train.data.grids import Spacing, differing_grids
-from gss_train.data.mirroring import is_label_mirrored, mirrored_scans
+from gss_train.data.plausibility import implausible_scans, scans_without_background
 from gss_train.data.pool import map_unordered
+from gss_train.data.registration import (
+    Misplacement,
+    edges_of_scans,
+    misplaced_label,
+    misplaced_scans,
+)
 from gss_train.data.resampling import ResamplingError, network_grid, place
 from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient
 
@@ -27,11 +35,14 @@ _MAX_OUTSIDE_SHARE = 0.01
 MEND_OR_RESPACE = "mend the headers, or give another --spacing"
 _EXPORT_AGAIN = "export it again, as one volume of finite numbers, 0 outside the brain; or take it out of the data set"
 
+_Value = TypeVar("_Value")
 Categories = npt.NDArray[np.uint8]
 Scans = Mapping[str, npt.NDArray[Any]]
 """By modality, [D,H,W] each."""
 Finding = tuple[str | None, str, str]
 """Modality or `LABEL`, None for the subject as a whole; problem; remedy."""
+Note = Callable[[Iterable[Finding], Severity], set[str | None]]
+"""Takes findings down; returns what they are about."""
 
 
 @dataclass(frozen=True)
@@ -100,33 +111,45 @@ def check_volumes(
     unknown = LABEL in sound and note(_unknown_values(sound[LABEL].voxels, dataset))
     grids = {role: volume.grid for role, volume in sound.items()}
     differing = list(differing_grids(grids, dataset.spacing if spacing is None else None))
-    if not grids.keys() & set(MODALITIES):
+    if differing and (spacing is None or not _scans(sound)):
         note(differing)
         return faults
-    if spacing is not None and differing:
+    if differing:
         note(_placed(differing), "warning")
-        if unknown:
-            del sound[LABEL]
+        # Where there is none, nothing else can be told: all of the volume would be placed.
+        if note(scans_without_background(_scans(sound))):
+            return faults
         try:
-            sound = place(sound, network_grid(sound, spacing))
+            sound = place(_without(sound, {LABEL} if unknown else ()), network_grid(sound, spacing))
         except ResamplingError as error:
             note([(None, str(error), MEND_OR_RESPACE)])
             return faults
-    elif note(differing):
-        return faults
-    scans = {modality: sound[modality].voxels for modality in MODALITIES if modality in sound}
-    label = sound[LABEL].voxels if LABEL in sound else None
+    if _scans(sound):
+        _compare(sound, subject, note)
+    return faults
+
+
+def _compare(volumes: Mapping[str, Volume], subject: Subject, note: Note) -> None:
+    """Looks for faults in volumes on one grid, a scan at least."""
+    scans, label = _scans(volumes), volumes[LABEL].voxels if LABEL in volumes else None
     brain = sum_of_scans(scans) > 0
     if not brain.any():
-        note([_no_brain(scans)])
-        return faults
-    constant = note(_constant(scans, brain))
-    varied = {modality: voxels for modality, voxels in scans.items() if modality not in constant}
-    note(_duplicates(varied, subject.images))
-    note(_mirrored(varied, label), "warning")
+        note([_no_brain(scans)], "error")
+        return
+    unusable = note(_constant(scans, brain), "error")
+    unusable |= note(scans_without_background(_without(scans, unusable)), "error")
+    unusable |= note(_duplicates(_without(scans, unusable), subject.images), "error")
+    usable = _without(scans, unusable)
+    spacing = next(iter(volumes.values())).grid.spacing
+    note(implausible_scans(usable, spacing), "warning")
+    note(_copies(usable, subject.images), "warning")
+    note(_misplaced(usable, label, spacing), "warning")
     if label is not None:
         note(_outside(label, scans), "warning")
-    return faults
+
+
+def _scans(volumes: Mapping[str, Volume]) -> dict[str, npt.NDArray[Any]]:
+    return {modality: volumes[modality].voxels for modality in MODALITIES if modality in volumes}
 
 
 def sum_of_scans(scans: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -265,14 +288,37 @@ def _duplicates(scans: Scans, files: Mapping[str, Path]) -> Iterator[Finding]:
             yield second, problem, "put the right scan in its place, or remove the copy: a subject may lack scans"
 
 
-def _mirrored(scans: Scans, label: npt.NDArray[Any] | None) -> Iterator[Finding]:
-    remedy = "compare the files in a viewer; mirror this one back if it is so, or leave it out"
-    mirrored = mirrored_scans(scans)
-    others = ", ".join(other for other in scans if other not in mirrored)
-    for modality in mirrored:
-        yield modality, f"{modality} seems mirrored left to right: flipped, it fits {others} better", remedy
-    if label is not None and is_label_mirrored(label != 0, scans):
-        yield LABEL, "the label seems mirrored left to right: flipped, it fits the tumour in the scans better", remedy
+def _copies(scans: Scans, files: Mapping[str, Path]) -> Iterator[Finding]:
+    for first, second in copied_scans(scans):
+        problem = f"{second} seems a copy of {first} ({files[first].name}) with other intensities, in the same order"
+        yield second, problem, "compare the files in a viewer; put the right scan in its place, or remove the copy"
+
+
+def _misplaced(scans: Scans, label: npt.NDArray[Any] | None, spacing: Spacing) -> Iterator[Finding]:
+    edges = edges_of_scans(scans, spacing)
+    misplaced = misplaced_scans(edges)
+    placed = _without(edges, misplaced)
+    for modality, how in misplaced.items():
+        yield modality, *_misplacement(modality, how, f"the brain in {', '.join(placed)}")
+    where = None if label is None else misplaced_label(edges_of_label(label != 0, spacing), placed)
+    if where is not None:
+        yield LABEL, *_misplacement("the label", where, "the tumour in the scans")
+
+
+def _misplacement(name: str, how: Misplacement, others: str) -> tuple[str, str]:
+    """Problem and remedy."""
+    if how == "mirrored":
+        problem = f"{name} seems mirrored left to right: flipped, it fits {others} better"
+        return problem, "compare the files in a viewer; mirror this one back if it is so, or leave it out"
+    problem = f"{name} does not lie where {others} lies: it seems moved, or another subject's"
+    return (
+        problem,
+        "compare the files in a viewer; register it with the others, or put this subject's in its place",
+    )
+
+
+def _without(values: Mapping[str, _Value], names: Container[str | None]) -> dict[str, _Value]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _outside(label: npt.NDArray[Any], scans: Scans) -> Iterator[Finding]:

@@ -23,7 +23,6 @@ from gss_train.data import (
     read_volume,
     reorient,
 )
-from gss_train.inference.plausibility import implausible_scans, scans_without_background
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,11 @@ def read_scans(subject: Subject, dataset: Dataset, spacing: Spacing, *, one_grid
     unlabelled, any_size = replace(subject, images=files, label=None), replace(dataset, spacing=None)
     faults = check_volumes(unlabelled, any_size, volumes, None if one_grid else spacing)
     errors = [_line(subject, fault) for fault in faults if fault.severity == "error"]
-    errors = errors or scans_without_background(files, {m: volume.voxels for m, volume in volumes.items()})
     if errors:
         raise UserError("\n".join(errors))
     grid = network_grid(volumes, spacing)
     voxels = {modality: volume.voxels for modality, volume in place(volumes, grid).items()}
-    warnings = [_line(subject, fault) for fault in faults] + implausible_scans(files, voxels, grid.spacing)
+    warnings = [_line(subject, fault) for fault in faults]
     (_, first), (_, reoriented) = next(iter(raw.items())), next(iter(volumes.items()))
     return RawScans(subject.name, files, voxels, grid, first, reoriented.grid, tuple(warnings))
 

@@ -14,7 +14,7 @@ import pytest
 
 from gss_train.data import load_prepared
 from gss_train.prepare import main
-from tests.gss_train.data.raw_files import make_head, write_subject
+from tests.gss_train.data.raw_files import make_folded_head, write_subject
 
 SUBJECTS = 12
 BAD, SOUND = "BraTS20_Training_001", "BraTS20_Training_012"
@@ -109,6 +109,22 @@ def mirrored_label(folder: Path) -> None:
     rewrite(folder, "seg", lambda label: label[::-1])
 
 
+def displaced_scan(folder: Path) -> None:
+    rewrite(folder, "t1", lambda scan: np.roll(scan, 2, 1))
+
+
+def label_of_another(folder: Path) -> None:
+    shutil.copy(folder.parent / SOUND / f"{SOUND}_seg.nii", folder / f"{folder.name}_seg.nii")
+
+
+def normalised(folder: Path) -> None:
+    rewrite(folder, "t1", lambda scan: np.where(scan, (scan - 2000.5) / 300, 0).astype(np.float32))
+
+
+def not_stripped(folder: Path) -> None:
+    rewrite(folder, "t1", lambda scan: scan + 7)
+
+
 class Case(NamedTuple):
     """What is done to a subject, where it should be found, and what should be said about it."""
 
@@ -132,12 +148,16 @@ ERRORS = [
     Case(all_zero, "t1", "every brain voxel of T1 is 0", "a subject may lack scans"),
     Case(nothing_at_all, None, "there is no brain: FLAIR, T1ce, T1, T2 are 0 everywhere", "export the scans again"),
     Case(same_scan_twice, "t1", r"T1 has the same voxels as T1ce \(BraTS20_.*_t1ce.nii\)", "put the right scan"),
+    Case(not_stripped, "t1", "T1 is 0 in 0.0% of its voxels; its background seems to be 7", "skull-strip it"),
     Case(scan_of_another, "t2", "T2 has the same voxels as T2 of", "take the other subject out"),
 ]
 WARNINGS = [
     Case(label_beside_the_brain, "seg", "of the label .* lie outside the brain", "look at it"),
     Case(mirrored_scan, "t1", "T1 seems mirrored left to right", "compare the files in a viewer"),
     Case(mirrored_label, "seg", "the label seems mirrored left to right", "compare the files in a viewer"),
+    Case(displaced_scan, "t1", "T1 does not lie where .* FLAIR, T1ce, T2 lies", "register it with the others"),
+    Case(label_of_another, "seg", "the label does not lie where the tumour in the scans lies", "this subject's"),
+    Case(normalised, "t1", "T1 is below 0 in .* of its brain", "the scanner's intensities"),
 ]
 
 
@@ -146,7 +166,7 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Subjects without faults."""
     root = tmp_path_factory.mktemp("subjects") / "raw"
     for number in range(1, SUBJECTS + 1):
-        write_subject(root / f"BraTS20_Training_{number:03}", make_head((24, 24, 24), seed=number), ".nii")
+        write_subject(root / f"BraTS20_Training_{number:03}", make_folded_head((24, 24, 24), seed=number), ".nii", 5)
     return root
 
 
@@ -200,7 +220,8 @@ def test_errors_stop_and_lose_nothing(case: Case, root: Path, capsys: pytest.Cap
     assert prepare(root, "--check") == 2
     said = capsys.readouterr()
     assert_listed(case, root / bad, "error", said.out)
-    assert "Verified 2 subjects: 1 with errors, 0 with warnings" in said.out
+    # Whose scan it is shows in the one that it does not fit.
+    assert f"Verified 2 subjects: 1 with errors, {int(bad == SOUND)} with warnings" in said.out
     assert prepare(root) == 2
     assert_listed(case, root / bad, "error", capsys.readouterr().err)
     assert sound in prepared_names(root)
@@ -226,7 +247,8 @@ def test_warnings_are_listed_and_stop_nothing(case: Case, root: Path, capsys: py
 def test_ten_faults_at_once_are_one_table(tmp_path: Path, subjects: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "raw"
     shutil.copytree(subjects, root)
-    errors = [case for case in ERRORS if case.damage not in {all_zero, tilted, no_scan, scan_of_another, moved}]
+    others = {all_zero, tilted, no_scan, scan_of_another, moved, not_stripped}
+    errors = [case for case in ERRORS if case.damage not in others]
     cases = [*((case, "error") for case in errors), (WARNINGS[1], "warning")]
     names = [f"BraTS20_Training_{number:03}" for number in range(1, len(cases) + 1)]
     assert len(cases) == 10

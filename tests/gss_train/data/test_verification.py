@@ -12,14 +12,13 @@ import pytest
 from gss_train.data.datasets import MODALITIES, Dataset, Subject
 from gss_train.data.faults import Fault, describe_faults
 from gss_train.data.layouts import find_subjects
-from gss_train.data.mirroring import is_label_mirrored, mirrored_scans
 from gss_train.data.verification import (
     check_subjects,
     check_volumes,
     read_and_check,
 )
 from gss_train.data.volumes import Volume
-from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_subject
+from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_folded_head, make_head, make_raw, write_subject
 
 NAMES = {**{modality: f"{modality.lower()}.nii" for modality in MODALITIES}, "label": "seg.nii"}
 ROLES = (*MODALITIES, "label")
@@ -135,45 +134,27 @@ def test_a_label_outside_the_brain_is_a_warning_above_a_small_share(
     assert not warned or f"({voxels} of {np.count_nonzero(raw.label)} voxels) lie outside" in faults[0].problem
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_mirrored_scans_are_told_from_sound_ones(seed: int) -> None:
-    images = make_head(seed=seed).images
-    assert mirrored_scans(images) == []
-    for modality in MODALITIES:
-        assert mirrored_scans({**images, modality: images[modality][::-1]}) == [modality]
-    pair = {"T1": images["T1"], "T2": images["T2"][::-1]}
-    assert mirrored_scans(pair) == ["T2"]
-    assert mirrored_scans({modality: scan[::-1] for modality, scan in images.items()}) == []
+def test_what_cannot_be_used_is_compared_with_nothing(brats2020: Dataset) -> None:
+    """A scan without background is an error, and no warning about its place or anything else comes with it."""
+    raw = make_folded_head()
+    affine = RAS_AFFINE @ np.diag((5, 5, 5, 1))
+    volumes = {role: Volume(volume.voxels, affine) for role, volume in volumes_of(raw).items()}
+    assert found(volumes, brats2020) == []
+    volumes["T1"] = replace(volumes["T1"], voxels=volumes["T1"].voxels[::-1] - 3)
+    assert found(volumes, brats2020) == [("T1", "T1 is 0 in 0.0% of its voxels; its background seems to be -3")]
 
 
-@pytest.mark.parametrize("tumour_side", [-1, 1])
-def test_mirrored_labels_are_told_from_sound_ones(tumour_side: int) -> None:
-    raw = make_head(tumour_side=tumour_side)
-    for modalities in (MODALITIES, ("FLAIR",), ("T1", "T2")):
-        scans = {modality: raw.images[modality] for modality in modalities}
-        assert not is_label_mirrored(raw.label > 0, scans)
-        assert is_label_mirrored(raw.label[::-1] > 0, scans)
-
-
-def test_no_side_is_told_where_there_is_none() -> None:
-    """Noise, symmetric heads, tumours across the midline and scans that show no tumour."""
-    generator = np.random.default_rng(0)
-    noise = {modality: generator.integers(1, 500, (32, 30, 28)) for modality in MODALITIES}
-    assert mirrored_scans(noise) == []
-    head = make_head()
-    symmetric = {modality: scan + scan[::-1] for modality, scan in head.images.items()}
-    assert mirrored_scans(symmetric) == []
-    central = make_head(tumour_side=0)
-    assert not is_label_mirrored(central.label[::-1] > 0, central.images)
-    assert not is_label_mirrored(head.label[::-1] > 0, {"T1": head.images["T1"]})
-    assert not is_label_mirrored(np.zeros_like(head.label, bool), head.images)
-    assert not is_label_mirrored(head.label > 0, noise)
-
-
-def test_a_dark_cavity_is_no_mirrored_label() -> None:
-    head = make_head()
-    dark = np.where(head.label > 0, 1, head.images["FLAIR"])
-    assert not is_label_mirrored(head.label > 0, {"FLAIR": dark, "T2": head.images["T2"]})
+def test_doubts_are_warnings(brats2020: Dataset) -> None:
+    raw = make_folded_head()
+    raw.images["T2"] = np.sqrt(raw.images["FLAIR"])
+    raw.images["T1"] = np.roll(raw.images["T1"], 3, 1)
+    affine = RAS_AFFINE @ np.diag((5, 5, 5, 1))
+    volumes = {role: Volume(volume.voxels, affine) for role, volume in volumes_of(raw).items()}
+    faults = check_volumes(subject_of(), brats2020, volumes)
+    assert [(fault.severity, fault.problem) for fault in faults] == [
+        ("warning", "T2 seems a copy of FLAIR (flair.nii) with other intensities, in the same order"),
+        ("warning", "T1 does not lie where the brain in FLAIR, T1ce, T2 lies: it seems moved, or another subject's"),
+    ]
 
 
 def test_each_file_is_read_once_and_by_one_orientation(tmp_path: Path, brats2020: Dataset) -> None:
