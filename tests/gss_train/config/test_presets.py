@@ -6,9 +6,11 @@ from typing import get_args
 
 import pytest
 
+from gss_train.common import to_triple
 from gss_train.config import DatasetName, NetworkName, parse_config, preset_config
 from gss_train.config.presets import preset_options
 from gss_train.data import DATASETS
+from gss_train.models import build_network
 from gss_train.phantom import Grid
 
 NETWORKS = get_args(NetworkName)
@@ -70,3 +72,11 @@ def test_quick_brings_scans_of_ones_own_to_the_voxels_of_its_phantom(where: str)
     assert preset_options({"preset": "paper", where: "somewhere"})["spacing"] is None
     size = preset_config("quick").phantom.phantom_size
     assert Grid.for_brain(size).spacing == pytest.approx(4, abs=0.01)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_quick_builds_every_network_for_scans_of_ones_own(network: NetworkName) -> None:
+    options = preset_options({"preset": "quick", "network": network, "data_root": "somewhere"})
+    crop = to_triple(options["crop_size"])
+    build_network(network, 4, crop_size=crop, width=options["width"])
+    assert max(crop) * options["spacing"][0] <= 128
