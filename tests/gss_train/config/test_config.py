@@ -128,7 +128,7 @@ def test_the_tree_is_plain_json() -> None:
     config = parse_config(["--dataset", "brats2015", "--data-root", "raw"])
     values = json.loads(json.dumps(config.to_json()))
     assert values["data"]["data_root"] == "raw"
-    assert values["data"]["crop_size"] == [32, 40, 32]
+    assert (values["data"]["crop_size"], values["data"]["spacing"]) == ([24], [4.0])
 
 
 def test_every_edition_can_be_picked() -> None:

@@ -244,7 +244,7 @@ def test_a_file_may_need_flags_to_be_whole(tmp_path: Path, capsys: pytest.Captur
     assert (mended.training.gss_ramp, mended.data.data_root) == (150, Path("raw"))
     message = refusal(["--config", path, "--epochs", "10"], capsys)
     assert f"{path}: data.data_root: --data-root: is missing" in message
-    message = refusal(["--config", path, "--epochs", "5", "--data-root", "raw"], capsys)
+    message = refusal(["--config", path, "--epochs", "3", "--data-root", "raw"], capsys)
     assert f"{path}: training.gss_ramp: --gss-ramp: got 150" in message
     no_dataset = written(tmp_path, {"run": {"seed": 1}})
     assert "--dataset" in refusal(["--config", no_dataset], capsys)
