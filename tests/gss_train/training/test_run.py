@@ -118,6 +118,7 @@ def test_the_evaluation_of_a_run_has_its_scores_and_subjects_to_look_at(
         "weights": "last",
         "part": "test",
         "crop_size": [16, 16, 16],
+        "spacing": None,
         "weighting": "uniform",
         "flips": False,
     }
