@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from torch import Tensor
 
-from gss_train.data import Dataset, PreparedSubject
+from gss_train.data import Dataset, PreparedSubject, millimetres
 from gss_train.report.figures.curves import (
     draw_dice_of_votes,
     draw_line,
@@ -105,12 +105,13 @@ def save_summary(
     votes = voted(validations)
     ratios = (1, 1.05, 1.05, 1.05) if votes else (1, 1.05)
     level, metadata = level_with_most_tumour(truth.numpy()), subject.metadata
-    # Where it lies in the raw volume.
-    raw_level = level - metadata.padding[2][0] + metadata.box[2][0]
+    # Where it lies in the whole volume, and in which: that of the files, or what it was brought to.
+    whole_level = level - metadata.padding[2][0] + metadata.box[2][0]
+    whole = "the scan" if metadata.recipe.spacing is None else f"the scan at {millimetres(metadata.spacing)}"
     with run_figure(path, 14, 12 if votes else 6.4) as figure:
         pictures, curves, *rest = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
         draw_slices(pictures, image, truth, prediction, dataset, level)
-        pictures.suptitle(f"{subject.name}, axial slice {raw_level} of the scan")
+        pictures.suptitle(f"{subject.name}, axial slice {whole_level} of {whole}")
         axes = curves.subplots(1, len(_CURVES) + bool(validations))
         _draw_losses(axes[: len(_CURVES)], epochs)
         stages = axes[0].get_lines()
