@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gss_train import common, evaluation, inference, report, runs, subjects
 from gss_train.common import UserError, run_command
 from gss_train.config import DatasetName
+from gss_train.data import size_name, to_spacing
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,8 @@ class EvaluateArguments:
         data_root: folder of the raw data set; by default that of the run.
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
-        spacing: voxel size in mm that scans are brought to, one number or three; by default as trained. Scores are of
-            the label's own voxels.
+        spacing: voxel size in mm that scans are brought to, one number or three; by default the `--spacing` of the
+            training, else that which they have. Scores are of the label's own voxels.
         split_file: a published split in place of the run's; as for training.
         split_seed: of a division in place of the run's; as for training.
         fold: of a cross-validation in place of the run's split; as for training.
@@ -179,7 +180,7 @@ def _default_output(options: EvaluateArguments, trained_on: str | None) -> Path:
         str(options.dataset): options.dataset not in {None, trained_on},
         "other-split": any(getattr(options, name) is not None for name in _SPLITTING),
         f"{options.max_subjects}-subjects": options.max_subjects is not None,
-        f"{'x'.join(map(str, options.spacing or ()))}mm": options.spacing is not None,
+        size_name(to_spacing(options.spacing or 1)): options.spacing is not None,
         f"crop{common.times(options.crop_size or ())}": options.crop_size is not None,
         options.weighting: options.weighting != "uniform",
         "flips": options.flips,

@@ -32,6 +32,15 @@ DATASET = DATASETS["brats2018"]
 NONE_AT_HAND = "GSS_REAL_SCANS names no folder with real scans"
 
 
+class RealSubject(Subject):
+    """Does not say whose scans it has, where a test that fails shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "a real subject"
+
+
 def _folder() -> Path | None:
     named = os.environ.get("GSS_REAL_SCANS")
     return Path(named) if named else None
@@ -50,7 +59,8 @@ def _parameters(found: list[Any], every_day: int) -> list[Any]:
 def real_subjects() -> list[Subject]:
     """All with usual names, at any depth; none where there is no folder."""
     folder = _folder()
-    return [] if folder is None or not folder.is_dir() else find_subjects(folder, DATASET)
+    found = [] if folder is None or not folder.is_dir() else find_subjects(folder, DATASET)
+    return [RealSubject(**vars(subject)) for subject in found]
 
 
 def _odd_cases() -> list[Subject]:
@@ -63,7 +73,7 @@ def _odd_cases() -> list[Subject]:
         words = {path: re.split(r"[-_.]", path.name) for path in sorted(case.iterdir())}
         files = {_ROLES[word]: path for path, parts in words.items() for word in parts if word in _ROLES}
         label = files.pop(LABEL, None)
-        cases.append(Subject("case", None, files, label))
+        cases.append(RealSubject("case", None, files, label))
     return cases
 
 

@@ -11,5 +11,6 @@ from gss_train.config.options import (
     RecordOptions as RecordOptions,
     TrainingOptions as TrainingOptions,
     ValidationOptions as ValidationOptions,
+    with_defaults as with_defaults,
 )
 from gss_train.config.presets import PickedPreset as PickedPreset, preset_config as preset_config

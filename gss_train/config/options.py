@@ -51,9 +51,9 @@ class DataOptions:
         data_root: folder of the raw data set; without it a phantom of BraTS2015, 2018 or 2020 is generated.
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
-        spacing: voxel size in mm that scans and labels are brought to, one number or three; None: that which they have.
-            Scans of one subject may then be on different grids, and are where their affines place them. Predictions go
-            back: scores are of the label's own voxels.
+        spacing: voxel size in mm that scans and labels are brought to, one number or three (left to right, front to
+            back, bottom to top); None: that which they have. Scans of one subject may then be on different grids, and
+            are where their affines place them. Predictions go back: scores are of the label's own voxels.
         cache: folder for phantoms and prepared volumes, reused by later runs.
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
@@ -438,6 +438,20 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """The tree as JSON values."""
         return cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(self), default=str)))
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run as JSON values, with those that there were not yet then: they had their default.
+
+    Args:
+        values: what `Config.to_json` gave then; what is no section of options is left as it is.
+    """
+    # The data set has no default; a run has always stated it.
+    defaults = Config(DataOptions("brats2020")).to_json()
+    known = {
+        name: {**options, **values[name]} for name, options in defaults.items() if isinstance(values.get(name), dict)
+    }
+    return {**values, **known}
 
 
 SECTIONS: dict[str, type[Any]] = get_type_hints(Config)

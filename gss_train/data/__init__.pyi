@@ -18,6 +18,7 @@ from gss_train.data.grids import (
     Grid as Grid,
     Spacing as Spacing,
     millimetres as millimetres,
+    size_name as size_name,
     to_spacing as to_spacing,
 )
 from gss_train.data.layouts import find_subjects as find_subjects, recognise_dataset as recognise_dataset

@@ -20,8 +20,9 @@ Affine = npt.NDArray[np.float64]
 _TOLERANCE_MM = 0.01
 # Of an index. Where a patient lies in the world leaves traces in an affine that are smaller.
 _DECIMALS = 6
-_RESAMPLE = "resample it onto the grid of the other files, the label by nearest neighbour, or give a --spacing"
-_RESAMPLE_OR_RELABEL = f"{_RESAMPLE}; if only its header is wrong, copy that of another file"
+_RESAMPLE = "resample it onto the grid of the other files, the label by nearest neighbour"
+_RESAMPLE_OR_SPACE = f"{_RESAMPLE}, or give a --spacing"
+_RESAMPLE_OR_RELABEL = f"{_RESAMPLE_OR_SPACE}; if only its header is wrong, copy that of another file"
 
 
 def to_spacing(lengths: float | Sequence[float]) -> Spacing:
@@ -40,6 +41,11 @@ def to_spacing(lengths: float | Sequence[float]) -> Spacing:
 def millimetres(spacing: Spacing) -> str:
     """Voxel sizes for people, such as "1 x 1 x 2.5 mm"."""
     return " x ".join(f"{length:.4g}" for length in spacing) + " mm"
+
+
+def size_name(spacing: Spacing) -> str:
+    """Voxel sizes in names of files, such as "1x1x2.5mm"."""
+    return "x".join(f"{length:g}" for length in spacing) + "mm"
 
 
 def is_same_spacing(first: Spacing, second: Spacing) -> bool:
@@ -91,19 +97,32 @@ class Grid:
         """[4,4], from voxel indices of this grid to those of another."""
         return np.round(np.linalg.solve(other.affine, self.affine), _DECIMALS)
 
+    def share_in(self, other: Grid, mask: npt.NDArray[np.bool_]) -> float:
+        """Which share of a mask's voxels [D,H,W] on this grid lies within another; 1 of an empty mask."""
+        to_other = self.indices_in(other)
+        places = np.argwhere(mask) @ to_other[:3, :3].T + to_other[:3, 3]
+        inside = np.all((places >= -1) & (places <= other.shape), axis=1)
+        return float(np.mean(inside)) if len(places) else 1.0
+
     def is_same(self, other: Grid) -> bool:
         """Whether every voxel lies where that of the other grid with the same indices lies."""
         return difference(self, other, "") is None
 
 
-def differing_grids(grids: Mapping[str, Grid], spacing: Spacing | None) -> Iterator[tuple[str, str, str]]:
+def wrong_sizes(grids: Mapping[str, Grid], spacing: Spacing) -> Iterator[tuple[str, str, str]]:
+    """Finds the grids whose voxels have another size than all should have: name, problem and remedy of each."""
+    for name, grid in grids.items():
+        if not is_same_spacing(grid.spacing, spacing):
+            yield name, f"has voxels of {millimetres(grid.spacing)}, should have {millimetres(spacing)}", _RESAMPLE
+
+
+def differing_grids(grids: Mapping[str, Grid]) -> Iterator[tuple[str, str, str]]:
     """Finds the grids that are not those of the others: name, problem and remedy of each.
 
     What most agree on is held for right, and where there is no majority, the first.
 
     Args:
         grids: by name, in one orientation.
-        spacing: voxel size that all should have; None: any.
     """
 
     def agreeing(name: str) -> int:
@@ -111,16 +130,14 @@ def differing_grids(grids: Mapping[str, Grid], spacing: Spacing | None) -> Itera
 
     reference = max(grids, key=agreeing, default="")
     for name, grid in grids.items():
-        if spacing is not None and not is_same_spacing(grid.spacing, spacing):
-            yield name, f"has voxels of {millimetres(grid.spacing)}, should have {millimetres(spacing)}", _RESAMPLE
-        elif found := difference(grid, grids[reference], reference):
+        if found := difference(grid, grids[reference], reference):
             yield name, *found
 
 
 def difference(grid: Grid, reference: Grid, name: str) -> tuple[str, str] | None:
     """Compares shape, voxel size, and where the affines put the corners of a volume: problem and remedy, or None."""
     if grid.shape != reference.shape:
-        return f"has shape {grid.shape}, should have {reference.shape} as {name}", _RESAMPLE
+        return f"has shape {grid.shape}, should have {reference.shape} as {name}", _RESAMPLE_OR_SPACE
     if np.abs(np.subtract(grid.spacing, reference.spacing) * grid.shape).max() > _TOLERANCE_MM:
         sizes = f"has voxels of {millimetres(grid.spacing)}, should have {millimetres(reference.spacing)} as {name}"
         return sizes, _RESAMPLE_OR_RELABEL

@@ -61,11 +61,9 @@ def box_size(spacing: Spacing | None) -> Triple:
     Args:
         spacing: voxel size in millimetres that scans are brought to; None: that which they have.
     """
-    return (
-        PUBLISHED_BOX
-        if spacing is None
-        else to_triple([round(n / s) for n, s in zip(PUBLISHED_BOX, spacing, strict=True)])
-    )
+    if spacing is None:
+        return PUBLISHED_BOX
+    return to_triple([round(voxels / length) for voxels, length in zip(PUBLISHED_BOX, spacing, strict=True)])
 
 
 def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX) -> NormalisedScans:
@@ -80,9 +78,9 @@ def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUB
     Args:
         scans: by modality, one at least, [D,H,W] on one grid and in the orientation of `reorient`.
         minimum_size: voxels per axis that the result has at least.
-        grown_size: voxels per axis that the box is grown to.
+        grown_size: voxels per axis that the box is grown to, where these are more.
     """
-    box = _brain_box(scans, grown_size)
+    box = _brain_box(scans, to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)]))
     inside = tuple(slice(start, stop) for start, stop in box)
     images = {modality: voxels[inside].astype(np.float32) for modality, voxels in scans.items()}
     mean, std = _brain_statistics(images)
@@ -106,7 +104,8 @@ def normalise(
         ResamplingError: the volumes cannot be brought to that voxel size.
     """
     grid = network_grid(checked.volumes, recipe.spacing)
-    volumes = place(checked.volumes, grid)
+    # Without a voxel size they are on one grid, to within what the check of them lets pass.
+    volumes = checked.volumes if recipe.spacing is None else place(checked.volumes, grid)
     scans = {modality: volumes[modality] for modality in MODALITIES if modality in volumes}
     normalised = normalise_scans(
         {modality: scan.voxels for modality, scan in scans.items()}, recipe.minimum_size, recipe.grown_size
@@ -143,7 +142,7 @@ def normalise(
 
 def _truth(label: Volume | None, grid: Grid, recipe: Recipe) -> tuple[TruthGrid | None, Categories | None]:
     """The label's own grid, and the categories in the box of its tumour, if it is on another grid than this."""
-    if label is None or label.grid.is_same(grid):
+    if label is None or recipe.spacing is None or label.grid.is_same(grid):
         return None, None
     box = bounding_box(label.voxels != 0) or (slice(0, 0),) * 3
     kept = to_categories(label.voxels[box], recipe.label_values)

@@ -134,8 +134,7 @@ def _recipe(dataset: Dataset, minimum_size: Triple, grown_size: Triple, spacing:
     for name, size in (("minimum_size", minimum_size), ("grown_size", grown_size)):
         if len(size) != 3 or min(size) < 1:
             raise ValueError(f"{name}: got {size}, need three sizes of at least 1 voxel")
-    grown_size = to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)])
-    return Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), grown_size, spacing)
+    return Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), to_triple(grown_size), spacing)
 
 
 def _path_of(subject: Subject, folder: Path) -> Path:

@@ -274,6 +274,7 @@ def write_prepared(
     sidecar = sidecar_of(path)
     # The description of an earlier preparation must never stand beside newer voxels.
     remove(sidecar)
+    remove(_truth_of(path))
     if truth is not None:
         with open_replacing(_truth_of(path)) as file:
             np.save(file, truth, allow_pickle=False)

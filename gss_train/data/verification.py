@@ -17,7 +17,7 @@ from gss_train.data.copies import copied_scans
 from gss_train.data.datasets import LABEL, MODALITIES, Dataset, Subject
 from gss_train.data.edges import edges_of_label
 from gss_train.data.faults import Fault, Severity
-from gss_train.data.grids import Spacing, differing_grids
+from gss_train.data.grids import Grid, Spacing, differing_grids, wrong_sizes
 from gss_train.data.plausibility import implausible_scans, scans_without_background
 from gss_train.data.pool import map_unordered
 from gss_train.data.registration import (
@@ -32,6 +32,8 @@ from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient
 _UNKNOWN_CATEGORY = 255
 _MAX_LABEL_VALUES = 20
 _MAX_OUTSIDE_SHARE = 0.01
+# Of a scan's brain. Brains that were stripped one by one differ by more at their borders than labels do.
+_MAX_CUT_OFF_SHARE = 0.05
 MEND_OR_RESPACE = "mend the headers, or give another --spacing"
 _EXPORT_AGAIN = "export it again, as one volume of finite numbers, 0 outside the brain; or take it out of the data set"
 
@@ -110,8 +112,9 @@ def check_volumes(
     sound = {role: volume for role, volume in volumes.items() if role not in infinite}
     unknown = LABEL in sound and note(_unknown_values(sound[LABEL].voxels, dataset))
     grids = {role: volume.grid for role, volume in sound.items()}
-    differing = list(differing_grids(grids, dataset.spacing if spacing is None else None))
-    if differing and (spacing is None or not _scans(sound)):
+    wrong = note(() if dataset.spacing is None else wrong_sizes(grids, dataset.spacing))
+    differing = [finding for finding in differing_grids(grids) if finding[0] not in wrong]
+    if wrong or (differing and (spacing is None or not _scans(sound))):
         note(differing)
         return faults
     if differing:
@@ -120,7 +123,9 @@ def check_volumes(
         if note(scans_without_background(_scans(sound))):
             return faults
         try:
-            sound = place(_without(sound, {LABEL} if unknown else ()), network_grid(sound, spacing))
+            grid = network_grid(sound, spacing)
+            note(_cut_off(sound, grid), "warning")
+            sound = place(_without(sound, {LABEL} if unknown else ()), grid)
         except ResamplingError as error:
             note([(None, str(error), MEND_OR_RESPACE)])
             return faults
@@ -263,6 +268,16 @@ def _placed(differing: Iterable[Finding]) -> Iterator[Finding]:
     remedy = "placed by its affine, as --spacing asks for: look at it over the others, they have to be co-registered"
     for role, problem, _ in differing:
         yield role, problem, remedy
+
+
+def _cut_off(volumes: Mapping[str, Volume], grid: Grid) -> Iterator[Finding]:
+    first = next(iter(_scans(volumes)))
+    for role, volume in volumes.items():
+        share = 1 - volume.grid.share_in(grid, volume.voxels != 0)
+        if share > (_MAX_OUTSIDE_SHARE if role == LABEL else _MAX_CUT_OFF_SHARE):
+            what = "label" if role == LABEL else f"brain in {role}"
+            problem = f"{share:.1%} of the {what} lie outside the extent of {first}, and are cut off"
+            yield role, problem, f"resample {first} onto a larger grid, with 0 where it was not scanned"
 
 
 def _no_brain(scans: Scans) -> Finding:

@@ -107,7 +107,7 @@ def _segment(
         given = segment_subsets(network, image, window, subsets, on_window=watch)
         return given, given
     probabilities = subset_probabilities(network, image, window, subsets, on_window=watch)
-    grid, given = subject.metadata.grid, probabilities.argmax(dim=1).to(torch.uint8)
+    grid, given = subject.metadata.grid, torch.stack([part.argmax(dim=0).to(torch.uint8) for part in probabilities])
     # One after the other: the label's voxels may be many.
     return given, (torch.from_numpy(most_probable(part.numpy(), grid, own.grid)) for part in probabilities)
 

@@ -57,13 +57,19 @@ class Ensemble:
                     f"--model: {other.origin} was trained on voxels of {found}, should be {wanted} as "
                     f"{first.origin}, unless --spacing is given"
                 )
-        return cls(tuple(members), first.dataset, spacing or trained_spacing, box_size(spacing or first.spacing))
+        boxes = [box_size(spacing or member.spacing) for member in members]
+        return cls(tuple(members), first.dataset, spacing or trained_spacing, _largest(boxes))
 
     @property
     def minimum_size(self) -> Triple:
         """Voxels per axis that a volume needs: those of the largest window."""
-        return to_triple([max(lengths) for lengths in zip(*(m.crop_size for m in self.members), strict=True)])
+        return _largest([member.crop_size for member in self.members])
 
 
 def _trained_spacing(network: TrainedNetwork) -> Spacing:
     return network.spacing or network.dataset.spacing or _PUBLISHED_SPACING
+
+
+def _largest(sizes: Sequence[Triple]) -> Triple:
+    """Along each axis."""
+    return to_triple([max(lengths) for lengths in zip(*sizes, strict=True)])

@@ -68,7 +68,7 @@ def describe(
         "segmented_grid": {
             "orientation": "LPS",
             "spacing_mm": list(scans.grid.spacing),
-            "resampled": not scans.grid.is_same(scans.first_grid),
+            "resampled": bool(scans.resampled),
             "box": [[axis.start, axis.stop] for axis in prediction.box],
         },
     }

@@ -130,10 +130,11 @@ class Predictor:
         notes = []
         if scans.missing:
             notes.append(f"{', '.join(scans.missing)} missing, segmented from {', '.join(scans.files)} alone")
-        raw, seen_as = scans.first_grid.spacing, scans.grid.spacing
-        if raw != seen_as:
-            sizes = f"{millimetres(raw)}, resampled to {millimetres(seen_as)}"
-            notes.append(f"scans of {sizes}, and the probabilities back")
+        raw, seen_as = (millimetres(grid.spacing) for grid in (scans.first_grid, scans.grid))
+        if not scans.grid.is_same(scans.first_grid):
+            notes.append(f"scans of {raw}, resampled to {seen_as}, and the probabilities back")
+        elif scans.resampled:
+            notes.append(f"{', '.join(scans.resampled)} resampled to the grid of the first scan, of {seen_as}")
         seen = [str(m.origin) for m in self.ensemble.members if scans.name in m.training_subjects]
         if seen:
             notes.append(f"trained on this subject: {', '.join(seen)}; the label map is no sample of new patients'")

@@ -34,6 +34,7 @@ class RawScans:
         files: by modality, in the order of `MODALITIES`.
         voxels: by modality, [D,H,W] in the orientation of `reorient`, of the voxel size that the networks see.
         grid: where these lie.
+        resampled: the modalities that were brought there from another grid.
         first: the first file as it is; a prediction goes back to its grid.
         first_grid: that grid, in the orientation of `reorient`.
         warnings: what is doubtful; one sentence each, which names the file.
@@ -43,6 +44,7 @@ class RawScans:
     files: dict[str, Path]
     voxels: dict[str, npt.NDArray[Any]]
     grid: Grid
+    resampled: tuple[str, ...]
     first: Volume
     first_grid: Grid
     warnings: tuple[str, ...]
@@ -80,11 +82,20 @@ def read_scans(subject: Subject, dataset: Dataset, spacing: Spacing, *, one_grid
     errors = [_line(subject, fault) for fault in faults if fault.severity == "error"]
     if errors:
         raise UserError("\n".join(errors))
-    grid = network_grid(volumes, spacing)
-    voxels = {modality: volume.voxels for modality, volume in place(volumes, grid).items()}
-    warnings = [_line(subject, fault) for fault in faults]
-    (_, first), (_, reoriented) = next(iter(raw.items())), next(iter(volumes.items()))
-    return RawScans(subject.name, files, voxels, grid, first, reoriented.grid, tuple(warnings))
+    first = next(iter(files))
+    grid, first_grid = network_grid(volumes, spacing), volumes[first].grid
+    # On one grid they are to within what the check of them lets pass.
+    placed = volumes if one_grid and grid.is_same(first_grid) else place(volumes, grid)
+    return RawScans(
+        subject.name,
+        files,
+        {modality: volume.voxels for modality, volume in placed.items()},
+        grid,
+        tuple(modality for modality, volume in placed.items() if volume is not volumes[modality]),
+        raw[first],
+        first_grid,
+        tuple(_line(subject, fault) for fault in faults),
+    )
 
 
 def _line(subject: Subject, fault: Fault) -> str:

@@ -76,11 +76,14 @@ def subset_probabilities(
     Returns:
         Float32 `[S, C, D, H, W]` on the CPU; they sum to 1 in each voxel.
     """
-    parts = []
-    for _, sums in _sums_by_plane(network, image, window, subsets, None, on_window):
+    probabilities: Tensor | None = None
+    for planes, sums in _sums_by_plane(network, image, window, subsets, None, on_window):
+        if probabilities is None:
+            probabilities = torch.empty((*sums.shape[:2], *image.shape[1:]), dtype=torch.float32)
         # A voxel's probabilities sum to the weights of its windows, once for each flip.
-        parts.append((sums / sums.sum(dim=1, keepdim=True)).cpu())
-    return torch.cat(parts, dim=2)
+        probabilities[:, :, planes] = (sums / sums.sum(dim=1, keepdim=True)).cpu()
+    assert probabilities is not None
+    return probabilities
 
 
 @torch.inference_mode()

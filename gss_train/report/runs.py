@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gss_train.common import UserError
+from gss_train.config import with_defaults
 from gss_train.evaluation import Evaluation, SegmentedSubject, is_evaluation, read_evaluation, read_segmented
 from gss_train.runs import EpochRecord, StepRecord, ValidationRecord, read_json, read_records
 
@@ -87,7 +88,7 @@ def _read_run(folder: Path, name: str) -> ReportedRun:
     scores = folder / "evaluation"
     if not is_evaluation(scores):
         raise UserError(f"{folder}: has no scores; if it is that of a run: python -m gss_train.evaluate {folder}")
-    records, config = read_records(folder / "metrics.jsonl"), read_json(folder / "config.json")
+    records, config = read_records(folder / "metrics.jsonl"), with_defaults(read_json(folder / "config.json"))
     return ReportedRun(
         name,
         read_evaluation(scores),

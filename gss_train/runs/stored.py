@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from gss_train.common import Triple, UserError, times
-from gss_train.config import Config, config_from_json
+from gss_train.config import Config, config_from_json, with_defaults
 from gss_train.data import DATASETS, Dataset, Spacing, Split, to_spacing
 from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint
@@ -60,10 +60,7 @@ def read_run(folder: Path) -> StoredRun | None:
     values = old_config(folder)
     if values is None:
         return None
-    if isinstance(values.get("data"), dict):
-        # Of before there was the option: scans had the voxels that they came with, whatever the preset says now.
-        values["data"].setdefault("spacing", None)
-    config = config_from_json(values, folder / CONFIG_FILE)
+    config = config_from_json(with_defaults(values), folder / CONFIG_FILE)
     path = folder / DATASET_FILE
     # Runs of earlier versions lack it; what an edition of BraTS is, is known all the same.
     if not path.exists() and config.data.dataset in DATASETS:

@@ -22,6 +22,7 @@ from gss_train.data import (
     read_manifest,
     read_split,
     recognise_dataset,
+    size_name,
     split_fold,
     split_subjects,
 )
@@ -56,7 +57,7 @@ class RawData:
     @property
     def prepared_folder(self) -> Path:
         """Where the prepared volumes go."""
-        size = "" if self.spacing is None else f"-{'x'.join(f'{length:g}' for length in self.spacing)}mm"
+        size = "" if self.spacing is None else f"-{size_name(self.spacing)}"
         return self.cache / "prepared" / f"{self.name}{size}-crop{times(self.crop)}"
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,7 +109,7 @@ class _SubjectVotes:
     """
 
     def __init__(self, subject: PreparedSubject, groups: CategoryGroups, device: torch.device) -> None:
-        _, label = subject.crop((0, 0, 0), subject.shape)
+        label = np.array(subject.open()["label"])
         self.available = torch.tensor([subject.available], device=device)
         self.routes = torch.zeros(groups.num_categories, len(ROUTES), dtype=torch.float64)
         self._groups = groups

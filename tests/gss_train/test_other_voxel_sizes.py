@@ -103,7 +103,7 @@ def test_an_export_is_scored_and_predicts_as_its_run(run: Path, exported: Path, 
         EvaluateArguments(exported, data_root=scans, part="train", max_subjects=1, spacing=(1.5,), device="cpu")
     )
     assert finer.raw.spacing == (1.5, 1.5, 1.5)
-    assert finer.output.name == "exported-evaluation-train-1-subjects-1.5mm"
+    assert finer.output.name == "exported-evaluation-train-1-subjects-1.5x1.5x1.5mm"
 
 
 def test_scans_on_other_grids_are_predicted_on_the_first_ones(

@@ -10,8 +10,8 @@ from gss_train.data.layouts import LayoutError, describe_layout, find_subjects, 
 SUFFIXES = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2"}
 SUFFIXES_OF_2023 = {"FLAIR": "t2f", "T1ce": "t1c", "T1": "t1n", "T2": "t2w"}
 SUBJECT_FOLDERS = {
-    "brats2018": "HGG/Brats18_CBICA_AAB_1",
-    "brats2019": "LGG/BraTS19_TCIA09_141_1",
+    "brats2018": "HGG/Brats18_XXXX_AAA_1",
+    "brats2019": "LGG/BraTS19_XXXX_001_1",
     "brats2020": "BraTS20_Training_001",
     "brats2021": "BraTS2021_00000",
     "brats2023": "BraTS-GLI-00000-000",
@@ -61,17 +61,17 @@ def test_brats2015_tells_subjects_of_one_name_apart_by_grade(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
 def test_brats2018_files_and_grades(tmp_path: Path, ending: str) -> None:
-    for grade, name in (("LGG", "Brats18_2013_0_1"), ("HGG", "Brats18_CBICA_AAB_1")):
+    for grade, name in (("LGG", "Brats18_2013_0_1"), ("HGG", "Brats18_XXXX_AAA_1")):
         touch_nifti(tmp_path / "deep" / "inside" / grade / name, ending)
     subjects = find_subjects(tmp_path, DATASETS["brats2018"])
-    assert [(s.name, s.grade) for s in subjects] == [("Brats18_2013_0_1", "LGG"), ("Brats18_CBICA_AAB_1", "HGG")]
+    assert [(s.name, s.grade) for s in subjects] == [("Brats18_2013_0_1", "LGG"), ("Brats18_XXXX_AAA_1", "HGG")]
     folder = tmp_path / "deep" / "inside" / "LGG" / "Brats18_2013_0_1"
     assert subjects[0].images == {m: folder / f"{folder.name}_{suffix}{ending}" for m, suffix in SUFFIXES.items()}
     assert subjects[0].label == folder / f"{folder.name}_seg{ending}"
 
 
 def test_brats2018_root_may_be_the_folder_of_one_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch_nifti(tmp_path / "HGG" / "Brats18_CBICA_AAB_1")
+    touch_nifti(tmp_path / "HGG" / "Brats18_XXXX_AAA_1")
     monkeypatch.chdir(tmp_path / "HGG")
     assert [s.grade for s in find_subjects(Path(), DATASETS["brats2018"])] == ["HGG"]
 
