@@ -101,7 +101,7 @@ class Grid:
         """Which share of a mask's voxels [D,H,W] on this grid lies within another; 1 of an empty mask."""
         to_other = self.indices_in(other)
         places = np.argwhere(mask) @ to_other[:3, :3].T + to_other[:3, 3]
-        inside = np.all((places >= -1) & (places <= other.shape), axis=1)
+        inside = np.all((places > -0.5) & (places < np.subtract(other.shape, 0.5)), axis=1)
         return float(np.mean(inside)) if len(places) else 1.0
 
     def is_same(self, other: Grid) -> bool:

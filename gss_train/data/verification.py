@@ -17,7 +17,7 @@ from gss_train.data.copies import copied_scans
 from gss_train.data.datasets import LABEL, MODALITIES, Dataset, Subject
 from gss_train.data.edges import edges_of_label
 from gss_train.data.faults import Fault, Severity
-from gss_train.data.grids import Grid, Spacing, differing_grids, wrong_sizes
+from gss_train.data.grids import Spacing, differing_grids, wrong_sizes
 from gss_train.data.plausibility import implausible_scans, scans_without_background
 from gss_train.data.pool import map_unordered
 from gss_train.data.registration import (
@@ -123,9 +123,8 @@ def check_volumes(
         if note(scans_without_background(_scans(sound))):
             return faults
         try:
-            grid = network_grid(sound, spacing)
-            note(_cut_off(sound, grid), "warning")
-            sound = place(_without(sound, {LABEL} if unknown else ()), grid)
+            note(_cut_off(sound), "warning")
+            sound = place(_without(sound, {LABEL} if unknown else ()), network_grid(sound, spacing))
         except ResamplingError as error:
             note([(None, str(error), MEND_OR_RESPACE)])
             return faults
@@ -270,10 +269,10 @@ def _placed(differing: Iterable[Finding]) -> Iterator[Finding]:
         yield role, problem, remedy
 
 
-def _cut_off(volumes: Mapping[str, Volume], grid: Grid) -> Iterator[Finding]:
+def _cut_off(volumes: Mapping[str, Volume]) -> Iterator[Finding]:
     first = next(iter(_scans(volumes)))
     for role, volume in volumes.items():
-        share = 1 - volume.grid.share_in(grid, volume.voxels != 0)
+        share = 1 - volume.grid.share_in(volumes[first].grid, volume.voxels != 0)
         if share > (_MAX_OUTSIDE_SHARE if role == LABEL else _MAX_CUT_OFF_SHARE):
             what = "label" if role == LABEL else f"brain in {role}"
             problem = f"{share:.1%} of the {what} lie outside the extent of {first}, and are cut off"

@@ -74,6 +74,7 @@ def test_a_phantom_is_not_a_patient() -> None:
         ("--validation-subjects 3", "--validation-subjects: was 2, now 3"),
         ("--no-augment-flip", "--augment-flip: was true, now false"),
         ("--crop-size 32", "--crop-size: was [32, 40, 32], now [32]"),
+        ("--spacing 2", "--spacing: was null, now [2.0]"),
         ("--phantom-subjects 40", "--phantom-subjects: was 32, now 40"),
         ("--split-seed 1", "--split-seed: was 0, now 1"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from scipy import ndimage
 
 from gss_train.data.datasets import DATASETS, MODALITIES, Dataset, Subject
 from gss_train.data.layouts import find_subjects
+from gss_train.data.normalisation import normalise_scans
 from gss_train.data.preparation import Preparation, PreparationError, prepare_dataset
 from gss_train.data.prepared import VOXEL_DTYPE, PreparedError, PreparedSubject, load_prepared
+from gss_train.data.volumes import read_volume, reorient
 from tests.gss_train.data.prepared_files import prepare_subject
 from tests.gss_train.data.raw_files import RAS_AFFINE, Raw, make_head, make_raw, write_nifti, write_subject
 
@@ -474,6 +477,51 @@ def test_files_on_other_grids_are_placed_only_where_a_voxel_size_is_asked_for(
     inside = ndimage.binary_erosion(images[0] != np.float16(whole.background[0]), iterations=2)
     assert np.corrcoef(image[3][inside], images[3][inside])[0, 1] > 0.95
     assert placed.truth().shape == ((60, 48, 36) if role == "label" else raw.label.shape)
+
+
+def test_the_box_of_a_prediction_is_that_of_a_training(tmp_path: Path, brats2020: Dataset) -> None:
+    raw = make_raw(shape=(30, 30, 30), box=((1, 9), (2, 10), (4, 9)))
+    subject = write_and_find(tmp_path / "raw", raw)
+    # The crop is larger than what the box is grown to, and the brain lies at the volume's end.
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (16, 16, 16), (12, 12, 12))
+    scans = {modality: reorient(read_volume(path)).voxels for modality, path in subject.images.items()}
+    normalised = normalise_scans(scans, (16, 16, 16), (12, 12, 12))
+    np.testing.assert_array_equal(normalised.voxels["image"], prepared.open()["image"])
+
+
+def test_what_lies_outside_the_first_scans_extent_is_told(tmp_path: Path, brats2020: Dataset) -> None:
+    subject = write_and_find(tmp_path / "raw", make_head((40, 36, 32), tumour_side=1))
+    flair = nib.load(subject.images["FLAIR"])
+    marked = np.argwhere(np.asarray(nib.load(subject.label).dataobj))
+    kept = int(np.median(marked[:, 0]))
+    nib.save(flair.slicer[:kept], subject.images["FLAIR"])
+    warnings = prepare_coarse(subject, brats2020, tmp_path / "out").warnings
+    cut = {fault.file: fault.problem for fault in warnings if "cut off" in fault.problem}
+    assert cut.keys() == {subject.images[modality] for modality in ("T1ce", "T1", "T2")} | {subject.label}
+    said = re.match(r"(.*)% of the label lie outside the extent of FLAIR", cut[subject.label])
+    assert float(said[1]) == pytest.approx(100 * (marked[:, 0] >= kept).mean(), abs=0.1)
+
+
+def test_a_voxel_size_that_files_should_have_holds_whatever_they_are_brought_to(
+    tmp_path: Path, brats2020: Dataset
+) -> None:
+    subject = write_and_find(tmp_path / "raw", make_head((40, 36, 32)))
+    stated = replace(brats2020, spacing=(1.0, 1.0, 3.0))
+    with pytest.raises(PreparationError, match="has voxels of 1 x 1 x 1 mm, should have 1 x 1 x 3 mm"):
+        prepare_coarse(subject, stated, tmp_path / "out")
+
+
+def test_affines_that_differ_as_headers_round_them_change_nothing(tmp_path: Path, brats2020: Dataset) -> None:
+    subject = write_and_find(tmp_path / "raw", make_head((40, 36, 32)))
+    before = prepare_subject(subject, brats2020, tmp_path / "before", (8, 8, 8)).open()
+    for shift, path in zip((0.008, 0, 0, -0.008, -0.008), subject.files.values(), strict=True):
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[0, 3] += shift
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    after = prepare_subject(subject, brats2020, tmp_path / "after", (8, 8, 8))
+    assert after.metadata.truth is None
+    np.testing.assert_array_equal(after.open(), before)
 
 
 def test_scans_that_lie_far_from_each_other_are_an_error(tmp_path: Path, brats2020: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import nibabel as nib
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from gss_train.data import MODALITIES, Subject
+from gss_train.data.grids import Grid
 from gss_train.data.preparation import Preparation, prepare_dataset
 from gss_train.data.prepared import PreparedSubject
-from tests.real_scans import DATASET, each_subject, voxels_of
+from gss_train.data.resampling import most_probable, resample_label
+from gss_train.data.volumes import read_volume, reorient
+from tests.real_scans import DATASET, NONE_AT_HAND, each_subject, real_subjects, voxels_of
 
 COARSE = (4.0, 4.0, 4.0)
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
@@ -90,9 +94,7 @@ def test_coarse_voxels_hold_the_same_brain_and_tumour(subject: Subject, tmp_path
         assert values[brain].mean() == pytest.approx(raw[raw != 0].mean(), rel=0.03)
 
 
-def whole_grid(prepared: PreparedSubject):
-    from gss_train.data.grids import Grid  # noqa: PLC0415
-
+def whole_grid(prepared: PreparedSubject) -> Grid:
     return Grid(prepared.metadata.original_shape, np.array(prepared.metadata.affine))
 
 
@@ -103,3 +105,28 @@ def test_where_the_label_lies_is_where_its_file_says(subject: Subject, tmp_path:
     ours = grid.affine[:3, :3] @ np.argwhere(prepared.truth() != 0).mean(0) + grid.affine[:3, 3]
     theirs = nib.affines.apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj) != 0).mean(0))
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def there_and_back(subject: Subject, spacing: float) -> list[float]:
+    """Dice of each region of a label with what other voxels make of it."""
+    label = reorient(read_volume(subject.label))
+    coarse = label.grid.with_spacing((spacing,) * 3)
+    brought = resample_label(label.voxels, label.grid, coarse)
+    shares = np.stack([brought == value for value in DATASET.label_values]).astype(np.float32)
+    found = np.array(DATASET.label_values)[most_probable(shares, coarse, label.grid)]
+    pairs = [(np.isin(found, values), np.isin(label.voxels, values)) for values in REGIONS.values()]
+    return [2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) for a, b in pairs]
+
+
+@pytest.mark.exhaustive
+def test_labels_come_back_from_larger_voxels(capsys: pytest.CaptureFixture[str]) -> None:
+    """The most that a network can reach there: the table of docs/training.md."""
+    subjects = real_subjects() or pytest.skip(NONE_AT_HAND)
+    means = [np.mean([there_and_back(subject, spacing) for subject in subjects], axis=0) for spacing in (2, 3, 4)]
+    with capsys.disabled():
+        for spacing, dice in zip((2, 3, 4), means, strict=True):
+            print(f"\n{spacing} mm: " + ", ".join(f"{r} {100 * d:.1f} %" for r, d in zip(REGIONS, dice, strict=True)))
+    # Fine structures lose most.
+    for finer, coarser in itertools.pairwise(means):
+        assert (finer > coarser).all()
+    assert all(dice[0] > dice[1] > dice[2] for dice in means)
