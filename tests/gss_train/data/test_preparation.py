@@ -462,8 +462,9 @@ def test_files_on_other_grids_are_placed_only_where_a_voxel_size_is_asked_for(
     whole = prepare_coarse(subject, brats2020, tmp_path / "whole").subjects[0]
     path = subject.files[role]
     on_another_grid(path)
-    with pytest.raises(PreparationError, match="give a --spacing"):
+    with pytest.raises(PreparationError) as caught:
         prepare_subject(subject, brats2020, tmp_path / "out", (8, 8, 8))
+    assert "or give a --spacing" in caught.value.faults[0].remedy
     preparation = prepare_coarse(subject, brats2020, tmp_path / "out")
     (warning,) = preparation.warnings
     assert (warning.file, warning.severity) == (path, "warning")
@@ -507,8 +508,10 @@ def test_a_voxel_size_that_files_should_have_holds_whatever_they_are_brought_to(
 ) -> None:
     subject = write_and_find(tmp_path / "raw", make_head((40, 36, 32)))
     stated = replace(brats2020, spacing=(1.0, 1.0, 3.0))
-    with pytest.raises(PreparationError, match="has voxels of 1 x 1 x 1 mm, should have 1 x 1 x 3 mm"):
+    with pytest.raises(PreparationError) as caught:
         prepare_coarse(subject, stated, tmp_path / "out")
+    problem = "has voxels of 1 x 1 x 1 mm, should have 1 x 1 x 3 mm"
+    assert {fault.problem for fault in caught.value.faults} == {problem}
 
 
 def test_affines_that_differ_as_headers_round_them_change_nothing(tmp_path: Path, brats2020: Dataset) -> None:
@@ -530,6 +533,8 @@ def test_scans_that_lie_far_from_each_other_are_an_error(tmp_path: Path, brats20
     affine = image.affine.copy()
     affine[0, 3] += 500
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), subject.images["T2"])
-    with pytest.raises(PreparationError, match="would have 0 voxels of brain") as caught:
+    with pytest.raises(PreparationError) as caught:
         prepare_coarse(subject, brats2020, tmp_path / "out")
-    assert "mend the headers" in str(caught.value)
+    (error,) = (fault for fault in caught.value.faults if fault.severity == "error")
+    assert "would have 0 voxels of brain" in error.problem
+    assert error.remedy.startswith("mend the headers")
