@@ -36,12 +36,14 @@ def make_crops(folder: Path, edge: int, volume: tuple[int, int, int], length: in
 
 
 def _write_raw_subject(folder: Path, shape: tuple[int, int, int], seed: int) -> None:
-    """A raw BraTS2020 subject of noise, as large as a brain is once it is cut out."""
+    """A raw BraTS2020 subject of noise in an ellipsoid that fills the volume, as a brain does once it is cut out."""
     import nibabel  # noqa: PLC0415  (a training dependency)
 
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seed)
-    volumes = {role: generator.integers(1, 1000, shape, np.int16) for role in ("flair", "t1ce", "t1", "t2")}
-    volumes["seg"] = generator.choice(np.array([0, 1, 2, 4], np.uint8), shape)
+    places = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij", sparse=True)
+    brain = sum(place**2 for place in places) <= 1 + 1 / min(shape)
+    volumes = {role: generator.integers(1, 1000, shape, np.int16) * brain for role in ("flair", "t1ce", "t1", "t2")}
+    volumes["seg"] = generator.choice(np.array([0, 1, 2, 4], np.uint8), shape) * brain
     for role, voxels in volumes.items():
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, -1, 1, 1])), folder / f"{folder.name}_{role}.nii")
