@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ _ROLES = {
     "seg": LABEL,
 }
 # So many are tried on every change, the others by `-m exhaustive`.
-_EVERY_DAY = 2
+_EVERY_DAY = 1
 
 DATASET = DATASETS["brats2018"]
 NONE_AT_HAND = "GSS_REAL_SCANS names no folder with real scans"
@@ -77,10 +76,8 @@ def _odd_cases() -> list[Subject]:
     return cases
 
 
-def each_subject(every_day: int = _EVERY_DAY) -> Callable[[Any], Any]:
-    """A test for each real subject; a few of them run on every change."""
-    return pytest.mark.parametrize("subject", _parameters(real_subjects(), every_day))
-
+each_subject = pytest.mark.parametrize("subject", _parameters(real_subjects(), _EVERY_DAY))
+"""A test for each real subject, a few of them on every change."""
 
 each_odd_case = pytest.mark.parametrize("case", _parameters(_odd_cases(), every_day=100))
 

@@ -36,7 +36,7 @@ def network_grid(volumes: Mapping[str, Volume], spacing: Spacing | None) -> Grid
         spacing: voxel size in millimetres; None: that of the first scan.
 
     Raises:
-        ResamplingError: it would have more than 512^3 voxels.
+        ResamplingError: it would have more than 512^3 voxels, or fewer than any brain.
     """
     first = next(volumes[modality].grid for modality in MODALITIES if modality in volumes)
     if spacing is None or is_same_spacing(first.spacing, spacing):
@@ -44,6 +44,8 @@ def network_grid(volumes: Mapping[str, Volume], spacing: Spacing | None) -> Grid
     grid = first.with_spacing(spacing)
     if math.prod(grid.shape) > _MOST_VOXELS:
         raise _error(first, grid, f"would have {grid.shape}, more than 512^3,")
+    if math.prod(grid.shape) < _LEAST_BRAIN_VOXELS:
+        raise _error(first, grid, f"would have {grid.shape}, fewer than any brain,")
     return grid
 
 
@@ -58,7 +60,7 @@ def place(volumes: Mapping[str, Volume], grid: Grid) -> dict[str, Volume]:
         By the same names: scans as of `resample_scan`, labels as of `resample_label`.
 
     Raises:
-        ResamplingError: a scan would have hardly any brain.
+        ResamplingError: a scan would have hardly any brain, or a file's voxels are far too small.
     """
     placed = {}
     for role, volume in volumes.items():
@@ -176,12 +178,17 @@ def _means(values: Floats, grid: Grid, wanted: Grid, region: Box) -> Floats:
 
     It is looked at in places that are, along each axis, no farther apart than the voxels of `grid`, between which is
     interpolated linearly: where voxels grow nothing is left out, so that nothing aliases.
+
+    Raises:
+        ResamplingError: these would be more than 512^3 places.
     """
     part = wanted.part(region)
     # How many voxels of `grid` one covers, along its own axes.
     covered = np.linalg.norm(part.indices_in(grid)[:3, :3], axis=0)
     a, b, c = places = to_triple(np.maximum(1, np.ceil(covered - _HARDLY_ANY)).astype(int).tolist())
     fine = part.divided(places)
+    if math.prod(fine.shape) > _MOST_VOXELS:
+        raise _error(grid, wanted, "would be looked at in more than 512^3 places")
     x, y, z = part.shape
     means: Floats = _sample(values, fine.indices_in(grid), fine.shape).reshape(x, a, y, b, z, c).mean(axis=(1, 3, 5))
     return means

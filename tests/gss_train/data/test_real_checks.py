@@ -26,7 +26,7 @@ from tests.real_scans import DATASET, NONE_AT_HAND, real_subjects
 
 ROLES = (*MODALITIES, LABEL)
 MOVES = [(axis, millimetres) for axis in range(3) for millimetres in (-20, -10, -5, 5, 10, 20)]
-FEW = 3
+FEW = 2
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,13 @@ def test_volumes_on_the_wanted_grid_are_taken_as_they_are() -> None:
     assert placed[LABEL] is volume
 
 
-@pytest.mark.parametrize(("spacing", "problem"), [(100.0, "more than 512"), (0.001, "0 voxels of brain")])
+def test_a_file_with_far_too_small_voxels_is_told_before_it_fills_the_memory() -> None:
+    volume = Volume(np.pad(np.ones((20, 20, 20)), 2), turned(0, (0.001, 0.001, 0.001)))
+    with pytest.raises(ResamplingError, match="looked at in more than 512"):
+        place({"T1": volume, LABEL: volume}, volume.grid.part((slice(0, 1),) * 3).with_spacing(MILLIMETRE))
+
+
+@pytest.mark.parametrize(("spacing", "problem"), [(100.0, "more than 512"), (0.001, "fewer than any brain")])
 def test_a_header_with_a_wrong_voxel_size_is_told(spacing: float, problem: str) -> None:
     volumes = {"T1": Volume(np.pad(np.ones((20, 20, 20)), 2), turned(0, (spacing,) * 3))}
     with pytest.raises(ResamplingError, match=f"{problem}.* does their header give the right voxel size"):

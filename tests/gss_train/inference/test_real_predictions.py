@@ -71,8 +71,8 @@ def resampled(path: Path, target: Path) -> Path:
     return target
 
 
-@each_subject(every_day=1)
-@pytest.mark.parametrize("spacing", [None, COARSE], ids=["own", "coarse"])
+@each_subject
+@pytest.mark.parametrize("spacing", [pytest.param(None, marks=pytest.mark.exhaustive, id="own"), COARSE], ids=str)
 def test_another_orientation_and_type_change_nothing(
     subject: Subject, spacing: tuple[float, float, float] | None, tmp_path: Path
 ) -> None:
@@ -94,7 +94,7 @@ def test_another_orientation_and_type_change_nothing(
     np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(original.dataobj))
 
 
-@each_subject(every_day=1)
+@each_subject
 def test_another_voxel_size_changes_little(subject: Subject, tmp_path: Path) -> None:
     original = label_map(subject.images, tmp_path / "original.nii", COARSE)
     copies = {modality: resampled(path, tmp_path / f"{modality}.nii") for modality, path in subject.images.items()}
