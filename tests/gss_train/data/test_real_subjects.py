@@ -78,10 +78,10 @@ def test_coarse_voxels_hold_the_same_brain_and_tumour(subject: Subject, tmp_path
         if raw.sum() < 8000:  # of less than 8 ml, coarse voxels are a bad likeness
             continue
         assert small.sum() * 64 == pytest.approx(raw.sum(), rel=0.1)
-        # Where they lie in the world, by the label's file itself.
+        # Where they lie in the world, by the label's file itself, to half a voxel: what is thin is lost.
         file = nib.load(subject.label)
         expected = nib.affines.apply_affine(file.affine, middle(np.isin(np.asarray(file.dataobj), values)))
-        for grid, mask, error in ((metadata.truth.grid, raw, 1e-3), (whole_grid(prepared), small, 1)):
+        for grid, mask, error in ((metadata.truth.grid, raw, 1e-3), (whole_grid(prepared), small, 2)):
             np.testing.assert_allclose(nib.affines.apply_affine(grid.affine, middle(mask)), expected, atol=error)
     for modality, image in zip(MODALITIES, images, strict=True):
         raw = voxels_of(subject.images[modality]).astype(np.float64)

@@ -20,8 +20,8 @@ from gss_train.runs import TrainedNetwork
 from tests.real_scans import DATASET, each_odd_case, each_subject
 
 COARSE, MILLIMETRE = (4.0, 4.0, 4.0), (1.0, 1.0, 1.0)
-# What a copy of 1.5 x 1.5 x 2 mm may lose: less than a quarter of a voxel of 2 mm at the border of what is segmented.
-LEAST_DICE = 0.9
+# Of what is segmented from a copy of 1.5 x 1.5 x 2 mm, by thresholds alone, which know no neighbours.
+LEAST_DICE = 0.85
 
 
 class Bright(torch.nn.Module):
