@@ -21,10 +21,8 @@ Note = Callable[..., None]
 _RESULTS = pytest.StashKey[list[Result]]()
 _LOAD = pytest.StashKey[float]()
 _LONG = pytest.StashKey[int]()
-_LEAST_ROUNDS = {"small": 1, "full": 2}
-_MOST_ROUNDS = 30
-_GPU = torch.cuda.is_available()
-_SECONDS_OF_ROUNDS = {"small": 0.2, "full": 0.5 if _GPU else 2.5}
+_LEAST_ROUNDS, _MOST_ROUNDS = 2, 30
+_SECONDS_OF_ROUNDS = 0.5 if torch.cuda.is_available() else 2.5
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--benchmark-size",
         choices=("small", "full"),
         default="full",
-        help="small: a quick check that every benchmark runs (its ratios mean little); full: sizes worth reporting",
+        help="small: a quick check that each runs (ratios of one round mean little); full: sizes worth reporting",
     )
     parser.addoption(
         "--benchmark-long", action="store_true", help="in the full size also the benchmarks that take minutes"
@@ -154,8 +152,9 @@ def measure(benchmark: Any, device: torch.device, size: Size, note: Note, reques
         rounds = 1
         if not once:
             timed()  # compiles, and libraries make their workspaces
-            fitting = int(_SECONDS_OF_ROUNDS[size] / wall_seconds(timed))
-            rounds = min(max(fitting, _LEAST_ROUNDS[size]), _MOST_ROUNDS)
+            if size == "full":
+                fitting = int(_SECONDS_OF_ROUNDS / wall_seconds(timed))
+                rounds = min(max(fitting, _LEAST_ROUNDS), _MOST_ROUNDS)
         wall = _fastest(benchmark, timed, rounds)
         result = Result(group, name, {})
         results.append(result)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
+from operator import itemgetter
 
 import torch
 
@@ -33,15 +31,13 @@ def _requested_bytes(statistic: str, device: torch.device) -> int:
 
 def _peak_allocated(call: Call) -> int:
     """Running peak of PyTorch's CPU allocations and frees, as its profiler reports them."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch.autograd.profiler.profile(profile_memory=True) as profiler:
         call()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    changes = [event for event in events if event.get("name") == "[memory]"]
+    # Not by `profiler.events()`, which makes a tree of all operations first, nor by the trace, a file of megabytes.
+    assert profiler.kineto_results is not None
+    events = (event for event in profiler.kineto_results.events() if event.name() == "[memory]")
     held = peak = 0
-    for change in sorted(changes, key=lambda event: event["ts"]):
-        held += change["args"]["Bytes"]
+    for _, change in sorted(((event.start_ns(), event.nbytes()) for event in events), key=itemgetter(0)):
+        held += change
         peak = max(peak, held)
     return peak
