@@ -62,14 +62,14 @@ def training_chart(groups: Sequence[Group]) -> Markup | None:
 
 
 def vote_charts(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
-    """The name of each run whose validations had a vote, and what the vote knew over the epochs.
+    """The name of each run with votes in two validations or more, and what the vote knew over the epochs.
 
     For each true category the routes that the vote took, and Dice of its target, of each modality and of the fusion.
     """
     charts = []
     for number, run in enumerate(run for group in groups for run in group.runs):
         votes = voted(_thin([record for record in run.validations if record.vote is not None]))
-        if votes:
+        if len(votes) > 1:
             charts.append((run.name, _vote_chart(f"vote{number}", run, votes)))
     return charts
 

@@ -68,10 +68,18 @@ def _metrics(config: Config) -> list[dict[str, Any]]:
                 "seconds": 40.0 * epoch,
                 **shared,
             },
+            {
+                "kind": "validation",
+                "stage": "baseline",
+                "epoch": epoch,
+                "step": epoch,
+                "mean_dice": 0.25 * epoch,
+                "dice": {"T2": dict.fromkeys(SCORES, 0.25 * epoch)},
+                "best": True,
+                "vote": dataclasses.asdict(vote_of(config)),
+            },
         ]
-    dice = {"T2": dict.fromkeys(SCORES, 0.5)}
-    validation = {"stage": "baseline", "epoch": 2, "step": 2, "mean_dice": 0.5, "dice": dice, "best": True}
-    return [*lines, {"kind": "validation", **validation, "vote": dataclasses.asdict(vote_of(config))}]
+    return lines
 
 
 def vote_of(config: Config) -> VoteRecord:

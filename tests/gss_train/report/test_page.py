@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,16 +172,33 @@ def test_what_the_vote_knew_is_compared(page: Page) -> None:
         assert (baseline[2:], gss[1:]) == (["50.0", "25.0", "12.5", "12.5"],) * 2
 
 
+def test_one_validation_is_in_the_tables_of_the_vote_and_not_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", settings_of("gss", 0), scores_of(0))
+    change_validations(run, lambda records: records[1:])
+    write_report(tmp_path / "report.html", [run])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Routes of the vote (% of the voxels that truly are of a category)" in Page(text).tables
+    assert text.count("<svg") == 1  # the training's
+
+
 def test_runs_of_earlier_versions_are_shown_without_the_vote(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", settings_of("gss", 0), scores_of(0))
-    *lines, validation = (run / "metrics.jsonl").read_text().splitlines()
-    older = {name: value for name, value in json.loads(validation).items() if name != "vote"}
-    (run / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(older), ""]))
+    change_validations(
+        run, lambda records: [{key: record[key] for key in record if key != "vote"} for record in records]
+    )
     write_report(tmp_path / "report.html", [run])
     found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "training" in found.ids
     assert "vote" not in found.ids
     assert "#vote" not in found.targets
+
+
+def change_validations(run: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    metrics = run / "metrics.jsonl"
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    others = [record for record in records if record["kind"] != "validation"]
+    changed = change([record for record in records if record["kind"] == "validation"])
+    metrics.write_text("".join(f"{json.dumps(record)}\n" for record in [*others, *changed]), encoding="utf-8")
 
 
 def test_the_same_runs_give_the_same_page(runs: list[Path], written: Path, tmp_path: Path) -> None:
