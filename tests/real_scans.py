@@ -1,6 +1,7 @@
 """Real scans, which are no part of the project: found in the folder that GSS_REAL_SCANS names, and never written to.
 
 Tests name none of them and hold no number of any: what they expect they compute from the files, by nibabel alone.
+Where it is set they run: a folder in which nothing is found is an error, as what finds subjects is ours too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _ROLES = {
 _EVERY_DAY = 1
 
 DATASET = DATASETS["brats2018"]
-NONE_AT_HAND = "GSS_REAL_SCANS names no folder with real scans"
+NOT_SET = "GSS_REAL_SCANS is not set, which would name a folder of real scans"
+_NO_ODD_CASES = "the folder that GSS_REAL_SCANS names has no folder 'odd', whose folders would hold a case each"
 
 
 class RealSubject(Subject):
@@ -45,10 +47,10 @@ def _folder() -> Path | None:
     return Path(named) if named else None
 
 
-def _parameters(found: list[Any], every_day: int) -> list[Any]:
-    """Numbered, as their names stay out of everything that is printed."""
+def _parameters(found: list[Any], every_day: int, none: str) -> list[Any]:
+    """Numbered, as their names stay out of everything that is printed; without any, why the test is skipped."""
     if not found:
-        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=NONE_AT_HAND))]
+        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=none))]
     return [
         pytest.param(item, id=str(number), marks=pytest.mark.exhaustive if number >= every_day else ())
         for number, item in enumerate(found)
@@ -56,9 +58,13 @@ def _parameters(found: list[Any], every_day: int) -> list[Any]:
 
 
 def real_subjects() -> list[Subject]:
-    """All with usual names, at any depth; none where there is no folder."""
+    """All with usual names, at any depth; none where no folder is named.
+
+    Raises:
+        LayoutError: a folder is named that is not there, or has none.
+    """
     folder = _folder()
-    found = [] if folder is None or not folder.is_dir() else find_subjects(folder, DATASET)
+    found = [] if folder is None else find_subjects(folder, DATASET)
     return [RealSubject(**vars(subject)) for subject in found]
 
 
@@ -76,10 +82,12 @@ def _odd_cases() -> list[Subject]:
     return cases
 
 
-each_subject = pytest.mark.parametrize("subject", _parameters(real_subjects(), _EVERY_DAY))
+each_subject = pytest.mark.parametrize("subject", _parameters(real_subjects(), _EVERY_DAY, NOT_SET))
 """A test for each real subject, a few of them on every change."""
 
-each_odd_case = pytest.mark.parametrize("case", _parameters(_odd_cases(), every_day=100))
+each_odd_case = pytest.mark.parametrize(
+    "case", _parameters(_odd_cases(), 100, NOT_SET if _folder() is None else _NO_ODD_CASES)
+)
 
 
 def voxels_of(path: Path) -> np.ndarray:

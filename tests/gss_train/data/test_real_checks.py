@@ -22,7 +22,7 @@ from gss_train.data.edges import Edges, edges_of_label, edges_of_scan
 from gss_train.data.registration import leads, misplaced_label, misplaced_scans
 from gss_train.data.verification import check_volumes
 from gss_train.data.volumes import Volume, read_volume, reorient
-from tests.real_scans import DATASET, NONE_AT_HAND, real_subjects
+from tests.real_scans import DATASET, NOT_SET, real_subjects
 
 ROLES = (*MODALITIES, LABEL)
 MOVES = [(axis, millimetres) for axis in range(3) for millimetres in (-20, -10, -5, 5, 10, 20)]
@@ -31,7 +31,7 @@ FEW = 2
 
 @pytest.fixture(scope="module")
 def subjects() -> list[Subject]:
-    return real_subjects() or pytest.skip(NONE_AT_HAND)
+    return real_subjects() or pytest.skip(NOT_SET)
 
 
 def read(subject: Subject) -> dict[str, Volume]:

@@ -11,11 +11,12 @@ import pytest
 
 from gss_train.data import MODALITIES, Subject
 from gss_train.data.grids import Grid
+from gss_train.data.layouts import LayoutError
 from gss_train.data.preparation import Preparation, prepare_dataset
 from gss_train.data.prepared import PreparedSubject
 from gss_train.data.resampling import most_probable, resample_label
 from gss_train.data.volumes import read_volume, reorient
-from tests.real_scans import DATASET, NONE_AT_HAND, each_subject, real_subjects, voxels_of
+from tests.real_scans import DATASET, NOT_SET, each_subject, real_subjects, voxels_of
 
 COARSE = (4.0, 4.0, 4.0)
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
@@ -115,7 +116,7 @@ def there_and_back(subject: Subject, spacing: float) -> list[float]:
 @pytest.mark.exhaustive
 def test_labels_come_back_from_larger_voxels(capsys: pytest.CaptureFixture[str]) -> None:
     """The most that a network can reach there: the table of docs/training.md."""
-    subjects = real_subjects() or pytest.skip(NONE_AT_HAND)
+    subjects = real_subjects() or pytest.skip(NOT_SET)
     means = [np.mean([there_and_back(subject, spacing) for subject in subjects], axis=0) for spacing in (2, 3, 4)]
     with capsys.disabled():
         for spacing, dice in zip((2, 3, 4), means, strict=True):
@@ -124,3 +125,10 @@ def test_labels_come_back_from_larger_voxels(capsys: pytest.CaptureFixture[str])
     for finer, coarser in itertools.pairwise(means):
         assert (finer > coarser).all()
     assert all(dice[0] > dice[1] > dice[2] for dice in means)
+
+
+def test_a_folder_without_subjects_is_no_reason_to_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for named in (tmp_path, tmp_path / "missing"):
+        monkeypatch.setenv("GSS_REAL_SCANS", str(named))
+        with pytest.raises(LayoutError, match=str(named)):
+            real_subjects()
