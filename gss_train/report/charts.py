@@ -24,9 +24,9 @@ from gss_train.report.figures.curves import (
 )
 from gss_train.report.figures.style import SCREEN_STYLE, colour_of, new_figure
 from gss_train.report.runs import ReportedRun
-from gss_train.runs import EpochRecord, ValidationRecord, VoteRecord
+from gss_train.runs import VoteRecord
 
-_Record = TypeVar("_Record", EpochRecord, ValidationRecord)
+_Record = TypeVar("_Record")
 _MOST_POINTS = 300
 _LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -44,10 +44,10 @@ def training_chart(groups: Sequence[Group]) -> Markup | None:
         for number, group in enumerate(groups):
             for place, run in enumerate(group.runs):
                 epochs, validations = _thin(run.epochs), _thin(run.validations)
-                voted = [record for record in epochs if record.vote is not None]
+                with_gss = [record for record in epochs if record.vote is not None]
                 for axis, numbers, values in (
                     (total, [r.epoch for r in epochs], [r.terms["total"] for r in epochs]),
-                    (gss, [r.epoch for r in voted], [r.terms["gss"] for r in voted]),
+                    (gss, [r.epoch for r in with_gss], [r.terms["gss"] for r in with_gss]),
                     (dice, [r.epoch for r in validations], [r.mean_dice for r in validations]),
                 ):
                     if numbers:
@@ -68,7 +68,7 @@ def vote_charts(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
     """
     charts = []
     for number, run in enumerate(run for group in groups for run in group.runs):
-        votes = voted(_thin([record for record in run.validations if record.vote is not None]))
+        votes = _thin(voted(run.validations))
         if len(votes) > 1:
             charts.append((run.name, _vote_chart(f"vote{number}", run, votes)))
     return charts

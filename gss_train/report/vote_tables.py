@@ -12,6 +12,7 @@ from gss_kernels import ROUTES
 from gss_train.data import MODALITIES, Dataset
 from gss_train.evaluation import MEASURES
 from gss_train.report.comparison import Group
+from gss_train.report.figures.curves import with_leaders
 from gss_train.report.figures.style import Floats
 from gss_train.report.tables import LEAST_LARGEST, Cell, difference_style
 
@@ -57,7 +58,7 @@ def _dice_table(groups: Sequence[Group], dataset: Dataset) -> CategoryTable:
     largest = max(*gains, LEAST_LARGEST)
     cells: dict[str, dict[str, list[Cell]]] = {}
     for category, rows in values.items():
-        row_cells = cells[_title(category, dataset)] = {}
+        row_cells = cells[with_leaders(category, dataset)] = {}
         for label, own in rows.items():
             gain = replace(_cell(own[:, 0], signed=True), style=difference_style(float(own[:, 0].mean()), largest))
             row_cells[label] = [gain, *map(_cell, own.T[1:])]
@@ -76,7 +77,7 @@ def _with_gain(dice: Floats) -> Floats:
 
 def _route_table(groups: Sequence[Group], dataset: Dataset) -> CategoryTable:
     cells = {
-        _title(category, dataset): {group.label: list(map(_cell, _routes(group, category).T)) for group in groups}
+        with_leaders(category, dataset): {group.label: list(map(_cell, _routes(group, category).T)) for group in groups}
         for category in dataset.categories
     }
     return CategoryTable("Routes of the vote (% of the voxels that truly are of a category)", ROUTES, cells)
@@ -85,11 +86,6 @@ def _route_table(groups: Sequence[Group], dataset: Dataset) -> CategoryTable:
 def _routes(group: Group, category: str) -> Floats:
     """`[runs, routes]`."""
     return np.array([[vote.routes[category][route] for route in ROUTES] for vote in group.votes], dtype=float)
-
-
-def _title(category: str, dataset: Dataset) -> str:
-    leaders = dataset.groups.leaders[dataset.categories.index(category)]
-    return f"{category}, led by {', '.join(MODALITIES[leader] for leader in leaders)}"
 
 
 def _cell(values: Floats, *, signed: bool = False) -> Cell:

@@ -86,14 +86,18 @@ def draw_dice_of_votes(axes: Sequence[Axes], votes: Sequence[tuple[int, VoteReco
     epochs = [epoch for epoch, _ in votes]
     lines = [("target", BLACK, 2.2), ("fusion", colour_of(4), 2.2)]
     lines += [(name, colour_of(number), 1.3) for number, name in enumerate(MODALITIES)]
-    for number, axis in enumerate(axes, start=1):
-        category = dataset.categories[number]
+    for category, axis in zip(dataset.categories[1:], axes, strict=True):
         for name, colour, width in lines:
             draw_line(axis, epochs, [vote.dice[name][category] for _, vote in votes], name, colour, width=width)
         axis.set_ylim(0, 1)
-        leaders = ", ".join(MODALITIES[leader] for leader in dataset.groups.leaders[number])
-        label_epochs(axis, f"Dice of {category}, led by {leaders}")
+        label_epochs(axis, f"Dice of {with_leaders(category, dataset)}")
     add_legend(axes[-1])
+
+
+def with_leaders(category: str, dataset: Dataset) -> str:
+    """Such as "ED, led by FLAIR, T2"."""
+    leaders = dataset.groups.leaders[dataset.categories.index(category)]
+    return f"{category}, led by {', '.join(MODALITIES[leader] for leader in leaders)}"
 
 
 def mark_stages(axis: Axes, epochs: Sequence[EpochRecord]) -> None:
