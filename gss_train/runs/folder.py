@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gss_train.common import UserError, final_name, open_replacing, remove_stale_partials
-from gss_train.config import Config, refuse_changes
+from gss_train.config import Config, keep_begun, refuse_changes
 from gss_train.runs.checkpoints import CheckpointStore
 from gss_train.runs.lock import LOCK, locked
 from gss_train.runs.records import MetricsLog
@@ -39,6 +39,23 @@ def check_output(path: Path, *, resume: bool) -> None:
             return
     what = "exists and is not an empty folder" + (" or that of a run" if resume else "")
     raise UserError(f"--output: {path} {what}; name another one")
+
+
+def settings_to_go_on(config: Config, stated: Collection[str]) -> Config:
+    """The settings, but where the run in their folder, if there is one, is to go on as it began.
+
+    Args:
+        config: what is wanted now.
+        stated: names of its options that are no defaults.
+
+    Raises:
+        UserError: the settings of the run cannot be read.
+    """
+    output = config.run.output
+    before = None if output is None else old_config(output)
+    if output is None or before is None:
+        return config
+    return keep_begun(config, before, stated, output / CONFIG_FILE)
 
 
 def refuse_other_settings(config: Config, output: Path) -> None:

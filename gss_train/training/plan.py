@@ -15,7 +15,6 @@ from gss_train.data import Dataset
 from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_other_settings, run_status
 from gss_train.training.batches import BatchPlan
 from gss_train.training.computation import Computation, pick_autocast
-from gss_train.training.objective import published_baseline
 from gss_train.training.schedule import Stage, plan_stages
 
 
@@ -103,7 +102,7 @@ def plan_training(
         output,
         checkpoints,
         status,
-        tuple(plan_stages(options, published_baseline(config.network.network))),
+        tuple(plan_stages(options, config.self_support)),
         BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch, processes),
         drawing,
     )
