@@ -56,6 +56,8 @@ class DataOptions:
         spacing: voxel size in mm that scans and labels are brought to, one number or three (left to right, front to
             back, bottom to top); None: that which they have. Scans of one subject may then be on different grids, and
             are where their affines place them. Predictions go back: scores are of the label's own voxels.
+        box: that subjects are cut to: the `whole` brain, or as `released` by the authors of RFNet, GSS and mmFormer,
+            whose code leaves out its last plane along each axis. `predict` sees the whole brain.
         cache: folder for phantoms and prepared volumes, reused by later runs.
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
@@ -77,6 +79,7 @@ class DataOptions:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
+    box: Literal["whole", "released"] = "whole"
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0

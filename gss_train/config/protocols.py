@@ -140,6 +140,7 @@ _GSS_RELEASED = Protocol(
         **_RFNET.options,
         # The fourth round starts from its own result, which is not there yet.
         "rounds": 3,
+        "box": "released",
         "divergence": "cross_entropy",
         "semantics": "released",
         # 1 - exp(-0.2): a fifth of the voxels is drawn with replacement.

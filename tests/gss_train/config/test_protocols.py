@@ -95,6 +95,7 @@ def test_gss_as_released_is_rfnets_training_with_the_quirks_of_the_public_code()
     assert differing.pop("mask_ratio") == pytest.approx(masked, abs=1e-6)
     assert differing == {
         "protocol": "gss-released",
+        "box": "released",
         "rounds": 3,
         "semantics": "released",
         "divergence": "cross_entropy",
