@@ -27,7 +27,7 @@ def small_network(name: str) -> SegmentationNetwork:
     network = build_network(name, 4, crop_size=16, width=2, separate_decoder=False).double()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return network
 
 
@@ -35,7 +35,8 @@ def draw(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scans, labels, subsets, and that everything is available."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(batch, 4, 16, 16, 16, generator=generator, dtype=torch.float64)
-    labels = torch.randint(4, (batch, 16, 16, 16), generator=generator)
+    labels = torch.randint(3, (batch, 16, 16, 16), generator=generator)
+    labels[:, 0, 0, 0] = 3  # so rare that a Dice loss shows what is added to its denominator
     subsets = torch.tensor([[True, False, True, True], [False, True, False, False]])[:batch]
     return x, labels, subsets, torch.ones_like(subsets)
 
@@ -90,7 +91,7 @@ def test_robustseg() -> None:
     images, styles = record(network.image_decoders), record(network.style_mappings)
     x, labels, subsets, available = draw(1)
     output = network(x, subsets, available)
-    output = output._replace(fused=20 * output.fused)  # so that some logarithms are clipped
+    output = output._replace(fused=6 * output.fused)  # so that some logarithms are clipped
     terms = Objective(BRATS_2020, published_baseline("robustseg"))(output, labels, available, seed=0)
 
     probabilities, truth = softmax(numpy(output.fused)), one_hot(labels)
@@ -102,7 +103,7 @@ def test_robustseg() -> None:
         of_styles += (0.5 * (np.square(mean) + np.exp(log_variance) - 1 - log_variance).sum(-1)).mean()
     regulariser = 0.1 * reconstruction + 0.1 * of_styles
     assert probabilities.min() < 0.005
-    assert terms.fused.item() == pytest.approx(fused, rel=1e-10)
+    assert terms.fused.item() == pytest.approx(fused, rel=1e-12)
     assert terms.regulariser.item() == pytest.approx(regulariser, rel=1e-10)
     assert terms.total.item() == pytest.approx(fused + regulariser, rel=1e-10)
 
