@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gss_train.models import build_network, load_public_checkpoint
-
-DATA = Path(__file__).parents[2] / "data"
-
-
-def public_weights() -> dict[str, Tensor]:
-    """The state dict with which the golden outputs were made."""
-    shapes = json.loads((DATA / "rfnet_c4_keys.json").read_text())
-    weights = {}
-    for index, key in enumerate(sorted(shapes)):
-        noise = torch.randn(shapes[key], generator=torch.Generator().manual_seed(1000 + index))
-        weights[key] = noise * math.sqrt(2 / noise[0].numel()) if noise.dim() > 1 else 0.05 * noise
-    return weights
+from tests.gss_train.models.public_weights import DATA, rfnet_weights
 
 
 def network(num_categories: int = 4) -> nn.Module:
@@ -32,7 +19,7 @@ def network(num_categories: int = 4) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    return public_weights()
+    return rfnet_weights()
 
 
 def test_golden_outputs(weights: dict[str, Tensor]) -> None:
