@@ -20,6 +20,7 @@ from gss_train.models import SegmentationOutput, build_network, load_public_chec
 from gss_train.training import (
     BASELINE,
     TERMS,
+    AdamSettings,
     Computation,
     GuardedUpdate,
     Objective,
@@ -69,7 +70,7 @@ def draw_pass(step: int) -> Pass:
 def test_losses_are_those_of_the_public_training_code(steps: int) -> None:
     network = build_network("rfnet", 4, crop_size=EDGE).double()
     load_public_checkpoint(network, rfnet_weights())
-    update = GuardedUpdate(network.parameters(), 2e-4, 1e-4, CPU)
+    update = GuardedUpdate(network.parameters(), AdamSettings(2e-4, 1e-4), CPU)
     losses = []
     for step in range(steps):
         weights = replace(BASELINE, fused=0.0) if step < WARMUP_STEPS else BASELINE

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gss_kernels import BRATS_2020
+from gss_train.config import NetworkName, preset_config
 from gss_train.models import SegmentationNetwork, build_network
-from gss_train.training import Objective, published_baseline
+from gss_train.training import Objective, baseline_objective
 
 Array = NDArray[np.float64]
 
@@ -29,6 +30,10 @@ def small_network(name: str) -> SegmentationNetwork:
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return network
+
+
+def published_objective(network: NetworkName) -> Objective:
+    return Objective(BRATS_2020, baseline_objective(preset_config("paper", network).training))
 
 
 def draw(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,7 +97,7 @@ def test_robustseg() -> None:
     x, labels, subsets, available = draw(1)
     output = network(x, subsets, available)
     output = output._replace(fused=6 * output.fused)  # so that some logarithms are clipped
-    terms = Objective(BRATS_2020, published_baseline("robustseg"))(output, labels, available, seed=0)
+    terms = published_objective("robustseg")(output, labels, available, seed=0)
 
     probabilities, truth = softmax(numpy(output.fused)), one_hot(labels)
     fused = weighted_cross_entropy(probabilities, truth) + dice_with_squares(probabilities, truth)
@@ -130,6 +135,27 @@ def divergence_of_level(means: Array, log_variances: Array, chosen: tuple[int, .
     parts = [product(means, log_variances, subset) for subset in SUBSETS]
     between = sum(divergence(*posterior, *part) for part in parts)
     return between / 14 + sum(divergence(*part, zeros, zeros) for part in parts) / 15
+
+
+def nifty_dice(probabilities: Array, truth: Array) -> float:
+    """NiftyNet's, of one sample."""
+    axes = (0, 2, 3, 4)
+    numerator = 2 * (probabilities * truth).sum(axes) + 1e-5
+    return float(1 - (numerator / ((probabilities**2).sum(axes) + truth.sum(axes) + 1e-5)).mean())
+
+
+def test_uhveds_supervised_loss() -> None:
+    network = small_network("uhved")
+    x, labels, subsets, available = draw(1)
+    output = network(x, subsets, available)
+    output = output._replace(fused=6 * output.fused)
+    terms = published_objective("uhved")(output, labels, available, seed=0)
+    probabilities, truth = softmax(numpy(output.fused)), one_hot(labels)
+    assert probabilities.min() < 0.005
+    cross_entropy = -np.log((probabilities * truth).sum(1)).mean()
+    # Ours has 1e-7 in the denominator alone.
+    assert terms.fused.item() == pytest.approx(cross_entropy + nifty_dice(probabilities, truth), abs=5e-6)
+    assert terms.total.item() == pytest.approx(terms.fused.item() + output.regulariser.item(), rel=1e-12)
 
 
 def test_uhveds_regulariser() -> None:
