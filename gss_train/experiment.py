@@ -41,8 +41,8 @@ class ExperimentOptions:
 
     Attributes:
         networks: to train.
-        seeds: of weights, crops, augmentation and masks; the subjects are divided by --split-seed, --fold or
-            --split-file, alike for all.
+        seeds: of weights, crops, augmentation and masks; the subjects are divided by --split,
+            --split-seed, --fold or --split-file, alike for all.
         output: folder of the runs and of `report.html`; by default one under `experiments/` named by the data set.
         longer_baseline: also train the baseline on for as many steps as GSS takes, from the same weights: what more
             steps alone bring.
@@ -132,7 +132,7 @@ def plan(arguments: list[str] | None = None) -> Experiment:
         for run in _runs(config.with_dataset(dataset), seed, output, options.longer_baseline)
     )
     for run in planned:
-        runs.refuse_other_settings(run.config, run.folder)
+        runs.refuse_other_settings(runs.keep_old_split(run.config, run.folder), run.folder)
     title = f"{', '.join(options.networks)} with and without GSS on {dataset}"
     return Experiment(output, title, planned, options.list)
 

@@ -9,6 +9,7 @@ from gss_train.config.options import (
     PhantomOptions as PhantomOptions,
     PrecisionName as PrecisionName,
     RecordOptions as RecordOptions,
+    SplitName as SplitName,
     TrainingOptions as TrainingOptions,
     ValidationOptions as ValidationOptions,
     with_defaults as with_defaults,

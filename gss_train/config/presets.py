@@ -10,7 +10,7 @@ from gss_train.config.options import Config, DataOptions, DatasetName, NetworkNa
 PickedPreset = Literal["quick", "paper", "lean"]
 
 # The user names the data set. This one stands in its place where none is named; it needs no scans.
-_DEFAULTS = options_of(Config(DataOptions("brats2020")))
+_DEFAULTS = {**options_of(Config(DataOptions("brats2020"))), "split": "auto"}
 
 # The networks' published schedules.
 _PAPER = {"precision": "float32"}

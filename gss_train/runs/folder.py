@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -50,6 +51,19 @@ def refuse_other_settings(config: Config, output: Path) -> None:
     before = old_config(output)
     if before is not None:
         refuse_changes(before, config.to_json(), output / CONFIG_FILE)
+
+
+def keep_old_split(config: Config, output: Path) -> Config:
+    """With `seeded` in place of `--split auto` where the run in a folder is one of before there was that option.
+
+    Raises:
+        UserError: the run's settings cannot be read.
+    """
+    before = old_config(output)
+    data = None if before is None else before.get("data")
+    if config.data.split != "auto" or not isinstance(data, dict) or "split" in data:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, split="seeded"))
 
 
 RunStatus = Literal["new", "begun", "finished"]

@@ -12,7 +12,7 @@ import torch
 from gss_train.common import Processes
 from gss_train.config import Config
 from gss_train.data import Dataset
-from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_other_settings, run_status
+from gss_train.runs import CheckpointStore, RunStatus, check_output, keep_old_split, refuse_other_settings, run_status
 from gss_train.training.batches import BatchPlan
 from gss_train.training.computation import Computation, pick_autocast
 from gss_train.training.objective import published_baseline
@@ -89,6 +89,7 @@ def plan_training(
     options = config.training
     output = config.run.output or _default_output(config)
     check_output(output, resume=config.record.resume == "auto")
+    config = keep_old_split(config, output)
     refuse_other_settings(config, output)
     status = run_status(output)
     checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)

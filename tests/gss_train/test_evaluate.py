@@ -109,21 +109,24 @@ def test_a_part_of_the_runs_own_split_is_found_whatever_the_file_is(
     ):
         stored = read_stored(path)
         data = choose_data(stored, stated)
-        assert [subject.name for subject in find_part(data, part).subjects] == names(run, part)
+        raw, split = find_part(data, part)
+        assert raw.names == names(run, part)
+        assert split is not None
+        assert split.name == "seeded, --split-seed 0"
         # What the run has prepared is used again.
         assert stored.run is None or data.config.data.cache == stored.run.config.data.cache
     data = choose_data(read_stored(run), {})
-    assert sorted(subject.name for subject in find_part(data, "all").subjects) == sorted(
-        name for part in PARTS for name in names(run, part)
-    )
+    raw, split = find_part(data, "all")
+    assert sorted(raw.names) == sorted(name for part in PARTS for name in names(run, part))
+    assert split is None
 
 
 def test_another_split_takes_the_place_of_the_runs(run: Path) -> None:
     stored = read_stored(run)
     tested = [
-        subject.name
+        name
         for fold in range(3)
-        for subject in find_part(choose_data(stored, {"fold": fold, "folds": 3}), "test").subjects
+        for name in find_part(choose_data(stored, {"fold": fold, "folds": 3}), "test")[0].names
     ]
     assert sorted(tested) == sorted(name for part in PARTS for name in names(run, part))
 
@@ -136,7 +139,7 @@ def test_other_scans_than_the_runs_need_a_split_of_their_own(run: Path, scans: P
         UserError, match=r"^--data-root: lacks 1 of the 1 test subjects of the run, such as .*--part all$"
     ):
         find_part(data, "test")
-    assert [subject.name for subject in find_part(data, "all").subjects] == [kept.name]
+    assert find_part(data, "all")[0].names == [kept.name]
 
 
 Refusal = tuple[list[str | Path], str]
