@@ -16,7 +16,7 @@ _WEIGHTS = {"last": "last, after the last step", "best": "best, of the best vali
 def describe_origin(evaluation: Evaluation) -> dict[str, str]:
     """How the scores came about, as far as the evaluation says it, by what is told."""
     settings, scores = evaluation.settings, evaluation.scores
-    told = {"Subjects": f"{len(scores.subjects)} {settings.get('part', 'test')} subjects of {evaluation.dataset.title}"}
+    told = {"Subjects": f"{len(scores.subjects)} {settings.get('part', 'test')} subjects"}
     if "split" in settings:
         told["Split"] = describe_split(evaluation.dataset.name, settings["split"])
     if "weights" in settings:

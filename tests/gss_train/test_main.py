@@ -57,10 +57,12 @@ def test_a_run_without_data_says_so_and_leaves_everything(tmp_path: Path, capsys
         assert main([*SETTINGS, *phantom, *more, *folders]) == 0
     printed = capsys.readouterr().out
     assert "PHANTOM" in printed
+    assert "comparable" not in printed
     assert "Preset quick" in printed
     table = (output / "subsets.md").read_text()
     assert table in printed
     assert table.splitlines()[17].startswith("| mean |")
+    assert "- Split: seeded, --split-seed 0\n- Weights: last, after the last step\n" in table
     assert table.splitlines()[0] == "| FLAIR | T1ce | T1 | T2 | WT | TC | ET |"
     assert len((output / "subsets.csv").read_text().splitlines()) == 1 + 2 * 16
     assert json.loads((output / "config.json").read_text())["data"]["dataset"] == "brats2015"
