@@ -113,5 +113,5 @@ _SCORES = {
     ),
 }
 _CAVEATS = {
-    "brats2018": "RFNet's averages on BraTS2018 are over its three published splits, these scores are of one of them."
+    "brats2018": "The averages of RFNet's paper are over its three published splits, these scores are of one of them."
 }

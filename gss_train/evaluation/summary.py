@@ -16,7 +16,7 @@ _WEIGHTS = {"last": "last, after the last step", "best": "best, of the best vali
 def describe_origin(evaluation: Evaluation) -> dict[str, str]:
     """How the scores came about, as far as the evaluation says it, by what is told."""
     settings, scores = evaluation.settings, evaluation.scores
-    told = {"Subjects": f"{len(scores.subjects)} {settings.get('part', 'test')} subjects"}
+    told = {"Subjects": f"{len(scores.subjects)} ({settings.get('part', 'test')})"}
     if "split" in settings:
         told["Split"] = describe_split(evaluation.dataset.name, settings["split"])
     if "weights" in settings:
@@ -43,7 +43,7 @@ def origin_markdown(evaluation: Evaluation) -> str:
         rows.append([score.network, *cells, "", score.source])
     table = Table(("mean of 15 subsets", *SCORES, "source"), rows).to_markdown("dice", (":---", *["---:"] * 4, ":---"))
     remarks = f"{PUBLISHED_ET}. {published_caveat(evaluation.dataset.name)}".rstrip()
-    return f"{lines}\nDice (%) beside published averages, on the {split.title}:\n\n{table}\n{remarks}\n"
+    return f"{lines}\nDice (%) beside published averages, {split.title}:\n\n{table}\n{remarks}\n"
 
 
 def summary_markdown(evaluation: Evaluation) -> str:

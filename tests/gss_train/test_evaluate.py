@@ -161,7 +161,7 @@ def test_a_run_on_the_published_split_shows_published_averages_and_so_does_its_e
         assert train([*TINY, *arguments, "--output", str(tmp_path / "run")]) == 0
     assert "Split of tiny published split, --split published\n" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "split.json").read_text())["name"] == "published"
-    beside = "beside published averages, on the tiny published split:"
+    beside = "beside published averages, tiny published split:"
     for name in ("subsets.md", "evaluation/table.md"):
         assert beside in (tmp_path / "run" / name).read_text()
     shared = [str(tmp_path / "run"), "--device", "cpu", "--no-hd95", "--view-subjects", "0"]

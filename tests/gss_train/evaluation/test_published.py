@@ -140,7 +140,7 @@ def test_how_scores_came_about_is_told_as_far_as_it_is_known() -> None:
     evaluation = published_evaluation("brats2020", "published", (0.9, 0.8, 0.6, 0.65))
     told = describe_origin(change(evaluation, precision="tf32", weights="best"))
     assert list(told) == ["Subjects", "Split", "Weights", "Computed in", "ET"]
-    assert told["Subjects"] == "100 test subjects"
+    assert told["Subjects"] == "100 (test)"
     assert told["Split"] == "published split of BraTS2020 (219/50/100 subjects), --split published"
     assert told["Weights"] == "best, of the best validation"
     assert told["Computed in"] == "tf32"
@@ -148,7 +148,7 @@ def test_how_scores_came_about_is_told_as_far_as_it_is_known() -> None:
     assert "fewer than 500 voxels" in told["ET"]
     before = of_before(other_millimetres(evaluation))
     assert describe_origin(before) == {
-        "Subjects": "100 test subjects",
+        "Subjects": "100 (test)",
         "Weights": "last, after the last step",
         "ET": "as predicted",
     }

@@ -230,7 +230,7 @@ def test_an_evaluation_without_a_run_is_shown_without_what_it_lacks(runs: list[P
 def test_how_scores_came_about_is_shown(page: Page, text: str) -> None:
     header, *rows = page.tables["How the scores came about"]
     assert header == ["", "baseline", "GSS"]
-    assert rows[0] == ["Subjects", *["3 test subjects"] * 2]
+    assert rows[0] == ["Subjects", *["3 (test)"] * 2]
     assert ["Weights", *["last, after the last step"] * 2] in rows
     # These made-up evaluations say no more.
     assert [row[0] for row in rows] == ["Subjects", "Weights", "ET"]
