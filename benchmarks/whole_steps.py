@@ -18,6 +18,7 @@ from gss_train.data import augment
 from gss_train.models import SegmentationOutput
 from gss_train.training import (
     GROUP_SELF_SUPPORT,
+    AdamSettings,
     Computation,
     GuardedUpdate,
     Objective,
@@ -25,10 +26,10 @@ from gss_train.training import (
     ParallelNetwork,
     Pass,
     StepResult,
+    baseline_objective,
     mask_seed,
     network_seed,
     pick_autocast,
-    published_baseline,
     sample_generator,
     training_step,
 )
@@ -76,10 +77,10 @@ class PlainObjective(Objective):
             torch.stack(output.separate, dim=1),
             labels,
             self.groups,
-            supervised_weight=self.weights.separate,
-            gss_weight=self.weights.gss,
+            supervised_weight=self.settings.separate,
+            gss_weight=self.settings.gss,
         )
-        total = self.weights.fused * fused + of_modalities + self.weights.auxiliary * auxiliary + output.regulariser
+        total = self.settings.fused * fused + of_modalities + self.settings.auxiliary * auxiliary + output.regulariser
         return ObjectiveTerms(total, fused, zero, auxiliary, of_modalities, output.regulariser)
 
 
@@ -109,13 +110,12 @@ class WholeStep:
         self._call = ParallelNetwork(self.network, compiled=config.training.compile)  # type: ignore[arg-type]
         self.update = GuardedUpdate(
             self.network.parameters(),
-            config.training.learning_rate,
-            config.training.weight_decay,
+            AdamSettings.of(config.training),
             device,
             clip_gradient=config.training.clip_gradient,
         )
-        weights = GROUP_SELF_SUPPORT if settings.gss else published_baseline(settings.network)
-        self.objective = (PlainObjective if settings.plain else Objective)(BRATS_2018, weights)
+        objective = GROUP_SELF_SUPPORT if settings.gss else baseline_objective(config.training)
+        self.objective = (PlainObjective if settings.plain else Objective)(BRATS_2018, objective)
         self._steps = itertools.count()
         self._crops = _made_up_crops(settings.batch, settings.edge, pinned=device.type == "cuda")
 

@@ -16,7 +16,7 @@ from typing import Literal
 # Doors, which open when a name is asked for: `--help` waits for nothing that the work needs.
 from gss_train import report, runs, subjects, training
 from gss_train.common import UserError, open_replacing, run_command
-from gss_train.config import Config, NetworkName, TrainingOptions, parse_config
+from gss_train.config import Config, NetworkName, TrainingOptions, parse_config, stated_options
 
 Arm = Literal["baseline", "gss", "longer"]
 
@@ -125,14 +125,15 @@ def plan(arguments: list[str] | None = None) -> Experiment:
         raise UserError("--final-evaluation: got none, need dice or all: the report compares scores")
     output = options.output or Path("experiments") / f"{first.data.dataset}-{first.run.preset}"
     dataset = subjects.resolve_dataset(first)[0].data.dataset
+    stated = stated_options(rest)
     planned = tuple(
-        run
+        dataclasses.replace(run, config=runs.settings_to_go_on(run.config, stated))
         for config in configs
         for seed in options.seeds
         for run in _runs(config.with_dataset(dataset), seed, output, options.longer_baseline)
     )
     for run in planned:
-        runs.refuse_other_settings(runs.keep_old_split(run.config, run.folder), run.folder)
+        runs.refuse_other_settings(run.config, run.folder)
     title = f"{', '.join(options.networks)} with and without GSS on {dataset}"
     return Experiment(output, title, planned, options.list)
 

@@ -24,6 +24,7 @@ from gss_train.models import SegmentationNetwork, build_network
 from gss_train.training import (
     BASELINE,
     GROUP_SELF_SUPPORT,
+    AdamSettings,
     BatchPlan,
     Computation,
     FetchedStep,
@@ -177,7 +178,9 @@ class ArmTraining:
         settings = Computation(self._device, pick_autocast("auto", self._device))
         options = TrainingOptions()
         update = GuardedUpdate(
-            self._network.parameters(), self._settings.learning_rate, options.weight_decay, self._device
+            self._network.parameters(),
+            AdamSettings(self._settings.learning_rate, options.weight_decay),
+            self._device,
         )
         network, pace, reported = ParallelNetwork(self._network), self.pace, time.monotonic()
         for passes in self._passes():

@@ -1,5 +1,5 @@
-from gss_train.config.changes import refuse_changes as refuse_changes
-from gss_train.config.command_line import parse_config as parse_config
+from gss_train.config.changes import keep_begun as keep_begun, refuse_changes as refuse_changes
+from gss_train.config.command_line import parse_config as parse_config, stated_options as stated_options
 from gss_train.config.json_options import config_from_json as config_from_json
 from gss_train.config.options import (
     Config as Config,
@@ -8,7 +8,9 @@ from gss_train.config.options import (
     NetworkName as NetworkName,
     PhantomOptions as PhantomOptions,
     PrecisionName as PrecisionName,
+    ProtocolName as ProtocolName,
     RecordOptions as RecordOptions,
+    SelfSupportOptions as SelfSupportOptions,
     SplitName as SplitName,
     TrainingOptions as TrainingOptions,
     ValidationOptions as ValidationOptions,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from gss_train.common import UserError
-from gss_train.config.json_options import show_value
-from gss_train.config.options import KINDS, Config, DataOptions, flag_of
+from gss_train.config.json_options import read_options, show_value
+from gss_train.config.options import KINDS, Config, flag_of, make_config, options_of, with_defaults
 
 # Where a run computes, how it loads, how it computes the same numbers (but for rounding), when it gives up, and what it
 # writes: neither crops nor weights nor scores depend on these. On each other option one of them does.
 _FREE = {
-    *("workers", "cache", "device", "output", "preset"),
+    *("workers", "cache", "device", "output", "preset", "protocol"),
     *("activation_checkpointing", "compile", "channels_last", "max_bad_steps"),
     *KINDS["record"],
 }
@@ -20,21 +21,48 @@ _FREE = {
 # Files may have moved; but a phantom is not a patient, and a table of one's own not an edition of BraTS.
 _MOVABLE = {"data_root", "manifest"}
 
-_DEFAULTS = Config(DataOptions("brats2020")).to_json()
+# What decides over the defaults of many options.
+_DECIDING = ("preset", "protocol", "network")
+
+
+def keep_begun(config: Config, begun: Mapping[str, Any], stated: Collection[str], source: Path) -> Config:
+    """The settings with which a run is gone on with: what nobody states is as it was, whatever the defaults are now.
+
+    Args:
+        config: what is wanted now.
+        begun: `Config.to_json` of the run.
+        stated: names of the options of `config` that are no defaults.
+        source: the file that `begun` is from, for messages.
+
+    Returns:
+        `config` itself where another preset, protocol or network is stated: then the run is another one.
+
+    Raises:
+        UserError: the run's settings are damaged.
+    """
+    before = with_defaults(begun)
+    now, was = options_of(config), _by_name(before, source)
+    if any(name in stated and now[name] != was[name] for name in _DECIDING):
+        return config
+    kept = {
+        section: {name: before[section][name] for name in names if name not in {*stated, "output", "resume"}}
+        for section, names in KINDS.items()
+    }
+    return make_config({**now, **read_options(kept, source)}, source, stated)
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], source: Path) -> None:
     """Refuse to go on with a run with options by which it would learn something else.
 
     Args:
-        old: `Config.to_json` of the run; options that it lacks had their default.
+        old: `Config.to_json` of the run; options that it lacks are those of `with_defaults`.
         new: that of what is wanted now.
         source: the file that `old` is from, for messages.
 
     Raises:
         UserError: options differ; the message lists their flags with both values.
     """
-    before, now = {**_by_name(_DEFAULTS, source), **_by_name(old, source)}, _by_name(new, source)
+    before, now = _by_name(with_defaults(old) if isinstance(old, dict) else old, source), _by_name(new, source)
     changes = [
         f"  {flag_of(name)}: was {show_value(was)}, now {show_value(now[name]) if name in now else 'unknown'}"
         for name, was in before.items()

@@ -16,7 +16,8 @@ import tyro
 from gss_train.common import UserError
 from gss_train.config.json_options import load_options
 from gss_train.config.options import KINDS, SECTIONS, Config, make_config, options_of
-from gss_train.config.presets import preset_options
+from gss_train.config.origins import describe_origins
+from gss_train.config.presets import preset_layers
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class _FileOptions:
             flags override. What it lacks has the value of the preset that it names (`run.preset`), or of `auto`. Paths
             in it start from where you are; its `run.output` holds too. Another `--network` or `--dataset` than the
             file's changes nothing else that the file says.
-        print_config: print all options that hold, as such a file, and do nothing else.
+        print_config: print all options that hold, as such a file, and do nothing else. Standard error says of each
+            where it is from: a flag, the file, a preset, or who has published it.
     """
 
     config: Path | None = None
@@ -51,7 +53,8 @@ def parse_config(arguments: Sequence[str] | None = None) -> Config:
     if file is not None and "preset" in flags:
         raise UserError(f"--preset: cannot go with --config: the preset is the file's, run.preset in {file}")
     stated = {} if file is None else load_options(Path(file))
-    preset = preset_options({**stated, **flags})
+    layers = preset_layers({**stated, **flags})
+    preset = {name: value for layer in layers for name, value in layer.options.items()}
     defaults = {**preset, **stated}
     if "dataset" not in stated:
         defaults["dataset"] = tyro.MISSING
@@ -59,8 +62,16 @@ def parse_config(arguments: Sequence[str] | None = None) -> Config:
     config = make_config({**options_of(parsed), "preset": preset["preset"]}, file, flags)
     if parsed.file.print_config:
         print(json.dumps(config.to_json(), indent=2))
+        print(describe_origins(config, layers, file, stated, flags), file=sys.stderr)
         raise SystemExit
     return config
+
+
+def stated_options(arguments: Sequence[str] | None = None) -> frozenset[str]:
+    """Names of the options that the command line states, by flags or by the file that it names."""
+    flags = _flags(sys.argv[1:] if arguments is None else list(arguments))
+    file = flags.get("config")
+    return frozenset(flags) | frozenset(() if file is None else load_options(Path(file)))
 
 
 def _flags(arguments: list[str]) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
+from gss_kernels.settings import GSSSettings, check_settings
 from gss_train.common import Triple, UserError, to_triple
 from gss_train.data import AugmentationSettings, Spacing, published_splits, to_spacing
 from gss_train.phantom import DEFAULT_SIZE, PHANTOM_DATASETS
@@ -18,6 +19,7 @@ from gss_train.phantom import DEFAULT_SIZE, PHANTOM_DATASETS
 DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
 NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper", "lean"]
+ProtocolName = Literal["own", "rfnet", "gss-released"]
 SplitName = Literal["auto", "published", "published-1", "published-2", "published-3", "seeded"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -55,6 +57,8 @@ class DataOptions:
         spacing: voxel size in mm that scans and labels are brought to, one number or three (left to right, front to
             back, bottom to top); None: that which they have. Scans of one subject may then be on different grids, and
             are where their affines place them. Predictions go back: scores are of the label's own voxels.
+        box: that subjects are cut to: the `whole` brain, or as `released` by the authors of RFNet, GSS and mmFormer,
+            whose code leaves out its last plane along each axis. `predict` sees the whole brain.
         cache: folder for phantoms and prepared volumes, reused by later runs.
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
@@ -81,6 +85,7 @@ class DataOptions:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
+    box: Literal["whole", "released"] = "whole"
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0
@@ -212,7 +217,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class AugmentationOptions:
-    """How crops are varied; the defaults are those of RFNet's published training.
+    """How crops are varied; the protocol (--protocol) says what the published training did.
 
     Attributes:
         augment_rotation_degrees: r; crops turn by a whole number of degrees from -r to r - 1, in the plane of two
@@ -222,7 +227,8 @@ class AugmentationOptions:
         augment_shift: t; after that, a number from -t to t is added.
         augment_intensity_per_slice: draw these for each modality and slice, as published, not for each modality.
         augment_flip: turn each axis around with probability 1/2.
-        augment_scaling: s; what is shown is enlarged by a factor from 1 - s to 1 + s; 0 as published.
+        augment_scaling: s; what is shown is enlarged by a factor from 1 - s to 1 + s; 0 in RFNet's training.
+        augment_scaling_per_axis: draw that factor for each axis, as U-HVED was trained, not for all three.
         augment_elastic: voxels by which the control points of a smooth deformation move, 8 at most; 0 as published.
     """
 
@@ -233,6 +239,7 @@ class AugmentationOptions:
     augment_intensity_per_slice: bool = True
     augment_flip: bool = True
     augment_scaling: float = 0.0
+    augment_scaling_per_axis: bool = False
     augment_elastic: float = 0.0
 
     def __post_init__(self) -> None:
@@ -262,13 +269,20 @@ class TrainingOptions:
         steps_per_epoch: optimiser steps in an epoch. mmFormer's published epoch is a pass over the training subjects,
             so its `paper` has 31 for BraTS2015, 25 for BraTS2018 and 28 for BraTS2020 and all others.
         batch_size: crops in an optimiser step, of all processes and passes together.
-        learning_rate: at the start of a stage; decays by (1 - epoch / epochs) ** 0.9.
-        weight_decay: of Adam (amsgrad).
+        learning_rate: of Adam, at the start of a stage.
+        learning_rate_decay: `poly` multiplies it by (1 - epoch / epochs) ** 0.9 in each epoch, `none` leaves it.
+        amsgrad: divide by the largest second moment so far, not by the last.
+        weight_decay: times the weights is added to their gradient.
+        decayed_weights: `all`, or the `kernels` alone: neither biases nor what scales and shifts normalised features.
+        subset_draw: of the modalities that the fusion sees in a step. `subset`: all 15 subsets alike; `modality`: each
+            with probability 1/2, and where that leaves none any one of them; `count`: how many first, then which.
         fusion_warmup_epochs: first epochs of a baseline in which the fused prediction does not count.
         accumulate: passes that a process splits its crops of a step into: less memory, more time. Equal to one pass
             with `--dice per-sample`, but for rounding and for what mmFormer and U-HVED draw inside the network; with
             the published batch-wide Dice each pass has a Dice of its own, and what is learnt differs. 1 as published.
         dice: the supervised losses over the whole batch, as published, or of each sample by itself, then averaged.
+        dice_denominator: of the baseline's Dice loss: the `probabilities` or their `squares`, and the labels.
+        cross_entropy: of the baseline: `weighted` by how rare a category is in the sample, or `plain`.
         precision: the network computes and keeps activations in float32, as published, or in 16 bits where that is
             safe (autocast), which rounds more and takes less memory; float16 with scaled losses, for GPUs without
             bfloat16. `auto` is bfloat16 on a GPU that computes in it, else float32. Weights, losses and the evaluation
@@ -295,10 +309,16 @@ class TrainingOptions:
     steps_per_epoch: int = 150
     batch_size: int = 2
     learning_rate: float = 2e-4
+    learning_rate_decay: Literal["poly", "none"] = "poly"
+    amsgrad: bool = True
     weight_decay: float = 1e-4
+    decayed_weights: Literal["all", "kernels"] = "all"
+    subset_draw: Literal["subset", "modality", "count"] = "subset"
     fusion_warmup_epochs: int = 20
     accumulate: int = 1
     dice: Literal["batch", "per-sample"] = "batch"
+    dice_denominator: Literal["probabilities", "squares"] = "probabilities"
+    cross_entropy: Literal["weighted", "plain"] = "weighted"
     precision: PrecisionName = "auto"
     channels_last: bool = False
     compile: bool = False
@@ -352,6 +372,48 @@ class TrainingOptions:
         if not self.gss:
             return self.epochs
         return 0 if self.init_from is not None else self.baseline_epochs
+
+
+@dataclass(frozen=True)
+class SelfSupportOptions:
+    """The GSS loss; the defaults are those of its paper (Qiu et al., ICCV 2023).
+
+    Attributes:
+        temperature: T, by which logits are divided for the vote's target and for those who learn from it.
+        leader_threshold: probability above which a leader is confident.
+        member_threshold: likewise of the other modalities, which are asked where no leader is.
+        leader_blend: share of the leaders' minimum in the target where some of them are confident and some are not.
+        mask_ratio: share of the voxels that a modality does not learn from in a step.
+        divergence: from the target to a modality's prediction: `kl`, or `cross_entropy`, which has the same gradient.
+        semantics: of the vote: `paper`, or `released` with the two quirks of the public code (docs/deviations.md).
+        class_weighting: weight categories by how rare they are in the target.
+        separate_weight: of the modalities' own supervised losses in the GSS stages.
+        gss_weight: w; the GSS loss counts w * T ** 2 / 10.
+    """
+
+    temperature: float = 8.0
+    leader_threshold: float = 0.75
+    member_threshold: float = 0.85
+    leader_blend: float = 0.3
+    mask_ratio: float = 0.2
+    divergence: Literal["kl", "cross_entropy"] = "kl"
+    semantics: Literal["paper", "released"] = "paper"
+    class_weighting: bool = True
+    separate_weight: float = 0.7
+    gss_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        try:
+            self.settings()
+        except ValueError as error:
+            name, problem = str(error).split(": ", maxsplit=1)
+            raise OptionError(name, problem) from None
+        _at_least(0, self, "separate_weight", "gss_weight")
+
+    def settings(self) -> GSSSettings:
+        """What the GSS loss takes."""
+        fields = dataclasses.asdict(self)
+        return check_settings(**{name: fields[name] for name in GSSSettings._fields if name in fields})
 
 
 @dataclass(frozen=True)
@@ -414,12 +476,16 @@ class RunOptions:
         preset: what the other options default to: `paper` as published; `lean` the same schedule with the least
             memory, by computing activations again and in bfloat16 on GPUs that can; `quick` for a first look in
             minutes. `auto` is `quick` without scans of yours or without a GPU, else `paper`.
+        protocol: whose published training that is: of the network's `own` authors; of `rfnet`, for comparisons of
+            networks at equal training; or `gss-released`, all that the public GSS code does, with RFNet. `quick` takes
+            sizes, schedule and learning rate from none of them.
         output: folder of the run; by default one under `runs/`, named by data set, network and time.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
         seed: of weights, crops, augmentation and masks.
     """
 
     preset: PresetName = "auto"
+    protocol: ProtocolName = "own"
     output: Path | None = None
     device: str = "auto"
     seed: int = 0
@@ -437,11 +503,18 @@ class Config:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    self_support: SelfSupportOptions = field(default_factory=SelfSupportOptions)
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     record: RecordOptions = field(default_factory=RecordOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
+        network = self.network.network
+        if self.run.protocol == "gss-released" and network != "rfnet":
+            raise OptionError("protocol", f"got gss-released, which trains rfnet alone, for --network {network}")
+        self._check_early_stopping()
+
+    def _check_early_stopping(self) -> None:
         patience = self.validation.early_stopping
         if patience is None:
             return
@@ -464,15 +537,20 @@ class Config:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run as JSON values, with those that there were not yet then: they had their default.
+    """The settings of a run as JSON values, with those that there were not yet then, as the run was trained.
 
     Args:
         values: what `Config.to_json` gave then; what is no section of options is left as it is.
     """
     # The data set has no default; a run has always stated it.
     defaults = Config(DataOptions("brats2020")).to_json()
+    network = values.get("network")
+    if isinstance(network, dict) and network.get("network") == "robustseg":
+        defaults["training"]["dice_denominator"] = "squares"
     known = {
-        name: {**options, **values[name]} for name, options in defaults.items() if isinstance(values.get(name), dict)
+        name: {**options, **values.get(name, {})}
+        for name, options in defaults.items()
+        if isinstance(values.get(name, {}), dict)
     }
     return {**values, **known}
 

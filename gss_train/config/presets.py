@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from gss_train.config.options import Config, DataOptions, DatasetName, NetworkName, make_config, options_of
+from gss_train.config.options import (
+    Config,
+    DataOptions,
+    DatasetName,
+    NetworkName,
+    ProtocolName,
+    make_config,
+    options_of,
+)
+from gss_train.config.protocols import GSS, published_training
 
 PickedPreset = Literal["quick", "paper", "lean"]
 
 # The user names the data set. This one stands in its place where none is named; it needs no scans.
 _DEFAULTS = {**options_of(Config(DataOptions("brats2020"))), "split": "auto"}
 
-# The networks' published schedules.
+# As published.
 _PAPER = {"precision": "float32"}
-_PAPER_OF: dict[str, dict[str, Any]] = {
-    "mmformer": {
-        "crop_size": (128,),
-        "baseline_epochs": 1000,
-        "epochs": 1000,
-        "steps_per_epoch": 28,
-        "batch_size": 8,
-        "fusion_warmup_epochs": 0,
-    },
-    "robustseg": {"batch_size": 1, "learning_rate": 1e-4, "fusion_warmup_epochs": 0},
-    "uhved": {"crop_size": (112,), "batch_size": 1, "learning_rate": 1e-3, "fusion_warmup_epochs": 0},
-}
-
-# mmFormer's epoch is a pass over the training subjects of the published split: 242 of BraTS2015, 199 of BraTS2018, 219
-# of BraTS2020, whose 28 steps stand for all that have none.
-_MMFORMER_STEPS = {"brats2015": 31, "brats2018": 25}
 
 # The least memory at equal results: nothing that changes what is learnt but for rounding.
 _LEAN = {"activation_checkpointing": True, "precision": "auto"}
 
 # A first look in minutes.
 _QUICK = {
+    "learning_rate_decay": "poly",
     "crop_size": (32, 40, 32),
     "tumour_share": 0.5,
     "workers": 0,
@@ -69,7 +64,12 @@ _QUICK_OF: dict[str, dict[str, Any]] = {"rfnet": {"width": 8}, "mmformer": {"cro
 _QUICK_ON_SCANS_OF: dict[str, dict[str, Any]] = {"rfnet": {"width": 8}, "mmformer": {"crop_size": (32,)}}
 
 
-def preset_config(preset: PickedPreset, network: NetworkName = "rfnet", dataset: DatasetName = "brats2020") -> Config:
+def preset_config(
+    preset: PickedPreset,
+    network: NetworkName = "rfnet",
+    dataset: DatasetName = "brats2020",
+    protocol: ProtocolName = "own",
+) -> Config:
     """The tree that a preset stands for.
 
     Args:
@@ -77,8 +77,24 @@ def preset_config(preset: PickedPreset, network: NetworkName = "rfnet", dataset:
         network: that is trained.
         dataset: that the schedule is for. Where scans come from is the user's to say: the result's own `dataset`
             merely stands in for it.
+        protocol: whose training it is.
     """
-    return make_config(preset_options({"preset": preset, "network": network, "dataset": dataset}))
+    return make_config(preset_options({"preset": preset, "network": network, "dataset": dataset, "protocol": protocol}))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Options that hold unless a later layer says otherwise.
+
+    Attributes:
+        title: of those they are from.
+        options: by name.
+        source: where those have published them; nothing where they are ours.
+    """
+
+    title: str
+    options: Mapping[str, Any]
+    source: str = ""
 
 
 def preset_options(stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,16 +103,34 @@ def preset_options(stated: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         stated: some options by name: those that decide, of which unknown values count as not stated, and any others.
     """
-    network, preset = stated.get("network", ""), stated.get("preset", "")
-    network = network if network in get_args(NetworkName) else "rfnet"
-    preset = preset if preset in get_args(PickedPreset) else _automatic(stated)
-    shared, of_network = (_QUICK, _QUICK_OF) if preset == "quick" else (_PAPER, _PAPER_OF)
-    if preset == "quick" and _has_scans(stated):
-        shared, of_network = {**_QUICK, **_QUICK_ON_SCANS}, _QUICK_ON_SCANS_OF
-    options = {**_DEFAULTS, **shared, **of_network.get(network, {}), "network": network, "preset": preset}
-    if preset != "quick" and network == "mmformer":
-        options["steps_per_epoch"] = _MMFORMER_STEPS.get(stated.get("dataset", ""), options["steps_per_epoch"])
-    return {**options, **_LEAN} if preset == "lean" else options
+    return {name: value for layer in preset_layers(stated) for name, value in layer.options.items()}
+
+
+def preset_layers(stated: Mapping[str, Any]) -> list[Layer]:
+    """What `preset_options` is made of; the first layer has all options.
+
+    Args:
+        stated: as for `preset_options`.
+    """
+    network = _known(stated, "network", NetworkName, "rfnet")
+    protocol = _known(stated, "protocol", ProtocolName, "own")
+    preset = _known(stated, "preset", PickedPreset, "") or _automatic(stated)
+    training = published_training(protocol, network, str(stated.get("dataset", "")))
+    layers = [
+        Layer("default", {**_DEFAULTS, "network": network, "preset": preset, "protocol": protocol}),
+        *(Layer(published.title, published.options, published.source) for published in (GSS, training)),
+    ]
+    if preset != "quick":
+        return [*layers, Layer(f"preset {preset}", _PAPER if preset == "paper" else {**_PAPER, **_LEAN})]
+    own, quick_of = _QUICK, _QUICK_OF
+    if _has_scans(stated):
+        own, quick_of = {**_QUICK, **_QUICK_ON_SCANS}, _QUICK_ON_SCANS_OF
+    return [*layers, Layer("preset quick", {**own, **quick_of.get(network, {})})]
+
+
+def _known(stated: Mapping[str, Any], name: str, names: Any, otherwise: str) -> Any:
+    value = stated.get(name)
+    return value if value in get_args(names) else otherwise
 
 
 def _automatic(stated: Mapping[str, Any]) -> PickedPreset:

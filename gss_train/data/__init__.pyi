@@ -55,6 +55,7 @@ from gss_train.data.split_files import SplitError as SplitError, read_split as r
 from gss_train.data.splits import Split as Split, split_fold as split_fold, split_subjects as split_subjects
 from gss_train.data.subsets import (
     MODALITY_SUBSETS as MODALITY_SUBSETS,
+    SubsetDraw as SubsetDraw,
     draw_subsets as draw_subsets,
     subset_name as subset_name,
 )

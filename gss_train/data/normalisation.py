@@ -66,7 +66,9 @@ def box_size(spacing: Spacing | None) -> Triple:
     return to_triple([round(voxels / length) for voxels, length in zip(PUBLISHED_BOX, spacing, strict=True)])
 
 
-def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX) -> NormalisedScans:
+def normalise_scans(
+    scans: Scans, minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX, *, released_box: bool = False
+) -> NormalisedScans:
     """Computes what a network sees of scans without errors, the same for training and for prediction.
 
     The scans are cut to the box of voxels that are non-zero in any modality, grown to `grown_size` where the raw volume
@@ -79,8 +81,12 @@ def normalise_scans(scans: Scans, minimum_size: Triple, grown_size: Triple = PUB
         scans: by modality, one at least, [D,H,W] on one grid and in the orientation of `reorient`.
         minimum_size: voxels per axis that the result has at least.
         grown_size: voxels per axis that the box is grown to, where these are more.
+        released_box: whether the box is that of the public preparation of RFNet, GSS and mmFormer, which leaves out the
+            brain's last plane along each axis, or has one plane more where it is grown by an even number.
     """
-    box = _brain_box(scans, to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)]))
+    box = _brain_box(
+        scans, to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)]), released=released_box
+    )
     inside = tuple(slice(start, stop) for start, stop in box)
     images = {modality: voxels[inside].astype(np.float32) for modality, voxels in scans.items()}
     mean, std = _brain_statistics(images)
@@ -108,7 +114,10 @@ def normalise(
     volumes = checked.volumes if recipe.spacing is None else place(checked.volumes, grid)
     scans = {modality: volumes[modality] for modality in MODALITIES if modality in volumes}
     normalised = normalise_scans(
-        {modality: scan.voxels for modality, scan in scans.items()}, recipe.minimum_size, recipe.grown_size
+        {modality: scan.voxels for modality, scan in scans.items()},
+        recipe.minimum_size,
+        recipe.grown_size,
+        released_box=recipe.released_box,
     )
     voxels, mean, std = normalised.voxels, normalised.mean, normalised.std
     if LABEL in volumes:
@@ -159,14 +168,15 @@ def _warnings(subject: Subject, checked: CheckedSubject) -> tuple[tuple[str, str
     return tuple((roles[fault.file], fault.problem, fault.remedy) for fault in checked.faults if fault.file is not None)
 
 
-def _brain_box(scans: Scans, grown_size: Triple) -> Box:
+def _brain_box(scans: Scans, grown_size: Triple, *, released: bool) -> Box:
     occupied = np.zeros(next(iter(scans.values())).shape, bool)
     for voxels in scans.values():
         occupied |= voxels != 0
     box = bounding_box(occupied)
     assert box is not None
+    grow = _grow_as_released if released else _grow
     return tuple(
-        _grow(axis.start, axis.stop, least, length)
+        grow(axis.start, axis.stop, least, length)
         for axis, least, length in zip(box, grown_size, to_triple(occupied.shape), strict=True)
     )
 
@@ -178,6 +188,16 @@ def _grow(start: int, stop: int, least: int, length: int) -> tuple[int, int]:
         return start, stop
     start = max(0, min(start - missing // 2, length - least))
     return start, min(start + least, length)
+
+
+def _grow_as_released(start: int, stop: int, least: int, length: int) -> tuple[int, int]:
+    """Likewise, from `start` to the last plane, which is left out; cut where the volume ends."""
+    end = stop - 1
+    missing = least - (end - start)
+    if missing > 0:
+        start, end = start - missing // 2, end + missing // 2 + 1
+    shift = max(0, -start)
+    return start + shift, min(end + shift, length)
 
 
 def _padding(length: int, least: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +87,7 @@ def prepare_dataset(
     spacing: Spacing | None = None,
     *,
     skip_bad: bool = False,
+    released_box: bool = False,
 ) -> Preparation:
     """Verifies and prepares all subjects, those that are up to date excepted.
 
@@ -107,6 +108,7 @@ def prepare_dataset(
         spacing: voxel size in millimetres that scans and labels are brought to, wherever their affines place them;
             None: that which they have, and all files of a subject are on one grid.
         skip_bad: leave out subjects with errors rather than raise.
+        released_box: see `gss_train.data.normalise_scans`.
 
     Raises:
         PreparationError: errors in the raw files, or none is left without; one lists all of them, after all other
@@ -116,7 +118,7 @@ def prepare_dataset(
     """
     if len({subject.name for subject in subjects}) != len(subjects):
         raise ValueError("subjects: got two of the same name, need different names")
-    recipe = _recipe(dataset, minimum_size, grown_size or minimum_size, spacing)
+    recipe = replace(_recipe(dataset, minimum_size, grown_size or minimum_size, spacing), released_box=released_box)
     remove_stale_partials(folder)
     outcomes = {}
     for subject in subjects:

@@ -51,6 +51,7 @@ class Recipe:
         minimum_size: voxels per axis that a prepared volume has at least.
         grown_size: voxels per axis that the brain's box is grown to where the whole volume allows.
         spacing: voxel size in millimetres that scans and label are brought to; None: that which they have.
+        released_box: whether the box is that of the authors' public preparation.
     """
 
     version: int
@@ -59,6 +60,7 @@ class Recipe:
     minimum_size: Triple
     grown_size: Triple
     spacing: Spacing | None = None
+    released_box: bool = False
 
 
 @dataclass(frozen=True)

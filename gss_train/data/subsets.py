@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gss_train.data.datasets import MODALITIES
+
+SubsetDraw = Literal["subset", "modality", "count"]
 
 # The order of the papers' tables.
 _MEMBERS = (
@@ -49,12 +52,15 @@ def subset_name(subset: Sequence[bool] | Tensor) -> str:
     return "+".join(modality for modality, flag in zip(MODALITIES, flags, strict=True) if flag)
 
 
-def draw_subsets(available: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws one non-empty subset per sample, each within the sample's modalities and all of those equally likely.
+def draw_subsets(available: Tensor, generator: torch.Generator, draw: SubsetDraw = "subset") -> Tensor:
+    """Draws one non-empty subset per sample, within the sample's modalities.
 
     Args:
         available: [B,4] bool, the modalities that each sample has.
         generator: on the CPU, so that results repeat on any device.
+        draw: `subset`: all subsets equally likely (RFNet, mmFormer); `modality`: each modality with probability 1/2,
+            and any one of them, equally likely, where that leaves none (RobustSeg); `count`: each number of modalities
+            equally likely, then each subset of so many (U-HVED).
 
     Returns:
         [B,4] bool on the device of `available`.
@@ -71,5 +77,23 @@ def draw_subsets(available: Tensor, generator: torch.Generator) -> Tensor:
         raise ValueError(f"available: sample {empty} has no modality, need at least one")
     subsets = torch.tensor(MODALITY_SUBSETS)
     possible = ~(subsets & ~present[:, None, :]).any(dim=2)
-    drawn = torch.multinomial(possible.float(), 1, generator=generator).squeeze(1)
+    drawn = torch.multinomial(_WEIGHTS[draw](possible, subsets.sum(dim=1)), 1, generator=generator).squeeze(1)
     return subsets[drawn].to(available.device)
+
+
+def _alike(possible: Tensor, _sizes: Tensor) -> Tensor:
+    return possible.float()
+
+
+def _by_modality(possible: Tensor, sizes: Tensor) -> Tensor:
+    """Every subset is one outcome of the coins; the one where all fall the other way goes to the single modalities."""
+    single = possible & (sizes == 1)
+    return possible + single / single.sum(dim=1, keepdim=True)
+
+
+def _by_count(possible: Tensor, sizes: Tensor) -> Tensor:
+    alike = torch.stack([(possible & (sizes == size)).sum(dim=1) for size in sizes.tolist()], dim=1)
+    return possible / alike.clamp(min=1)
+
+
+_WEIGHTS = {"subset": _alike, "modality": _by_modality, "count": _by_count}

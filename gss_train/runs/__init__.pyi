@@ -8,9 +8,9 @@ from gss_train.runs.folder import (
     RunFolder as RunFolder,
     RunStatus as RunStatus,
     check_output as check_output,
-    keep_old_split as keep_old_split,
     refuse_other_settings as refuse_other_settings,
     run_status as run_status,
+    settings_to_go_on as settings_to_go_on,
 )
 from gss_train.runs.records import (
     EpochRecord as EpochRecord,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gss_train.common import UserError, final_name, open_replacing, remove_stale_partials
-from gss_train.config import Config, refuse_changes
+from gss_train.config import Config, keep_begun, refuse_changes
 from gss_train.runs.checkpoints import CheckpointStore
 from gss_train.runs.lock import LOCK, locked
 from gss_train.runs.records import MetricsLog
@@ -42,6 +41,23 @@ def check_output(path: Path, *, resume: bool) -> None:
     raise UserError(f"--output: {path} {what}; name another one")
 
 
+def settings_to_go_on(config: Config, stated: Collection[str]) -> Config:
+    """The settings, but where the run in their folder, if there is one, is to go on as it began.
+
+    Args:
+        config: what is wanted now.
+        stated: names of its options that are no defaults.
+
+    Raises:
+        UserError: the settings of the run cannot be read.
+    """
+    output = config.run.output
+    before = None if output is None else old_config(output)
+    if output is None or before is None:
+        return config
+    return keep_begun(config, before, stated, output / CONFIG_FILE)
+
+
 def refuse_other_settings(config: Config, output: Path) -> None:
     """Refuse to go on with the run in a folder, if there is one, under settings by which it would learn something else.
 
@@ -51,19 +67,6 @@ def refuse_other_settings(config: Config, output: Path) -> None:
     before = old_config(output)
     if before is not None:
         refuse_changes(before, config.to_json(), output / CONFIG_FILE)
-
-
-def keep_old_split(config: Config, output: Path) -> Config:
-    """With `seeded` in place of `--split auto` where the run in a folder is one of before there was that option.
-
-    Raises:
-        UserError: the run's settings cannot be read.
-    """
-    before = old_config(output)
-    data = None if before is None else before.get("data")
-    if config.data.split != "auto" or not isinstance(data, dict) or "split" in data:
-        return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, split="seeded"))
 
 
 RunStatus = Literal["new", "begun", "finished"]

@@ -79,6 +79,7 @@ def prepare_subjects(raw: RawData, *, skip_bad: bool, workers: int | None = None
             raw.grown_size,
             raw.spacing,
             skip_bad=skip_bad,
+            released_box=raw.released_box,
         )
     listed = [*preparation.left_out, *preparation.warnings]
     if listed:

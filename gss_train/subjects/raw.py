@@ -40,6 +40,7 @@ class RawData:
         crop: voxels per axis that a prepared volume has at least.
         grown_size: see `gss_train.data.prepare_dataset`.
         spacing: likewise.
+        released_box: likewise.
     """
 
     dataset: Dataset
@@ -49,12 +50,14 @@ class RawData:
     crop: Triple
     grown_size: Triple
     spacing: Spacing | None = None
+    released_box: bool = False
 
     @property
     def prepared_folder(self) -> Path:
         """Where the prepared volumes go."""
         size = "" if self.spacing is None else f"-{size_name(self.spacing)}"
-        return self.cache / "prepared" / f"{self.name}{size}-crop{times(self.crop)}"
+        box = "-released" if self.released_box else ""
+        return self.cache / "prepared" / f"{self.name}{size}{box}-crop{times(self.crop)}"
 
     @property
     def names(self) -> list[str]:
@@ -118,7 +121,7 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
             grown_size, name = options.crop, root.name
         subjects = find_subjects(root, dataset, require_labels=False)
     _print_found(subjects, root)
-    return RawData(dataset, subjects, name, options.cache, options.crop, grown_size, spacing)
+    return RawData(dataset, subjects, name, options.cache, options.crop, grown_size, spacing, options.box == "released")
 
 
 def _print_found(subjects: list[Subject], root: Path) -> None:

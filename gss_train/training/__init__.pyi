@@ -17,12 +17,13 @@ from gss_train.training.objective import (
     BASELINE as BASELINE,
     GROUP_SELF_SUPPORT as GROUP_SELF_SUPPORT,
     Objective as Objective,
+    ObjectiveSettings as ObjectiveSettings,
     ObjectiveTerms as ObjectiveTerms,
-    published_baseline as published_baseline,
+    baseline_objective as baseline_objective,
 )
 from gss_train.training.parallel import ParallelNetwork as ParallelNetwork
 from gss_train.training.plan import Drawing as Drawing
 from gss_train.training.run import run_training as run_training
 from gss_train.training.schedule import Stage as Stage
 from gss_train.training.state import TrainingState as TrainingState
-from gss_train.training.update import GuardedUpdate as GuardedUpdate
+from gss_train.training.update import AdamSettings as AdamSettings, GuardedUpdate as GuardedUpdate

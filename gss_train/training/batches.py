@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from gss_train.common import ALONE, Processes, UserError, ignore_interrupts
-from gss_train.data import Crop, TrainingCrops, draw_subsets
+from gss_train.data import Crop, SubsetDraw, TrainingCrops, draw_subsets
 from gss_train.training.draws import mask_seed, network_seed, sample_generator
 
 
@@ -86,16 +86,25 @@ class TrainingBatches:
         crops: at least `plan.steps * plan.batch_size` in an epoch.
         plan: how they are divided.
         seed: of all that is drawn for them.
+        subset_draw: how the modalities that the fusion sees are drawn, as `gss_train.data.draw_subsets` names it.
         workers: loader processes.
         pin_memory: for copies to a GPU that nobody waits for.
     """
 
     def __init__(
-        self, crops: TrainingCrops, plan: BatchPlan, seed: int, *, workers: int = 0, pin_memory: bool = False
+        self,
+        crops: TrainingCrops,
+        plan: BatchPlan,
+        seed: int,
+        *,
+        subset_draw: SubsetDraw = "subset",
+        workers: int = 0,
+        pin_memory: bool = False,
     ) -> None:
         self.crops = crops
         self.plan = plan
         self.seed = seed
+        self.subset_draw: SubsetDraw = subset_draw
         self._indices = _Indices(plan)
         self._loader = DataLoader(
             crops,
@@ -134,7 +143,7 @@ class TrainingBatches:
             sample_generator(self.seed, step_of_run, first + sample) for sample in range(len(crops["available"]))
         ]
         subsets = [
-            draw_subsets(available[None], generator)
+            draw_subsets(available[None], generator, self.subset_draw)
             for available, generator in zip(crops["available"], generators, strict=True)
         ]
         return Pass(

@@ -45,7 +45,7 @@ def train(plan: TrainingPlan, state: TrainingState, batches: TrainingBatches, re
             for passes in batches.steps(state.epoch, state.step_of_epoch):
                 objective = Objective(
                     plan.dataset.groups,
-                    stage.weights_at(state.stage_epoch, state.stage_step),
+                    stage.objective_at(state.stage_epoch, state.stage_step),
                     per_sample=options.dice == "per-sample",
                     process_group=processes.group,
                 )

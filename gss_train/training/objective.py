@@ -12,53 +12,66 @@ from torch.distributed import ProcessGroup
 
 from gss_kernels import (
     CategoryGroups,
+    GSSSettings,
     GSSStatistics,
     draw_voxel_mask,
     fused_gss_objective,
     fused_segmentation_loss,
 )
+from gss_kernels.settings import DICE_SMOOTHING, InputKind
+from gss_train.config import SelfSupportOptions, TrainingOptions
 from gss_train.models import SegmentationOutput
-from gss_train.training.squared_dice import squared_dice
+from gss_train.training.unfused_losses import plain_cross_entropy, squared_dice
 
-TEMPERATURE = 8.0
-"""Of the vote; its other options are the defaults of `gss_kernels.GSSSettings`."""
+PUBLISHED_VOTE = GSSSettings()
+"""The hyper-parameters of the GSS loss as its paper has them."""
 
 
 @dataclass(frozen=True)
-class ObjectiveWeights:
-    """Weights of the objective's terms; the regulariser brings its own.
+class ObjectiveSettings:
+    """Weights of the objective's terms, and which losses they are of; the regulariser brings its own weight.
 
     Attributes:
         fused: of the fused prediction's supervised loss.
         separate: of the modalities' own.
         auxiliary: of the deep supervision's.
         gss: of the GSS loss.
-        squares: whether the Dice loss is `squared_dice`; without GSS and deep supervision only.
+        squares: whether the Dice loss is `squared_dice`; without GSS only.
+        plain: whether the cross-entropy is `plain_cross_entropy`; without GSS only.
+        vote: hyper-parameters of the GSS loss.
     """
 
-    fused: float
-    separate: float
-    auxiliary: float
-    gss: float
+    fused: float = 1.0
+    separate: float = 1.0
+    auxiliary: float = 1.0
+    gss: float = 0.0
     squares: bool = False
+    plain: bool = False
+    vote: GSSSettings = PUBLISHED_VOTE
 
     def __post_init__(self) -> None:
-        if self.squares and self.gss:
-            raise ValueError(f"squares: got True with a GSS weight of {self.gss}, need one or the other")
+        for name in ("squares", "plain"):
+            if getattr(self, name) and self.gss:
+                raise ValueError(f"{name}: got True with a GSS weight of {self.gss}, need one or the other")
 
 
-BASELINE = ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.0)
+BASELINE = ObjectiveSettings()
 """The published objective of the baselines (RFNet, mmFormer)."""
 
-_BASELINES = {"robustseg": replace(BASELINE, squares=True)}
 
-GROUP_SELF_SUPPORT = ObjectiveWeights(fused=1.0, separate=0.7, auxiliary=1.0, gss=0.3 * TEMPERATURE**2 / 10)
-"""The published objective with group self-support (Qiu et al., ICCV 2023, training code)."""
+def baseline_objective(options: TrainingOptions) -> ObjectiveSettings:
+    """The objective of a stage without GSS."""
+    return replace(BASELINE, squares=options.dice_denominator == "squares", plain=options.cross_entropy == "plain")
 
 
-def published_baseline(network: str) -> ObjectiveWeights:
-    """The objective that a network was published with."""
-    return _BASELINES.get(network, BASELINE)
+def gss_objective(options: SelfSupportOptions) -> ObjectiveSettings:
+    """The objective of a stage with GSS (Qiu et al., ICCV 2023, training code)."""
+    weight = options.gss_weight * options.temperature**2 / 10
+    return ObjectiveSettings(separate=options.separate_weight, gss=weight, vote=options.settings())
+
+
+GROUP_SELF_SUPPORT = gss_objective(SelfSupportOptions())
+"""That of the paper."""
 
 
 class ObjectiveTerms(NamedTuple):
@@ -95,7 +108,7 @@ class Objective:
 
     Args:
         groups: the category groups of the GSS loss.
-        weights: of the terms. With a GSS weight of 0 that loss is not computed.
+        settings: weights of the terms and the like. With a GSS weight of 0 that loss is not computed.
         per_sample: every sample's objective by itself, and their mean, rather than as published with Dice losses over
             the whole batch. The mean over parts of a batch then is that of the batch.
         process_group: the Dice losses go over the batches of all its processes; None: of this one.
@@ -104,13 +117,13 @@ class Objective:
     def __init__(
         self,
         groups: CategoryGroups,
-        weights: ObjectiveWeights,
+        settings: ObjectiveSettings,
         *,
         per_sample: bool = False,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.groups = groups
-        self.weights = weights
+        self.settings = settings
         self.per_sample = per_sample
         self.process_group = None if per_sample else process_group
 
@@ -137,7 +150,7 @@ class Objective:
         Raises:
             ValueError: `output` lacks the per-modality predictions, and the GSS loss needs them.
         """
-        if output.separate is None and self.weights.gss:
+        if output.separate is None and self.settings.gss:
             raise ValueError("output: has no separate predictions, need them for the GSS loss; pass per_modality=True")
         if not self.per_sample:
             return self._evaluate(output, labels, available, seed, first_sample, return_stats=return_stats)
@@ -165,24 +178,20 @@ class Objective:
         *,
         return_stats: bool,
     ) -> ObjectiveTerms:
-        weights = self.weights
+        settings = self.settings
         zero = output.regulariser.new_zeros(())
         fused = self._supervise(output.fused, labels)
         auxiliary = zero
         for probabilities in output.auxiliary or ():
-            terms = fused_segmentation_loss(
-                probabilities, labels, input_kind="probabilities", process_group=self.process_group
-            )
-            auxiliary = auxiliary + sum(terms, zero)
-        if output.separate is not None and weights.gss:
+            auxiliary = auxiliary + self._supervise(probabilities, labels, input_kind="probabilities")
+        if output.separate is not None and settings.gss:
             own = fused_gss_objective(
                 output.separate,
                 labels,
                 self.groups,
-                supervised_weight=weights.separate,
-                gss_weight=weights.gss,
-                temperature=TEMPERATURE,
-                **_voxel_mask(output.separate, seed, first_sample),
+                supervised_weight=settings.separate,
+                gss_weight=settings.gss,
+                **{**settings.vote._asdict(), **_voxel_mask(output.separate, seed, first_sample)},
                 available=available,
                 return_terms=True,
                 return_stats=return_stats,
@@ -195,14 +204,26 @@ class Objective:
             own_predictions = () if output.separate is None else zip(output.separate, available.unbind(1), strict=True)
             for logits, exists in own_predictions:
                 separate = separate + self._supervise(logits, labels, exists)
-            of_modalities = weights.separate * separate
-        total = weights.fused * fused + of_modalities + weights.auxiliary * auxiliary + output.regulariser
+            of_modalities = settings.separate * separate
+        total = settings.fused * fused + of_modalities + settings.auxiliary * auxiliary + output.regulariser
         return ObjectiveTerms(total, fused, separate, auxiliary, gss, output.regulariser, statistics)
 
-    def _supervise(self, logits: Tensor, labels: Tensor, available: Tensor | None = None) -> Tensor:
-        group = self.process_group
-        cross_entropy, dice = fused_segmentation_loss(logits, labels, available=available, process_group=group)
-        return cross_entropy + (squared_dice(logits, labels, available, group) if self.weights.squares else dice)
+    def _supervise(
+        self, prediction: Tensor, labels: Tensor, available: Tensor | None = None, input_kind: InputKind = "logits"
+    ) -> Tensor:
+        settings, group = self.settings, self.process_group
+        if not settings.squares or not settings.plain:
+            cross_entropy, dice = fused_segmentation_loss(
+                prediction, labels, input_kind=input_kind, available=available, process_group=group
+            )
+        if settings.squares or settings.plain:
+            # The logarithms of probabilities are logits of theirs.
+            logits = prediction if input_kind == "logits" else prediction.clamp(min=DICE_SMOOTHING).log()
+        if settings.plain:
+            cross_entropy = plain_cross_entropy(logits, labels, available, group)
+        if settings.squares:
+            dice = squared_dice(logits, labels, available, group)
+        return cross_entropy + dice
 
 
 def _voxel_mask(separate: tuple[Tensor, ...], seed: int, first_sample: int) -> dict[str, Any]:

@@ -12,10 +12,9 @@ import torch
 from gss_train.common import Processes
 from gss_train.config import Config
 from gss_train.data import Dataset
-from gss_train.runs import CheckpointStore, RunStatus, check_output, keep_old_split, refuse_other_settings, run_status
+from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_other_settings, run_status
 from gss_train.training.batches import BatchPlan
 from gss_train.training.computation import Computation, pick_autocast
-from gss_train.training.objective import published_baseline
 from gss_train.training.schedule import Stage, plan_stages
 
 
@@ -89,7 +88,6 @@ def plan_training(
     options = config.training
     output = config.run.output or _default_output(config)
     check_output(output, resume=config.record.resume == "auto")
-    config = keep_old_split(config, output)
     refuse_other_settings(config, output)
     status = run_status(output)
     checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)
@@ -104,7 +102,7 @@ def plan_training(
         output,
         checkpoints,
         status,
-        tuple(plan_stages(options, published_baseline(config.network.network))),
+        tuple(plan_stages(options, config.self_support)),
         BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch, processes),
         drawing,
     )

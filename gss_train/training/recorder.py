@@ -140,7 +140,7 @@ class Recorder:
             steps=recent.steps,
             learning_rate=state.update.learning_rate,
             terms=recent.terms(),
-            gss_weight=stage.weights_at(state.stage_epoch, state.stage_step - 1).gss,
+            gss_weight=stage.objective_at(state.stage_epoch, state.stage_step - 1).gss,
             gradient_norm=recent.gradient_norm,
             skipped_steps=recent.skipped,
             samples_per_second=self._rate.steps_per_second() * self.batches.plan.batch_size,
@@ -196,6 +196,7 @@ class Recorder:
             subsets=validation_subsets(plan.config.validation.validation_subsets),
             processes=plan.processes,
             best_before=self.validation.best_dice,
+            vote_settings=plan.config.self_support.settings(),
         )
         self.validation = self.validation.update(record.mean_dice)
         if record.best:

@@ -199,7 +199,14 @@ def _batches(plan: TrainingPlan, subjects: Sequence[PreparedSubject]) -> Trainin
     data, seed = plan.config.data, plan.config.run.seed
     length = plan.batch_plan.batch_size * plan.batch_plan.steps
     crops = TrainingCrops(subjects, data.crop, length, seed, data.tumour_share)
-    return TrainingBatches(crops, plan.batch_plan, seed, workers=data.workers, pin_memory=plan.device.type == "cuda")
+    return TrainingBatches(
+        crops,
+        plan.batch_plan,
+        seed,
+        subset_draw=plan.config.training.subset_draw,
+        workers=data.workers,
+        pin_memory=plan.device.type == "cuda",
+    )
 
 
 def _load_state(

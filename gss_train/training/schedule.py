@@ -4,68 +4,73 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gss_train.config import TrainingOptions
-from gss_train.training.objective import BASELINE, GROUP_SELF_SUPPORT, ObjectiveWeights
+from gss_train.config import SelfSupportOptions, TrainingOptions
+from gss_train.training.objective import ObjectiveSettings, baseline_objective, gss_objective
 
 _DECAY_POWER = 0.9
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with a fresh optimiser and a learning rate that decays to zero.
+    """A stretch of training with a fresh optimiser and a learning rate of its own.
 
     Attributes:
         name: for people.
-        weights: of the objective.
+        objective: with all terms at their full weight.
         epochs: how many.
+        decays: whether the learning rate falls to zero.
         fusion_warmup_epochs: the first ones, in which the fused prediction does not count.
         gss_warmup: first steps in which the GSS loss does not count.
         gss_ramp: steps after these over which its weight grows linearly to what it is in `weights`.
     """
 
     name: str
-    weights: ObjectiveWeights
+    objective: ObjectiveSettings
     epochs: int
+    decays: bool = True
     fusion_warmup_epochs: int = 0
     gss_warmup: int = 0
     gss_ramp: int = 0
 
     def decay(self, stage_epoch: int) -> float:
-        """What the learning rate is multiplied by in an epoch, `(1 - epoch / epochs) ** 0.9`; 0 for the first."""
-        return float((1 - stage_epoch / self.epochs) ** _DECAY_POWER)
+        """What the learning rate is multiplied by in an epoch, `(1 - epoch / epochs) ** 0.9` or 1; 0 for the first."""
+        return float((1 - stage_epoch / self.epochs) ** _DECAY_POWER) if self.decays else 1.0
 
-    def weights_at(self, stage_epoch: int, stage_step: int) -> ObjectiveWeights:
-        """The objective's weights in a step.
+    def objective_at(self, stage_epoch: int, stage_step: int) -> ObjectiveSettings:
+        """The objective in a step.
 
         Args:
             stage_epoch: 0 for the first.
             stage_step: 0 for the stage's first.
         """
-        fused = 0.0 if stage_epoch < self.fusion_warmup_epochs else self.weights.fused
+        fused = 0.0 if stage_epoch < self.fusion_warmup_epochs else self.objective.fused
         ramped = stage_step + 1 - self.gss_warmup
         share = min(max(ramped, 0) / (self.gss_ramp + 1), 1.0)
-        return replace(self.weights, fused=fused, gss=self.weights.gss * share)
+        return replace(self.objective, fused=fused, gss=self.objective.gss * share)
 
 
-def plan_stages(options: TrainingOptions, baseline: ObjectiveWeights = BASELINE) -> list[Stage]:
+def plan_stages(options: TrainingOptions, self_support: SelfSupportOptions) -> list[Stage]:
     """The stages of a run: the baseline, and with GSS the rounds that start from it or from `init_from`.
 
     Args:
         options: the schedule.
-        baseline: the objective of the baseline.
+        self_support: the GSS loss.
     """
-    if not options.gss:
-        return [Stage("baseline", baseline, options.epochs, options.fusion_warmup_epochs)]
-    stages = [
-        Stage(
-            f"GSS round {number + 1}",
-            GROUP_SELF_SUPPORT,
-            options.epochs,
-            gss_warmup=options.gss_warmup,
-            gss_ramp=options.gss_ramp,
+    decays = options.learning_rate_decay == "poly"
+    stages = []
+    if options.epochs_of_baseline > 0:
+        baseline = baseline_objective(options)
+        stages.append(Stage("baseline", baseline, options.epochs_of_baseline, decays, options.fusion_warmup_epochs))
+    for number in range(options.rounds if options.gss else 0):
+        objective = gss_objective(self_support)
+        stages.append(
+            Stage(
+                f"GSS round {number + 1}",
+                objective,
+                options.epochs,
+                decays,
+                gss_warmup=options.gss_warmup,
+                gss_ramp=options.gss_ramp,
+            )
         )
-        for number in range(options.rounds)
-    ]
-    if options.init_from is None and options.baseline_epochs > 0:
-        stages.insert(0, Stage("baseline", baseline, options.baseline_epochs, options.fusion_warmup_epochs))
     return stages

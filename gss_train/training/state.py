@@ -12,7 +12,7 @@ from gss_train.models import SegmentationNetwork
 from gss_train.training.averaging import WeightAverage
 from gss_train.training.computation import Computation
 from gss_train.training.gathering import Gathered, StepResult
-from gss_train.training.update import GuardedUpdate
+from gss_train.training.update import AdamSettings, GuardedUpdate
 
 
 @dataclass
@@ -71,8 +71,7 @@ class TrainingState:
         """A fresh optimiser, or the one that a checkpoint holds."""
         self.update = GuardedUpdate(
             self.network.parameters(),
-            options.learning_rate,
-            options.weight_decay,
+            AdamSettings.of(options),
             computation.device,
             clip_gradient=options.clip_gradient,
             scale_loss=computation.autocast == torch.float16,

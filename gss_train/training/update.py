@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from gss_train.config import TrainingOptions
 
 
 class UpdateReport(NamedTuple):
@@ -24,16 +27,45 @@ class UpdateReport(NamedTuple):
     bad: Tensor
 
 
+@dataclass(frozen=True)
+class AdamSettings:
+    """Of the optimiser.
+
+    Attributes:
+        learning_rate: at the start.
+        weight_decay: L2, added to the gradient.
+        kernels_only: whether weights of fewer than two axes, biases and the like, are spared the decay.
+        amsgrad: whether to divide by the largest second moment so far.
+    """
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    kernels_only: bool = False
+    amsgrad: bool = True
+
+    @classmethod
+    def of(cls, options: TrainingOptions) -> Self:
+        """Those of a run."""
+        kernels_only = options.decayed_weights == "kernels"
+        return cls(options.learning_rate, options.weight_decay, kernels_only, options.amsgrad)
+
+    def groups(self, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+        """Parameters by their decay, as `torch.optim` takes them."""
+        spared = [parameter for parameter in parameters if self.kernels_only and parameter.dim() < 2]
+        decayed = [parameter for parameter in parameters if not self.kernels_only or parameter.dim() >= 2]
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}]
+        return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
+
+
 class GuardedUpdate:
-    """Adam (amsgrad) whose step is decided upon on the device, so that the host does not wait for it.
+    """Adam whose step is decided upon on the device, so that the host does not wait for it.
 
     The fused optimiser takes a flag, made for float16's loss scaling, with which it changes nothing, its own state and
     count of steps included.
 
     Args:
         parameters: to train.
-        learning_rate: at the start.
-        weight_decay: L2, added to the gradient.
+        settings: of the optimiser.
         device: of the parameters.
         clip_gradient: largest norm of the whole gradient, which is scaled down to it; None: as it is.
         scale_loss: scale the loss, for gradients that are computed in float16, by a factor that adapts.
@@ -42,8 +74,7 @@ class GuardedUpdate:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        learning_rate: float,
-        weight_decay: float,
+        settings: AdamSettings,
         device: torch.device,
         *,
         clip_gradient: float | None = None,
@@ -51,7 +82,7 @@ class GuardedUpdate:
     ) -> None:
         self.parameters = list(parameters)
         self.optimiser = torch.optim.Adam(
-            self.parameters, lr=learning_rate, weight_decay=weight_decay, amsgrad=True, fused=True
+            settings.groups(self.parameters), lr=settings.learning_rate, amsgrad=settings.amsgrad, fused=True
         )
         self.clip_gradient = clip_gradient
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale_loss)

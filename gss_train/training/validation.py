@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gss_kernels import GSSSettings
 from gss_train.common import ALONE, Processes, Triple
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject, subset_name
 from gss_train.evaluation import evaluate_subsets
 from gss_train.inference import SlidingWindow, evaluation_mode
 from gss_train.models import SegmentationNetwork
 from gss_train.runs import ValidationRecord
+from gss_train.training.objective import PUBLISHED_VOTE
 from gss_train.training.vote import VoteCount
 
 FEW_SUBSETS = tuple(subset for subset in MODALITY_SUBSETS if sum(subset) in {1, len(subset)})
@@ -76,6 +78,7 @@ def validate(
     subsets: Sequence[Sequence[bool]] = FEW_SUBSETS,
     processes: Processes = ALONE,
     best_before: float | None = None,
+    vote_settings: GSSSettings = PUBLISHED_VOTE,
 ) -> ValidationRecord:
     """Score the network on the validation subjects; its weights and modes are afterwards what they were.
 
@@ -91,12 +94,13 @@ def validate(
         subsets: one flag per modality for each.
         processes: that share the work.
         best_before: highest mean Dice of the validations before, None if there was none.
+        vote_settings: of the vote that the record tells of.
 
     Returns:
         The same in every process; its mean counts each Dice of a subject, subset and region (WT, TC and ET) alike. It
         says what the vote knows of networks with separate predictions, whether or not they learn from it.
     """
-    vote = VoteCount(network, subjects, dataset, processes) if network.has_separate_predictions else None
+    vote = VoteCount(network, subjects, dataset, vote_settings, processes) if network.has_separate_predictions else None
     with evaluation_mode(network):
         scores = evaluate_subsets(
             network,

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss_kernels import ROUTES, CategoryGroups, fused_gss_loss, gss_soft_targets
+from gss_kernels import ROUTES, CategoryGroups, GSSSettings, fused_gss_loss, gss_soft_targets
+from gss_kernels.settings import VoteOptions
 from gss_train.common import ALONE, Processes
 from gss_train.data import MODALITIES, Box, Dataset, PreparedSubject
 from gss_train.evaluation import MEASURES
 from gss_train.models import Features, SegmentationNetwork
 from gss_train.runs import VoteRecord
-from gss_train.training.objective import TEMPERATURE
 
 _PREDICTIONS = ("target", *MODALITIES, "fusion")
 
@@ -36,6 +36,7 @@ class VoteCount:
         network: in evaluation mode, with separate predictions.
         subjects: that are evaluated, the same in all processes.
         dataset: for the categories and their leaders.
+        settings: of the vote.
         processes: that share the subjects as `gss_train.evaluation.evaluate_subsets` does.
     """
 
@@ -44,10 +45,12 @@ class VoteCount:
         network: SegmentationNetwork,
         subjects: Sequence[PreparedSubject],
         dataset: Dataset,
+        settings: GSSSettings,
         processes: Processes = ALONE,
     ) -> None:
         self._network = network
         self._dataset = dataset
+        self._settings = settings._replace(mask_ratio=0.0)
         self._processes = processes
         self._rows = {subject.name: number for number, subject in enumerate(subjects)}
         categories = dataset.num_categories
@@ -66,7 +69,7 @@ class VoteCount:
         if sum(subject.available) < 2:
             return
         if self._votes is None:
-            self._votes = _SubjectVotes(subject, self._dataset.groups, features[0].device)
+            self._votes = _SubjectVotes(subject, self._dataset.groups, self._settings, features[0].device)
         available = self._votes.available
         separate = [logits.float() for logits in self._network.decode_separately(features)]
         self._votes.add(box, separate, self._network.fuse(features, available).float())
@@ -105,20 +108,25 @@ class _SubjectVotes:
     Args:
         subject: with two scans or more.
         groups: the leaders of every category.
+        settings: of the vote, in which no voxel is masked.
         device: of the logits.
     """
 
-    def __init__(self, subject: PreparedSubject, groups: CategoryGroups, device: torch.device) -> None:
+    def __init__(
+        self, subject: PreparedSubject, groups: CategoryGroups, settings: GSSSettings, device: torch.device
+    ) -> None:
         label = np.array(subject.open()["label"])
         self.available = torch.tensor([subject.available], device=device)
         self.routes = torch.zeros(groups.num_categories, len(ROUTES), dtype=torch.float64)
         self._groups = groups
+        self._settings = settings._asdict()
         self._truth = torch.from_numpy(label).to(device)
         self._sums = torch.zeros(len(_PREDICTIONS), groups.num_categories, *label.shape, device=device)
 
     def add(self, box: Box, separate: Sequence[Tensor], fused: Tensor) -> None:
         """Vote in a window, from M logits `[1, C, d, h, w]` and those of the fusion, all float32."""
-        target = gss_soft_targets(separate, self._groups, available=self.available, temperature=TEMPERATURE)
+        vote = {name: self._settings[name] for name in VoteOptions.__annotations__}
+        target = gss_soft_targets(separate, self._groups, available=self.available, **vote)
         predictions = [target, *(torch.softmax(logits, dim=1) for logits in (*separate, fused))]
         for sums, (probabilities,) in zip(self._sums, predictions, strict=True):
             sums[:, *box] += probabilities
@@ -134,7 +142,7 @@ class _SubjectVotes:
     def _shares_by_route(self, logits: Sequence[Tensor]) -> Tensor:
         """Of some voxels, `[C, 4]`, from M logits `[1, C, voxels]`; no voxel is masked."""
         _, statistics = fused_gss_loss(
-            logits, self._groups, available=self.available, temperature=TEMPERATURE, mask_ratio=0, return_stats=True
+            logits, self._groups, available=self.available, return_stats=True, **self._settings
         )
         return statistics.routes
 

@@ -12,6 +12,7 @@ from gss_train.models import SegmentationNetwork, SegmentationOutput, build_netw
 from gss_train.training import (
     GROUP_SELF_SUPPORT,
     TERMS,
+    AdamSettings,
     Computation,
     GuardedUpdate,
     Objective,
@@ -80,8 +81,7 @@ def begin_training(
     settings = Computation(torch.device(device), autocast)
     update = GuardedUpdate(
         built.parameters(),
-        2e-4,
-        1e-4,
+        AdamSettings(2e-4, 1e-4),
         settings.device,
         clip_gradient=clip_gradient,
         scale_loss=autocast == torch.float16,

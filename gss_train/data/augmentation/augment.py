@@ -117,13 +117,14 @@ def _with_options(
     """Draws scaling and elastic deformation, where they are wanted."""
     if not settings.scaling and not settings.elastic:
         return motions
-    factors = (1 + settings.scaling * _uniform(generator, len(motions))).tolist()
+    draws = _uniform(generator, len(motions), 3 if settings.scaling_per_axis else 1)
+    factors = [tuple(own) for own in (1 + settings.scaling * draws).expand(-1, 3).tolist()]
     if not settings.elastic:
-        return [replace(motion, factor=factor) for motion, factor in zip(motions, factors, strict=True)]
+        return [replace(motion, factors=own) for motion, own in zip(motions, factors, strict=True)]
     nodes = round_to_fixed_point(settings.elastic * _uniform(generator, len(motions), 3, *control_nodes(shape[2:])))
     return [
-        replace(motion, factor=factor, displacement=displacement)
-        for motion, factor, displacement in zip(motions, factors, nodes, strict=True)
+        replace(motion, factors=own, displacement=displacement)
+        for motion, own, displacement in zip(motions, factors, nodes, strict=True)
     ]
 
 

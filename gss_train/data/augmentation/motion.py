@@ -25,20 +25,20 @@ class Motion:
         plane: the two spatial axes that turn.
         degrees: angle, in the sense of `scipy.ndimage.rotate` with `axes=plane[::-1]`.
         flips: for each axis whether it is turned around.
-        factor: above 1 what is shown grows.
+        factors: by which what is shown grows along each axis.
         displacement: of the control points along each axis, float64 [3,nodes,nodes,nodes] on the CPU, in voxels.
     """
 
     plane: tuple[int, int]
     degrees: int
     flips: tuple[bool, bool, bool]
-    factor: float = 1.0
+    factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
     displacement: Tensor | None = None
 
     @property
     def keeps_grid(self) -> bool:
         """Whether nothing but flips is done."""
-        return self.degrees == 0 and self.factor == 1.0 and self.displacement is None
+        return self.degrees == 0 and set(self.factors) == {1.0} and self.displacement is None
 
     @property
     def third_axis(self) -> int:
@@ -75,15 +75,18 @@ def source_coordinates(shape: tuple[int, ...], motion: Motion, device: torch.dev
         positions = _displaced(positions, shape, motion.displacement.to(device, non_blocking=True))
     first, second = motion.plane
     third = motion.third_axis
-    cosine, sine = (turn(math.radians(motion.degrees)) / motion.factor for turn in (math.cos, math.sin))
+    cosine, sine = (turn(math.radians(motion.degrees)) for turn in (math.cos, math.sin))
     centre = [(length - 1) / 2 for length in shape]
+    # At a factor of 1 this is the position itself: halves are exact. Not divided, as CUDA multiplies by the reciprocal.
+    positions = [
+        (position - middle) * (1 / factor) + middle
+        for position, middle, factor in zip(positions, centre, motion.factors, strict=True)
+    ]
     row_offset = centre[first] - (cosine * centre[first] + sine * centre[second])
     column_offset = centre[second] - (cosine * centre[second] - sine * centre[first])
     rows = cosine * positions[first] + sine * positions[second] + row_offset
     columns = cosine * positions[second] - sine * positions[first] + column_offset
-    # At a factor of 1 this is the position itself: halves are exact. Not divided, as CUDA multiplies by the reciprocal.
-    line = (positions[third] - centre[third]) * (1 / motion.factor) + centre[third]
-    return rows, columns, line
+    return rows, columns, positions[third]
 
 
 def _positions(shape: tuple[int, ...], motion: Motion, axis: int) -> Tensor:

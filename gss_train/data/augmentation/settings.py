@@ -26,7 +26,8 @@ class AugmentationSettings:
         intensity_per_slice: draw scale and shift for each modality and slice of the first axis, as published, rather
             than for each modality.
         flip: turn each axis around with probability 1/2.
-        scaling: s; what is shown is enlarged about the crop's centre by a factor from 1 - s to 1 + s. Not published.
+        scaling: s; what is shown is enlarged about the crop's centre by a factor from 1 - s to 1 + s.
+        scaling_per_axis: draw that factor for each axis, as U-HVED was trained, not for all three.
         elastic: e; the control points of a smooth deformation, 20 voxels apart, move by -e to e voxels along each
             axis. Not published.
     """
@@ -39,6 +40,7 @@ class AugmentationSettings:
     intensity_per_slice: bool = True
     flip: bool = True
     scaling: float = 0.0
+    scaling_per_axis: bool = False
     elastic: float = 0.0
 
     def __post_init__(self) -> None:

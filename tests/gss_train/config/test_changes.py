@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gss_train.common.errors import UserError
-from gss_train.config import parse_config, refuse_changes
+from gss_train.config import Config, keep_begun, parse_config, refuse_changes, stated_options
 
 SOURCE = Path("runs/mine/config.json")
 
@@ -96,8 +96,8 @@ def test_the_message_names_run_file_and_remedy_and_only_what_differs() -> None:
 def test_every_setting_but_those_is_compared() -> None:
     """A new option is refused to change until somebody says that it may."""
     free = {
-        *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "activation_checkpointing"),
-        *("compile", "channels_last", "max_bad_steps"),
+        *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "protocol"),
+        *("activation_checkpointing", "compile", "channels_last", "max_bad_steps"),
         *("resume", "keep_checkpoints", "checkpoint_every", "gather_every", "tensorboard", "figure_every"),
         "final_evaluation",
     }
@@ -135,3 +135,54 @@ def test_an_option_that_is_no_more_is_refused() -> None:
 @pytest.mark.parametrize("old", [{"training": 3}, {"training": None}, [], None])
 def test_a_damaged_file_is_named(old: Any) -> None:
     assert str(SOURCE) in refusal(old, settings())
+
+
+def resumed(begun: dict[str, Any], *arguments: str) -> Config:
+    """Settings with which a run is gone on with by a command line."""
+    line = ["--dataset", "brats2018", *arguments]
+    return keep_begun(parse_config(line), begun, stated_options(line), SOURCE)
+
+
+def test_a_run_keeps_what_nobody_states_whatever_the_defaults_are_now() -> None:
+    begun = settings("--network", "robustseg", "--learning-rate", "0.5", "--workers", "7")
+    begun["training"]["amsgrad"] = True
+    config = resumed(begun, "--network", "robustseg", "--seed", "0")
+    assert (config.training.learning_rate, config.training.amsgrad, config.data.workers) == (0.5, True, 7)
+    refuse_changes(begun, config.to_json(), SOURCE)
+
+
+@pytest.mark.parametrize("network", ["rfnet", "robustseg", "uhved"])
+def test_a_run_from_before_there_were_protocols_goes_on_as_it_began(network: str) -> None:
+    begun = settings("--network", network, "--protocol", "rfnet", "--learning-rate", "0.001")
+    begun["run"]["protocol"] = "own"
+    later = ("amsgrad", "learning_rate_decay", "decayed_weights", "subset_draw", "dice_denominator", "cross_entropy")
+    old = {section: dict(options) for section, options in begun.items() if section != "self_support"}
+    for name in later:
+        del old["training"][name]
+    del old["augmentation"]["augment_scaling_per_axis"], old["run"]["protocol"]
+    training = resumed(old, "--network", network).training
+    assert (training.amsgrad, training.learning_rate, training.learning_rate_decay) == (True, 0.001, "poly")
+    assert (training.subset_draw, training.decayed_weights, training.cross_entropy) == ("subset", "all", "weighted")
+    assert training.dice_denominator == ("squares" if network == "robustseg" else "probabilities")
+    refuse_changes(old, resumed(old, "--network", network).to_json(), SOURCE)
+
+
+def test_what_is_stated_is_wanted_and_so_refused() -> None:
+    begun = settings("--epochs", "9")
+    assert resumed(begun, "--epochs", "8").training.epochs == 8
+    assert "--epochs: was 9, now 8" in refusal(begun, resumed(begun, "--epochs", "8").to_json())
+
+
+@pytest.mark.parametrize("flags", [("--preset", "paper"), ("--network", "uhved"), ("--protocol", "rfnet")])
+def test_another_training_is_another_run(flags: tuple[str, ...]) -> None:
+    """Its defaults are its own; `--preset paper` is not quietly the quick run that was begun."""
+    begun = settings("--network", "robustseg", "--learning-rate", "0.5")
+    changed = resumed(begun, *flags)
+    assert changed == parse_config(["--dataset", "brats2018", *flags])
+    assert "--learning-rate: was 0.5" in refusal(begun, changed.to_json())
+
+
+def test_where_the_run_goes_and_whether_it_may_go_on_are_never_kept() -> None:
+    begun = settings("--output", "before", "--resume", "never")
+    config = resumed(begun, "--output", "now")
+    assert (config.run.output, config.record.resume) == (Path("now"), "auto")

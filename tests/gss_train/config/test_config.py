@@ -42,30 +42,6 @@ def test_paper_is_the_automatic_preset_with_data_and_a_gpu(monkeypatch: pytest.M
     assert parse_config(["--dataset", "custom", "--manifest", "mine.csv"]).run.preset == "paper"
 
 
-def test_paper_holds_the_published_hyper_parameters() -> None:
-    config = parse_config(["--dataset", "brats2020", "--preset", "paper"])
-    training = config.training
-    assert (training.learning_rate, training.weight_decay, training.batch_size) == (2e-4, 1e-4, 2)
-    assert (training.baseline_epochs, training.rounds, training.epochs, training.steps_per_epoch) == (300, 5, 300, 150)
-    assert training.fusion_warmup_epochs == 20
-    assert config.data.crop == (80, 80, 80)
-    assert config.data.tumour_share == 0
-    assert config.network.width is None
-
-
-@pytest.mark.parametrize(
-    ("network", "learning_rate", "batch", "crop", "epochs"),
-    [("mmformer", 2e-4, 8, 128, 1000), ("robustseg", 1e-4, 1, 80, 300), ("uhved", 1e-3, 1, 112, 300)],
-)
-def test_paper_follows_the_network(network: str, learning_rate: float, batch: int, crop: int, epochs: int) -> None:
-    config = parse_config(["--dataset", "brats2020", "--preset", "paper", "--network", network])
-    assert config.network.network == network
-    training = config.training
-    assert (training.learning_rate, training.batch_size, training.epochs) == (learning_rate, batch, epochs)
-    assert training.fusion_warmup_epochs == 0
-    assert config.data.crop == (crop, crop, crop)
-
-
 def test_every_network_can_take_the_crops_of_both_presets() -> None:
     presets: tuple[PickedPreset, ...] = ("quick", "paper")
     networks: tuple[NetworkName, ...] = get_args(NetworkName)

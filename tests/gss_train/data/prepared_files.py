@@ -11,7 +11,14 @@ from gss_train.data.prepared import PreparedSubject
 
 
 def prepare_subject(
-    subject: Subject, dataset: Dataset, folder: Path, minimum_size: Triple, grown_size: Triple | None = None
+    subject: Subject,
+    dataset: Dataset,
+    folder: Path,
+    minimum_size: Triple,
+    grown_size: Triple | None = None,
+    **options: bool,
 ) -> PreparedSubject:
-    (prepared,) = prepare_dataset([subject], dataset, folder, minimum_size, 1, grown_size=grown_size).subjects
+    (prepared,) = prepare_dataset(
+        [subject], dataset, folder, minimum_size, 1, grown_size=grown_size, **options
+    ).subjects
     return prepared

@@ -110,6 +110,35 @@ def test_the_box_may_grow_beyond_the_minimum_but_is_not_padded_for_it(tmp_path: 
     assert prepared.shape == (12, 12, 12)
 
 
+@pytest.mark.parametrize(
+    ("brain", "least", "expected"),
+    [
+        # The last plane of the brain is not in the box.
+        ((3, 9), 4, (3, 8)),
+        ((3, 9), 5, (3, 8)),
+        # Grown to `least`, or by one voxel more; shifted where the volume begins, cut where it ends.
+        ((4, 8), 6, (3, 9)),
+        ((4, 8), 7, (2, 10)),
+        ((0, 4), 8, (0, 8)),
+        ((10, 14), 8, (8, 14)),
+    ],
+)
+def test_the_box_of_the_public_preparation(
+    tmp_path: Path, brats2020: Dataset, brain: tuple[int, int], least: int, expected: tuple[int, int]
+) -> None:
+    raw = make_raw((14, 12, 12), (brain, (2, 10), (2, 10)))
+    subject = write_and_find(tmp_path / "raw", raw)
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (1, 1, 1), (least, 1, 1), released_box=True)
+    assert prepared.metadata.box == (expected, (2, 9), (2, 9))
+    box = tuple(slice(*ends) for ends in prepared.metadata.box)
+    # Mean and deviation are those of the brain in the box.
+    inside = Raw({modality: scan[box] for modality, scan in raw.images.items()}, raw.label[box])
+    scores, categories = expected_volume(inside, (slice(None),) * 3, brats2020.label_values)
+    image, label = whole(prepared)
+    np.testing.assert_allclose(image, scores, rtol=2**-10, atol=1e-4)
+    np.testing.assert_array_equal(label, categories)
+
+
 def test_volumes_below_the_minimum_are_padded_with_background(
     tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
 ) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,44 @@ def test_subsets_are_drawn_uniformly_within_what_is_available(present: tuple[boo
     assert sum(counts) == len(rows)
     chi_square = sum((count - per_subset) ** 2 / per_subset for count in counts)
     # The 99.9 % quantile of the chi-square distribution with 14 degrees of freedom.
+    assert chi_square < 36.1
+
+
+Subset = tuple[bool, ...]
+
+
+def coins(present: Subset) -> dict[Subset, float]:
+    """Chances of RobustSeg's draw, from all falls of one coin for each modality, and the pick where none stays."""
+    chances: dict[Subset, float] = defaultdict(float)
+    places = [place for place, has in enumerate(present) if has]
+    for falls in itertools.product([False, True], repeat=len(places)):
+        kept = [place for place, fall in zip(places, falls, strict=True) if fall]
+        for picked in [kept] if kept else [[place] for place in places]:
+            subset = tuple(place in picked for place in range(4))
+            chances[subset] += 0.5 ** len(places) / (1 if kept else len(places))
+    return chances
+
+
+def counts_first(present: Subset) -> dict[Subset, float]:
+    """Chances of U-HVED's draw: how many of the modalities, then that many of them."""
+    places = [place for place, has in enumerate(present) if has]
+    chances = {}
+    for count in range(1, len(places) + 1):
+        choices = list(itertools.combinations(places, count))
+        for choice in choices:
+            chances[tuple(place in choice for place in range(4))] = 1 / len(places) / len(choices)
+    return chances
+
+
+@pytest.mark.parametrize("present", [(True,) * 4, (True, False, True, True), (False, True, False, False)])
+@pytest.mark.parametrize(("draw", "chances_of"), [("modality", coins), ("count", counts_first)])
+def test_other_published_draws_have_their_chances(draw: Any, chances_of: Any, present: Subset) -> None:
+    count, chances = 4000, chances_of(present)
+    assert sum(chances.values()) == pytest.approx(1)
+    drawn = draw_subsets(torch.tensor(present).expand(count, 4), torch.Generator().manual_seed(0), draw)
+    found = Counter(map(tuple, drawn.tolist()))
+    assert set(found) <= set(chances)
+    chi_square = sum((found[subset] - count * chance) ** 2 / (count * chance) for subset, chance in chances.items())
     assert chi_square < 36.1
 
 

@@ -117,15 +117,16 @@ def run(
     """Train, or go on with what was saved."""
     options = TrainingOptions(**{"steps_per_epoch": 2, "fusion_warmup_epochs": 0, "rounds": 1, **changes})
     crops = TrainingCrops(subjects, crop, options.batch_size * options.steps_per_epoch, seed)
+    config = Config(DataOptions("brats2018"), training=options)
     plan = TrainingPlan(
-        Config(DataOptions("brats2018"), training=options),
+        config,
         DATASETS["brats2018"],
         Computation(torch.device("cpu"), autocast, channels_last, augmentation),
         ALONE,
         NOWHERE,
         CheckpointStore(NOWHERE, keep=1),
         "new",
-        tuple(plan_stages(options)),
+        tuple(plan_stages(options, config.self_support)),
         BatchPlan(options.batch_size, options.accumulate, options.steps_per_epoch),
         Drawing(draw_nothing, draw_nothing),
     )

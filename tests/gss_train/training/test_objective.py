@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from gss_kernels import BRATS_2018, fused_gss_loss, fused_segmentation_loss, gss_loss_reference
+from gss_train.config import SelfSupportOptions
 from gss_train.models import SegmentationOutput
-from gss_train.training.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveWeights, published_baseline
-from gss_train.training.squared_dice import squared_dice
+from gss_train.training.objective import BASELINE, GROUP_SELF_SUPPORT, Objective, ObjectiveSettings, gss_objective
+from gss_train.training.unfused_losses import plain_cross_entropy, squared_dice
 
 
 def random_output(seed: int = 0) -> tuple[SegmentationOutput, torch.Tensor]:
@@ -85,24 +86,43 @@ def test_statistics_of_the_vote_come_with_gss_alone_and_change_nothing() -> None
     assert Objective(BRATS_2018, BASELINE)(output, labels, available, 1, return_stats=True).statistics is None
 
 
-def test_robustseg_has_dice_with_squares_in_its_baseline() -> None:
+@pytest.mark.parametrize(("squares", "plain"), [(True, False), (False, True), (True, True)])
+def test_a_baseline_has_the_losses_that_were_asked_for(squares: bool, plain: bool) -> None:
     output, labels = random_output(3)
-    output = output._replace(auxiliary=None)
     available = torch.tensor([[True, True, True, True], [True, False, True, True]])
-    assert published_baseline("rfnet") == published_baseline("mmformer") == published_baseline("uhved") == BASELINE
-    terms = Objective(BRATS_2018, published_baseline("robustseg"))(output, labels, available, seed=0)
+    terms = Objective(BRATS_2018, ObjectiveSettings(squares=squares, plain=plain))(output, labels, available, seed=0)
     assert output.separate is not None
+    assert output.auxiliary is not None
     everything = torch.ones(2, dtype=torch.bool)
+    logits = (output.fused, *output.separate, *(probabilities.log() for probabilities in output.auxiliary))
     total = torch.tensor(0.25)
-    for logits, exists in zip((output.fused, *output.separate), (everything, *available.unbind(1)), strict=True):
-        total = total + fused_segmentation_loss(logits, labels, available=exists).cross_entropy
-        total = total + squared_dice(logits, labels, exists)
+    for own, exists in zip(logits, (everything, *available.unbind(1), everything, everything), strict=True):
+        usual = fused_segmentation_loss(own, labels, available=exists)
+        total = total + (plain_cross_entropy(own, labels, exists) if plain else usual.cross_entropy)
+        total = total + (squared_dice(own, labels, exists) if squares else usual.dice)
     torch.testing.assert_close(terms.total, total)
 
 
-def test_squares_are_not_for_the_joint_objective() -> None:
-    with pytest.raises(ValueError, match="squares"):
-        ObjectiveWeights(fused=1.0, separate=1.0, auxiliary=1.0, gss=0.5, squares=True)
+@pytest.mark.parametrize("form", ["squares", "plain"])
+def test_other_losses_are_not_for_the_joint_objective(form: str) -> None:
+    with pytest.raises(ValueError, match=form):
+        ObjectiveSettings(gss=0.5, **{form: True})
+
+
+def test_the_vote_is_the_one_that_was_asked_for() -> None:
+    output, labels = random_output(6)
+    available = torch.ones(2, 4, dtype=torch.bool)
+    options = SelfSupportOptions(
+        temperature=2.0, leader_threshold=0.4, member_threshold=0.3, leader_blend=0.6, mask_ratio=0.5,
+        divergence="cross_entropy", semantics="released", class_weighting=False,
+    )  # fmt: skip
+    terms = Objective(BRATS_2018, gss_objective(options))(output, labels, available, seed=7)
+    assert output.separate is not None
+    want = gss_loss_reference(
+        output.separate, BRATS_2018, seed=7, temperature=2.0, leader_threshold=0.4, member_threshold=0.3,
+        leader_blend=0.6, mask_ratio=0.5, divergence="cross_entropy", semantics="released", class_weighting=False,
+    )  # fmt: skip
+    torch.testing.assert_close(terms.gss, want)
 
 
 def split(output: SegmentationOutput, part: slice) -> SegmentationOutput:
@@ -116,12 +136,12 @@ def split(output: SegmentationOutput, part: slice) -> SegmentationOutput:
     )
 
 
-@pytest.mark.parametrize("weights", [BASELINE, GROUP_SELF_SUPPORT, published_baseline("robustseg")])
-def test_per_sample_objectives_average_to_the_batchs(weights: ObjectiveWeights) -> None:
+@pytest.mark.parametrize("settings", [BASELINE, GROUP_SELF_SUPPORT, ObjectiveSettings(squares=True, plain=True)])
+def test_per_sample_objectives_average_to_the_batchs(settings: ObjectiveSettings) -> None:
     """Also with scans missing; every sample keeps its part of the voxel mask."""
     output, labels = random_output(3)
     available = torch.tensor([[True, True, True, True], [True, False, True, True]])
-    objective = Objective(BRATS_2018, weights, per_sample=True)
+    objective = Objective(BRATS_2018, settings, per_sample=True)
     whole = objective(output, labels, available, seed=5)
     parts = [
         objective(split(output, slice(n, n + 1)), labels[n : n + 1], available[n : n + 1], seed=5, first_sample=n)
@@ -129,7 +149,7 @@ def test_per_sample_objectives_average_to_the_batchs(weights: ObjectiveWeights) 
     ]
     for term, *of_parts in zip(whole.scalars(), *(part.scalars() for part in parts), strict=True):
         torch.testing.assert_close(term, torch.stack(of_parts).mean())
-    batch = Objective(BRATS_2018, weights)(output, labels, available, seed=5)
+    batch = Objective(BRATS_2018, settings)(output, labels, available, seed=5)
     torch.testing.assert_close(whole.gss, batch.gss)
     assert abs(whole.fused - batch.fused) > 1e-4
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from gss_train.training.update import GuardedUpdate, UpdateReport
+from gss_train.training.update import AdamSettings, GuardedUpdate, UpdateReport
 
 CPU = torch.device("cpu")
 FINITE = torch.tensor(True)
+SETTINGS = AdamSettings(0.01, 1e-2)
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -23,7 +24,7 @@ def data(step: int) -> torch.Tensor:
 
 
 def guarded(module: nn.Module, **options: object) -> GuardedUpdate:
-    return GuardedUpdate(module.parameters(), 0.01, 1e-2, CPU, **options)
+    return GuardedUpdate(module.parameters(), SETTINGS, CPU, **options)
 
 
 def take(module: nn.Module, update: GuardedUpdate, step: int, factor: float = 1.0) -> UpdateReport:
@@ -49,6 +50,27 @@ def test_finite_steps_are_those_of_adam() -> None:
         adam.step()
         assert float(report.gradient_norm) == pytest.approx(norm, rel=1e-5)
         assert (float(report.skipped), float(report.bad)) == (0, 0)
+    for own, expected in zip(weights(module), weights(plain), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernels_only", [False, True])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_steps_are_those_of_the_adam_that_was_asked_for(amsgrad: bool, kernels_only: bool) -> None:
+    """The gradient falls after the first steps: there the largest second moment is not the last one."""
+    module, plain = network(), network()
+    update = GuardedUpdate(module.parameters(), AdamSettings(0.01, 0.3, kernels_only, amsgrad), CPU)
+    adam = torch.optim.Adam(plain.parameters(), lr=0.01, amsgrad=amsgrad, betas=(0.5, 0.6))
+    update.optimiser.param_groups[0]["betas"] = update.optimiser.param_groups[-1]["betas"] = (0.5, 0.6)
+    for step in range(5):
+        factor = 1.0 if step < 2 else 0.01
+        take(module, update, step, factor)
+        adam.zero_grad()
+        (factor * plain(data(step)).square().mean()).backward()
+        for name, parameter in plain.named_parameters():
+            if name.endswith("weight") or not kernels_only:
+                parameter.grad += 0.3 * parameter.detach()
+        adam.step()
     for own, expected in zip(weights(module), weights(plain), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-7)
 

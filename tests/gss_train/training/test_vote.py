@@ -8,18 +8,20 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gss_kernels import ROUTES, GSSSettings, fused_gss_objective
+from gss_kernels import ROUTES, GSSSettings
+from gss_train.config import SelfSupportOptions
 from gss_train.data import DATASETS, MODALITIES, PreparedSubject
 from gss_train.evaluation import read_subject
 from gss_train.inference.windows import window_starts
 from gss_train.models import SegmentationOutput, build_network
 from gss_train.runs.records import MetricsLog, ValidationRecord, VoteRecord, read_records
-from gss_train.training import objective
+from gss_train.training.objective import Objective, gss_objective
 from gss_train.training.validation import FEW_SUBSETS, validate
 from tests.gss_train.training.voxelwise import VoxelwiseNetwork, make_subject
 
@@ -58,13 +60,13 @@ def make_subjects(folder: Path, *available: tuple[bool, ...]) -> list[PreparedSu
     ]
 
 
-def validated(network: VoxelwiseNetwork, subjects: list[PreparedSubject]) -> ValidationRecord:
-    where = {"stage": "baseline", "epoch": 3, "step": 12}
-    return validate(network, subjects, DATASET, (CROP,) * 3, torch.device("cpu"), **where, subsets=FEW_SUBSETS)
+def validated(network: VoxelwiseNetwork, subjects: list[PreparedSubject], **options: Any) -> ValidationRecord:
+    where = {"stage": "baseline", "epoch": 3, "step": 12, "subsets": FEW_SUBSETS}
+    return validate(network, subjects, DATASET, (CROP,) * 3, torch.device("cpu"), **where, **options)
 
 
-def vote_on(network: VoxelwiseNetwork, subjects: list[PreparedSubject]) -> VoteRecord:
-    vote = validated(network, subjects).vote
+def vote_on(network: VoxelwiseNetwork, subjects: list[PreparedSubject], **options: Any) -> VoteRecord:
+    vote = validated(network, subjects, **options).vote
     assert vote is not None
     return vote
 
@@ -188,9 +190,8 @@ def test_a_category_that_no_subject_has_is_none_and_scores_one_where_nobody_sees
     json.dumps(dataclasses.asdict(vote), allow_nan=False)
 
 
-def test_the_vote_is_that_of_the_objective(
-    network: Positional, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("options", [{}, {"semantics": "released", "leader_threshold": 0.3, "temperature": 2.0}])
+def test_the_vote_is_that_of_the_objective(network: Positional, tmp_path: Path, options: dict[str, Any]) -> None:
     """On one window, with all voxels of one category, the routes are the statistics of the training's own vote."""
     (subject,) = make_subjects(tmp_path, ALL)
     voxels = np.load(subject.path)[:CROP, :CROP, :CROP]
@@ -199,8 +200,7 @@ def test_the_vote_is_that_of_the_objective(
     subject = dataclasses.replace(subject, metadata=dataclasses.replace(subject.metadata, shape=(CROP,) * 3))
     image, truth = read_subject(subject)
     # Seeing the validation's voxels, all of them: the training leaves some out.
-    monkeypatch.setattr(objective, "fused_gss_objective", lambda *a, **k: fused_gss_objective(*a, **k, mask_ratio=0))
-    loss = objective.Objective(DATASET.groups, objective.GROUP_SELF_SUPPORT)
+    loss = Objective(DATASET.groups, gss_objective(SelfSupportOptions(**options, mask_ratio=0.0)))
     with torch.no_grad():
         output = SegmentationOutput(
             network.fuse((image[None],), torch.tensor([ALL])),
@@ -210,7 +210,8 @@ def test_the_vote_is_that_of_the_objective(
         )
         statistics = loss(output, truth[None], torch.tensor([ALL]), seed=0, return_stats=True).statistics
     assert statistics is not None
-    assert list(vote_on(network, [subject]).routes["ED"].values()) == pytest.approx(statistics.routes[2].tolist())
+    vote = vote_on(network, [subject], vote_settings=SelfSupportOptions(**options).settings())
+    assert list(vote.routes["ED"].values()) == pytest.approx(statistics.routes[2].tolist())
 
 
 @pytest.mark.parametrize("name", ["uhved", "robustseg"])

@@ -17,14 +17,14 @@ import torch._dynamo  # which making an optimiser imports, here once for both pr
 
 from gss_kernels import BRATS_2018
 from gss_train.common.processes import Processes, join_processes
-from gss_train.config import TrainingOptions
+from gss_train.config import SelfSupportOptions, TrainingOptions
 from gss_train.data import DATASETS, PreparedSubject, TrainingCrops
 from gss_train.models import build_network
 from gss_train.training import Computation
 from gss_train.training.batches import BatchPlan, TrainingBatches
 from gss_train.training.gathering import Gathered
 from gss_train.training.loop import training_step
-from gss_train.training.objective import Objective, published_baseline
+from gss_train.training.objective import Objective
 from gss_train.training.parallel import ParallelNetwork
 from gss_train.training.schedule import plan_stages
 from gss_train.training.state import TrainingState
@@ -37,7 +37,8 @@ CROP = (16, 16, 16)
 CASES: dict[str, dict[str, Any]] = {
     "gss": {"network": "rfnet", "gss": True},
     "baseline": {"gss": False},
-    "squared dice": {"objective": "robustseg", "gss": False},
+    "squared dice": {"dice_denominator": "squares", "gss": False},
+    "plain cross-entropy": {"cross_entropy": "plain", "gss": False},
     "per sample, two passes": {"gss": True, "dice": "per-sample", "accumulate": 2},
 }
 VALIDATED = "baseline"
@@ -56,7 +57,7 @@ def make_subjects(folder: Path) -> list[PreparedSubject]:
 def train_and_validate(case: str, subjects: list[PreparedSubject], processes: Processes) -> dict[str, Any]:
     """Two steps with a batch of four: gradients, weights and terms; in one case with a validation."""
     changes = dict(CASES[case])
-    name, objective = changes.pop("network", None), changes.pop("objective", "rfnet")
+    name = changes.pop("network", None)
     options = TrainingOptions(
         **{
             "steps_per_epoch": 2,
@@ -71,7 +72,7 @@ def train_and_validate(case: str, subjects: list[PreparedSubject], processes: Pr
     torch.manual_seed(processes.rank)
     network = VoxelwiseNetwork() if name is None else build_network(name, 4, crop_size=CROP, width=4)
     settings = Computation(torch.device("cpu"))
-    (stage,) = plan_stages(dataclasses.replace(options, rounds=1), published_baseline(objective))
+    (stage,) = plan_stages(dataclasses.replace(options, rounds=1), SelfSupportOptions())
     state = TrainingState(network, options.steps_per_epoch, gathered=Gathered(processes))
     crops = TrainingCrops(subjects, CROP, 8, seed=3)
     batches = TrainingBatches(crops, BatchPlan(4, options.accumulate, 2, processes), seed=3)
@@ -80,7 +81,7 @@ def train_and_validate(case: str, subjects: list[PreparedSubject], processes: Pr
     gradients = []
     for passes in batches.steps(epoch=0):
         loss = Objective(
-            BRATS_2018, stage.weights, per_sample=options.dice == "per-sample", process_group=processes.group
+            BRATS_2018, stage.objective, per_sample=options.dice == "per-sample", process_group=processes.group
         )
         state.count_step(training_step(parallel, passes, loss, update, settings, processes, return_stats=True))
         gradients.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])

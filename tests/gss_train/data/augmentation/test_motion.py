@@ -38,23 +38,24 @@ def forced(
     return augment(image, label, generator(), AugmentationSettings(scale=0.0, shift=0.0, **settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("factor", [0.71, 0.93, 1.23])
+@pytest.mark.parametrize("factors", [(0.71, 0.71, 0.71), (1.23, 1.23, 1.23), (0.9, 1.1, 1.25)])
 @pytest.mark.parametrize(("plane", "degrees"), [((0, 1), 0), ((0, 2), 9), ((1, 2), -6)])
 @pytest.mark.parametrize(("interpolation", "order"), [("nearest", 0), ("linear", 1)])
 def test_scaling_and_rotation_are_one_affine_transform(
     monkeypatch: pytest.MonkeyPatch,
     plane: tuple[int, int],
     degrees: int,
-    factor: float,
+    factors: tuple[float, float, float],
     interpolation: str,
     order: int,
 ) -> None:
     image, label = batch()
-    motion = Motion(plane, degrees, (False, False, False), factor)
+    motion = Motion(plane, degrees, (False, False, False), factors)
     moved_image, moved_label = forced(monkeypatch, motion, image, label, interpolation=interpolation)
-    matrix = np.eye(3) / factor
-    cosine, sine = np.cos(np.radians(degrees)) / factor, np.sin(np.radians(degrees)) / factor
+    matrix = np.eye(3)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     matrix[np.ix_(plane, plane)] = [[cosine, sine], [-sine, cosine]]
+    matrix = matrix / factors
     centre = (np.array(SHAPE) - 1) / 2
     transform = {"matrix": matrix, "offset": centre - matrix @ centre, "mode": "constant"}
     for volume, moved in zip(image[0].numpy(), moved_image[0].numpy(), strict=True):
@@ -82,13 +83,13 @@ def test_elastic_deformation_is_a_cubic_spline_before_rotation_and_scaling(
     image = torch.from_numpy(ndimage.gaussian_filter(batch(1, shape)[0].numpy(), (0, 0, 2, 2, 2)))
     label = batch(1, shape)[1]
     nodes = torch.round((torch.rand(3, *control_nodes(shape), generator=generator()) * 12 - 6).double() * 4096) / 4096
-    motion = Motion((0, 2), 8, flips, 1.1, nodes)
+    motion = Motion((0, 2), 8, flips, (1.1, 0.95, 1.2), nodes)
     moved_image, moved_label = forced(monkeypatch, motion, image, label, interpolation="linear", fill=0.0)
     places = np.indices(shape) + spline_field(nodes.numpy(), shape)
     centre = ((np.array(shape) - 1) / 2)[:, None, None, None]
     cosine, sine = np.cos(np.radians(8)), np.sin(np.radians(8))
     turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
-    sources = np.einsum("ij,jxyz->ixyz", turn / 1.1, places - centre) + centre
+    sources = np.einsum("ij,jxyz->ixyz", turn / (1.1, 0.95, 1.2), places - centre) + centre
     axes = [axis for axis in range(3) if flips[axis]]
     expected = ndimage.map_coordinates(image[0, 0].numpy(), sources, order=1, cval=0)
     difference = abs(moved_image[0, 0].numpy() - np.flip(expected, axes))
@@ -102,7 +103,7 @@ def test_elastic_deformation_is_a_cubic_spline_before_rotation_and_scaling(
 def test_control_points_that_move_alike_move_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     image, label = batch(1, (25, 11, 12))
     nodes = torch.tensor([3.0, 0.0, -2.0], dtype=torch.float64).view(3, 1, 1, 1).expand(3, *control_nodes((25, 11, 12)))
-    moved_image, moved_label = forced(monkeypatch, Motion((0, 1), 0, (False,) * 3, 1.0, nodes), image, label)
+    moved_image, moved_label = forced(monkeypatch, Motion((0, 1), 0, (False,) * 3, displacement=nodes), image, label)
     assert torch.equal(moved_image[:, :, :-3, :, 2:], image[:, :, 3:, :, :-2])
     assert torch.equal(moved_label[:, :-3, :, 2:], label[:, 3:, :, :-2])
     assert (moved_image[:, :, -3:] == -1).all()
@@ -136,7 +137,7 @@ def test_elastic_displacements_are_exact_and_so_do_not_depend_on_the_order_of_su
 def test_the_strongest_elastic_deformation_does_not_fold() -> None:
     shape = (60, 60, 60)
     signs = torch.randint(2, (3, *control_nodes(shape)), generator=generator(), dtype=torch.float64) * 2 - 1
-    motion = Motion((0, 1), 0, (False, False, False), 1.0, MAX_ELASTIC * signs)
+    motion = Motion((0, 1), 0, (False, False, False), displacement=MAX_ELASTIC * signs)
     coordinates = source_coordinates(shape, motion, torch.device("cpu"))
     jacobian = np.stack([np.stack(np.gradient(axis.numpy())) for axis in coordinates])
     determinant = np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1)))
@@ -185,6 +186,30 @@ def test_factors_of_scaling_are_uniform() -> None:
     assert factors.max() <= 1.25 + 1e-5
     histogram = torch.histc(factors, bins=5, min=0.75, max=1.25)
     assert (histogram - count / 5).abs().max() < 40  # 4 standard deviations
+
+
+def factors_of(count: int, settings: AugmentationSettings) -> np.ndarray:
+    """By which samples grow along each axis, [count,3]."""
+    length, middle = 21, 10
+    places = torch.stack(torch.meshgrid(*[torch.arange(length) - float(middle)] * 3, indexing="ij"))
+    image = torch.cat([places, places[:1]])[None].expand(count, -1, -1, -1, -1)
+    moved, _ = augment(image, torch.ones(count, *places.shape[1:], dtype=torch.uint8), generator(), settings)
+    at = [middle] * 3
+    return np.stack(
+        [5 / moved[(slice(None), axis, *at[:axis], middle + 5, *at[axis + 1 :])].numpy() for axis in range(3)], axis=1
+    )
+
+
+def test_axes_are_scaled_alike_or_each_by_itself() -> None:
+    settings = replace(NOTHING, scaling=0.1, interpolation="linear", fill=0.0)
+    alike = factors_of(50, settings)
+    assert np.ptp(alike, axis=1).max() < 1e-5
+    apart = factors_of(400, replace(settings, scaling_per_axis=True))
+    assert apart.min() >= 0.9 - 1e-5
+    assert apart.max() <= 1.1 + 1e-5
+    # Five standard deviations of a correlation of independent numbers.
+    assert abs(np.corrcoef(apart, rowvar=False) - np.eye(3)).max() < 5 / 400**0.5
+    assert apart.mean(axis=0) == pytest.approx([1, 1, 1], abs=5 * 0.1 / 3**0.5 / 400**0.5)
 
 
 def test_displacements_differ_between_samples_and_reach_what_is_asked() -> None:
