@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 # Doors, which open when a name is asked for: `--help` waits for nothing that the work needs.
 from gss_train import common, evaluation, inference, report, runs, subjects
 from gss_train.common import UserError, run_command
-from gss_train.config import DatasetName
+from gss_train.config import DatasetName, SplitName
 from gss_train.data import size_name, to_spacing
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gss_train.data import PreparedSubject
 
-_SPLITTING = ("split_file", "split_seed", "fold", "folds")
+_SPLITTING = ("split", "split_file", "split_seed", "fold", "folds")
 _DATA_OPTIONS = ("dataset", "data_root", "manifest", "categories", "spacing", *_SPLITTING, "crop_size", "cache")
 
 
@@ -45,7 +45,9 @@ class EvaluateArguments:
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
         spacing: voxel size in mm that scans are brought to, one number or three; by default the `--spacing` of the
             training, else that which they have. Scores are of the label's own voxels.
-        split_file: a published split in place of the run's; as for training.
+        split: a published division in place of the run's, or `auto` or `seeded`; as for training. By default that of
+            the run, and `auto` for files of other origin.
+        split_file: a division of your own in place of the run's; as for training.
         split_seed: of a division in place of the run's; as for training.
         fold: of a cross-validation in place of the run's split; as for training.
         folds: of the cross-validation.
@@ -70,6 +72,7 @@ class EvaluateArguments:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
+    split: SplitName | None = None
     split_file: Path | None = None
     split_seed: int | None = None
     fold: int | None = None
@@ -144,7 +147,7 @@ def plan(options: EvaluateArguments) -> Plan:
     data = evaluation.choose_data(stored, stated)
     crop_size = None if options.crop_size is None else data.config.data.crop
     trained = runs.build_trained(stored, device, dataset=data.dataset, crop_size=crop_size)
-    part = evaluation.find_part(data, options.part)
+    part, split = evaluation.find_part(data, options.part)
     raw = part.only(part.names[: options.max_subjects])
     if options.part != "train":
         evaluation.refuse_training_subjects(stored, raw.names)
@@ -163,6 +166,7 @@ def plan(options: EvaluateArguments) -> Plan:
             "network": trained.network_name,
             "weights": options.weights if is_run else options.model.name,
             "part": options.part,
+            **evaluation.division_settings(data.dataset, split, stored.training_subjects),
             "crop_size": list(trained.crop_size),
             "spacing": None if raw.spacing is None else list(raw.spacing),
             "weighting": options.weighting,
@@ -238,7 +242,7 @@ def carry_out(plan: Plan) -> None:
         seen = evaluation.read_segmented(folder)
         draw(folder / "figures", {plan.name: own}, {plan.name: seen})
     print(f"\nDice in per cent on {len(prepared)} {plan.settings['part']} subjects, by the modalities given:\n")
-    print(f"{evaluation.dice_markdown(scores)}\nEvaluation: {plan.output}", flush=True)
+    print(f"{evaluation.summary_markdown(own)}\nEvaluation: {plan.output}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Doors, which open when a name is asked for: `--help` does not wait for torch.
-from gss_train import data, subjects
+from gss_train import subjects
 from gss_train.common import run_command
-from gss_train.config import Config, DataOptions, DatasetName
+from gss_train.config import Config, DataOptions, DatasetName, SplitName
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class PrepareArguments:
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
         spacing: voxel size in mm that scans and labels are brought to; the same for training.
-        split_file: a published split, to be verified with the scans; as for training.
+        split: a published list of subjects, to be verified with the scans; as for training.
+        split_file: a list of your own, likewise.
         cache: folder for prepared volumes; the same for training.
         crop_size: voxels of a training crop, one number or three; the same for training.
         check: only verify, and list every fault; nothing is written.
@@ -36,6 +37,7 @@ class PrepareArguments:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
+    split: SplitName = "auto"
     split_file: Path | None = None
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
@@ -68,11 +70,11 @@ def carry_out(options: PrepareArguments) -> bool:
         UserError: no scans are found, or, unless `--check` lists them, there are faults in them or in the split.
         OSError: a prepared file cannot be written.
     """
-    raw = subjects.find_raw(*subjects.resolve_dataset(options.config()))
+    config, dataset = subjects.resolve_dataset(options.config())
+    raw = subjects.find_raw(config, dataset)
     if options.check:
-        return subjects.verify_subjects(raw, options.split_file, options.workers)
-    if options.split_file is not None:
-        data.read_split(options.split_file, raw.names)
+        return subjects.verify_subjects(raw, config.data, options.workers)
+    subjects.find_listed(raw, config.data)
     preparation = subjects.prepare_subjects(raw, skip_bad=options.skip_bad, workers=options.workers)
     bad = preparation.names_left_out
     if bad:

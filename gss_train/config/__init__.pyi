@@ -11,6 +11,7 @@ from gss_train.config.options import (
     ProtocolName as ProtocolName,
     RecordOptions as RecordOptions,
     SelfSupportOptions as SelfSupportOptions,
+    SplitName as SplitName,
     TrainingOptions as TrainingOptions,
     ValidationOptions as ValidationOptions,
     with_defaults as with_defaults,

@@ -13,13 +13,14 @@ from typing import Any, Literal, cast, get_type_hints
 
 from gss_kernels.settings import GSSSettings, check_settings
 from gss_train.common import Triple, UserError, to_triple
-from gss_train.data import AugmentationSettings, Spacing, to_spacing
+from gss_train.data import AugmentationSettings, Spacing, published_splits, to_spacing
 from gss_train.phantom import DEFAULT_SIZE, PHANTOM_DATASETS
 
 DatasetName = Literal["auto", "brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "custom"]
 NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper", "lean"]
 ProtocolName = Literal["own", "rfnet", "gss-released"]
+SplitName = Literal["auto", "published", "published-1", "published-2", "published-3", "seeded"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -62,12 +63,17 @@ class DataOptions:
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
         workers: loader processes; 0 loads in the training process.
-        split_seed: of the division into training, validation and test subjects; apart from `--seed`, so that runs of
-            different seeds, and runs that start from each other's checkpoints, keep the same test subjects.
+        split: the division into training, validation and test subjects. `published` takes the published list of
+            BraTS2015, 2020 or 2023, `published-1` to `published-3` one of the three of BraTS2018, whose subjects have
+            to be there; `seeded` draws one in the published proportions, whose scores are not comparable with published
+            ones. `auto` takes the published list (the first of BraTS2018) where the labelled subjects are exactly its
+            own, else `seeded`; another `--split-seed` than 0, `--fold` and `--split-file` go first.
+        split_seed: of a seeded division; apart from `--seed`, so that runs of different seeds, and runs that start from
+            each other's checkpoints, keep the same test subjects.
         fold: which run of a cross-validation this is, from 0 to `--folds` - 1; every subject is tested in one of them.
         folds: runs of the cross-validation.
-        split_file: a published split: a folder with train.txt, val.txt and test.txt; one train*.txt of several, with
-            the others beside it; or a CSV of subjects and Training, Validation or Inference.
+        split_file: a division of your own: a folder with train.txt, val.txt and test.txt; one train*.txt of several,
+            with the others beside it; or a CSV of subjects and Training, Validation or Inference.
         skip_bad: leave out subjects whose scans have errors, and train and test on the others; `left_out.json` in the
             run folder says which. Without it any error stops the run before its first step.
         max_training_subjects: use no more than so many; None for all.
@@ -84,6 +90,8 @@ class DataOptions:
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0
     workers: int = min(4, os.cpu_count() or 1)
+    # What a run had before there was the option; what it defaults to is the presets' to say.
+    split: SplitName = "seeded"
     split_seed: int = 0
     fold: int | None = None
     folds: int | None = None
@@ -139,6 +147,21 @@ class DataOptions:
             raise OptionError("split_file", "cannot go with --fold, each of them divides the subjects")
         if self.split_file is not None and self.split_seed != 0:
             raise OptionError("split_seed", "cannot go with --split-file, which leaves nothing to draw")
+        if self.split not in {"auto", "seeded"}:
+            self._check_published()
+
+    def _check_published(self) -> None:
+        for name, unused in (("fold", None), ("split_file", None), ("split_seed", 0)):
+            if getattr(self, name) != unused:
+                problem = f"{self.split} cannot go with {flag_of(name)}, which divides the subjects too; leave out one"
+                raise OptionError("split", problem)
+        if self.uses_phantom:
+            raise OptionError("split", f"{self.split} needs --data-root, a phantom is on no list; leave out --split")
+        known = published_splits(self.dataset)
+        if self.dataset == "auto" or self.split in known:
+            return
+        remedy = f"has {', '.join(known)}" if known else "has no published list, take seeded, or --split-file for yours"
+        raise OptionError("split", f"got {self.split}, but --dataset {self.dataset} {remedy}")
 
     @property
     def uses_phantom(self) -> bool:

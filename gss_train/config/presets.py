@@ -20,7 +20,7 @@ from gss_train.config.protocols import GSS, published_training
 PickedPreset = Literal["quick", "paper", "lean"]
 
 # The user names the data set. This one stands in its place where none is named; it needs no scans.
-_DEFAULTS = options_of(Config(DataOptions("brats2020")))
+_DEFAULTS = {**options_of(Config(DataOptions("brats2020"))), "split": "auto"}
 
 # As published.
 _PAPER = {"precision": "float32"}

@@ -39,6 +39,12 @@ from gss_train.data.prepared import (
     load_prepared as load_prepared,
     write_prepared as write_prepared,
 )
+from gss_train.data.published_lists import (
+    PublishedSplit as PublishedSplit,
+    describe_split as describe_split,
+    published_splits as published_splits,
+    same_subjects as same_subjects,
+)
 from gss_train.data.resampling import (
     most_probable as most_probable,
     network_grid as network_grid,

@@ -119,15 +119,12 @@ def _read_table(path: Path, faults: list[str]) -> list[_Entry]:
 
 def _match(entries: Iterable[_Entry], names: Sequence[str], faults: list[str]) -> dict[str, list[str]]:
     """The subjects of each part, in the names at hand."""
-    by_bare_name: dict[str, list[str]] = {}
-    for name in names:
-        by_bare_name.setdefault(_split_grade(name)[1], []).append(name)
+    at_hand = NamesAtHand(names)
     parts: dict[str, list[str]] = {part: [] for part in _PARTS}
     first: dict[str, _Entry] = {}
     for entry in entries:
         where = f"{entry.file.name}, line {entry.line}: {entry.name}"
-        grade, bare_name = _split_grade(entry.name)
-        candidates = [name for name in by_bare_name.get(bare_name, []) if _may_be(grade, _split_grade(name)[0])]
+        candidates = at_hand.find(entry.name)
         if not candidates:
             faults.append(f"{where} is no subject of this data set")
         elif len(candidates) > 1:
@@ -139,6 +136,24 @@ def _match(entries: Iterable[_Entry], names: Sequence[str], faults: list[str]) -
             first[candidates[0]] = entry
             parts[entry.part].append(candidates[0])
     return parts
+
+
+class NamesAtHand:
+    """Finds subjects by a list's names for them, which may have or lack the grade.
+
+    Args:
+        names: of the subjects at hand.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_bare_name: dict[str, list[str]] = {}
+        for name in names:
+            self._by_bare_name.setdefault(_split_grade(name)[1], []).append(name)
+
+    def find(self, listed: str) -> list[str]:
+        """The names at hand of all subjects that may be meant."""
+        grade, bare_name = _split_grade(listed)
+        return [name for name in self._by_bare_name.get(bare_name, []) if _may_be(grade, _split_grade(name)[0])]
 
 
 def _split_grade(name: str) -> tuple[str | None, str]:

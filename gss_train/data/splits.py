@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gss_train.data.datasets import Subject
 
@@ -13,11 +13,20 @@ _Patient = list[Subject]
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the subjects for each purpose, each in alphabetical order."""
+    """Names of the subjects for each purpose, each in alphabetical order.
+
+    Attributes:
+        train: those to train on.
+        validation: those to validate on.
+        test: those to score.
+        name: which division it is, such as "published-1" or "seeded, --split-seed 0"; empty where that is not known.
+            Divisions into the same parts are equal whatever their names are.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    name: str = field(default="", compare=False)
 
 
 def split_subjects(
@@ -118,4 +127,5 @@ def _take_evenly(order: Sequence[_Patient], count: int) -> tuple[list[_Patient],
 
 
 def _split(*parts: Iterable[_Patient]) -> Split:
-    return Split(*(tuple(sorted(subject.name for patient in part for subject in patient)) for part in parts))
+    train, validation, test = (tuple(sorted(subject.name for patient in part for subject in patient)) for part in parts)
+    return Split(train, validation, test)

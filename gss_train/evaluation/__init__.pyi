@@ -1,5 +1,4 @@
 from gss_train.evaluation.folder import (
-    Evaluation as Evaluation,
     SegmentedSubject as SegmentedSubject,
     is_evaluation as is_evaluation,
     open_replacing_folder as open_replacing_folder,
@@ -15,6 +14,12 @@ from gss_train.evaluation.metrics import (
     region_dice as region_dice,
     region_measures as region_measures,
 )
+from gss_train.evaluation.published import (
+    comparable_split as comparable_split,
+    division_settings as division_settings,
+    published_caveat as published_caveat,
+    published_scores as published_scores,
+)
 from gss_train.evaluation.scoring import evaluate_subsets as evaluate_subsets, read_subject as read_subject
 from gss_train.evaluation.subjects import (
     choose_data as choose_data,
@@ -22,7 +27,13 @@ from gss_train.evaluation.subjects import (
     refuse_training_subjects as refuse_training_subjects,
 )
 from gss_train.evaluation.subset_scores import (
+    Evaluation as Evaluation,
     SubsetScores as SubsetScores,
     with_mean_over_subsets as with_mean_over_subsets,
 )
-from gss_train.evaluation.tables import dice_csv as dice_csv, dice_markdown as dice_markdown
+from gss_train.evaluation.summary import (
+    PUBLISHED_ET as PUBLISHED_ET,
+    describe_origin as describe_origin,
+    summary_markdown as summary_markdown,
+)
+from gss_train.evaluation.tables import dice_csv as dice_csv

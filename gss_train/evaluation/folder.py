@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,7 +24,8 @@ from gss_train.common import UserError, open_replacing
 from gss_train.data import MODALITIES, MODALITY_SUBSETS, Dataset, PreparedSubject, subset_name
 from gss_train.evaluation.intervals import interval_of
 from gss_train.evaluation.metrics import MEASURES
-from gss_train.evaluation.subset_scores import SubsetScores
+from gss_train.evaluation.subset_scores import Evaluation, SubsetScores
+from gss_train.evaluation.summary import origin_markdown
 from gss_train.evaluation.tables import paper_csv, paper_markdown, subjects_csv
 
 _VERSION = 1
@@ -35,24 +36,6 @@ _BY_NAME = {subset_name(subset): subset for subset in MODALITY_SUBSETS}
 _DARKEST_PERCENT, _BRIGHTEST_PERCENT = 0.5, 99.5
 
 Bytes = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of a network and how they came about.
-
-    Attributes:
-        name: of the run.
-        dataset: of the subjects.
-        scores: of every subject and subset.
-        settings: JSON values: "network", "weights", "part", "crop_size", "spacing", "weighting", "flips"; where known
-            "seconds" and "peak_memory_mb".
-    """
-
-    name: str
-    dataset: Dataset
-    scores: SubsetScores
-    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -144,7 +127,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     }
     _write(folder / "subjects.csv", subjects_csv(scores))
     _write(folder / "table.csv", paper_csv(scores))
-    _write(folder / "table.md", paper_markdown(scores, intervals))
+    _write(folder / "table.md", f"{origin_markdown(evaluation)}\n{paper_markdown(scores, intervals)}")
     _write(folder / _SCORES, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -15,6 +15,7 @@ from gss_train.subjects import RawData, find_raw, find_source, resolve_dataset
 
 # Of these, where one is stated, the others are not the run's.
 _DIVISION: dict[str, Any] = {
+    "split": "seeded",
     "split_seed": 0,
     "fold": None,
     "folds": None,
@@ -55,7 +56,7 @@ def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationD
     changes = {**_DIVISION, **stated} if divides else stated
     try:
         if run is None or stated.get("dataset") not in {None, own}:
-            config = _without_run(stored, stated)
+            config = _without_run(stored, changes if divides else {"split": "auto", **stated})
         else:
             config = _within_run(run, changes)
         config, dataset = resolve_dataset(config)
@@ -87,33 +88,37 @@ def _within_run(run: StoredRun, changes: Mapping[str, Any]) -> Config:
     return dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, **changes))
 
 
-def find_part(data: EvaluationData, part: str) -> RawData:
+def find_part(data: EvaluationData, part: str) -> tuple[RawData, Split | None]:
     """Find the raw subjects of a part, in the order of their split; those without a label cannot be scored.
 
     Args:
         data: what they are of.
         part: "train", "validation", "test" or "all".
 
+    Returns:
+        The subjects, and the division that the part is of; None for all.
+
     Raises:
         UserError: there are no scans, or not those of the run's split, or the split does not fit them.
         ModuleNotFoundError: a phantom is needed and the extra that makes it is not installed.
     """
-    if data.split is None and part != "all":
+    split = None if part == "all" else data.split
+    if split is None and part != "all":
         source = find_source(data.config, data.dataset)
-        raw, names = source.raw, getattr(source.split, part)
+        raw, split = source.raw, source.split
     else:
         raw = find_raw(data.config, data.dataset)
-        names = tuple(raw.labelled) if part == "all" else getattr(data.split, part)
+    names = tuple(raw.labelled) if split is None else getattr(split, part)
     lacking = [name for name in names if name not in raw.labelled]
     if lacking:
         flag = "--data-root" if data.config.data.manifest is None else "--manifest"
         raise UserError(
             f"{flag}: lacks {len(lacking)} of the {len(names)} {part} subjects of the run, such as {lacking[0]}; other "
-            "data need a split of their own (--split-file, --split-seed or --fold) or --part all"
+            "data need a split of their own (--split, --split-file, --split-seed or --fold) or --part all"
         )
     if not names:
         raise UserError(f"--part: {part} has no subject with a label")
-    return raw.only(names)
+    return raw.only(names), split
 
 
 def refuse_training_subjects(stored: StoredNetwork, names: Sequence[str]) -> None:

@@ -1,14 +1,15 @@
-"""What an evaluation comes to: a table of scores for each measure."""
+"""What an evaluation comes to: a table of scores for each measure, and how they came about."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gss_train.data import MODALITY_SUBSETS
+from gss_train.data import MODALITY_SUBSETS, Dataset
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,24 @@ class SubsetScores:
     def overall(self) -> Tensor:
         """Mean of `mean` over the subsets, `[names]`."""
         return self.means_of("dice")[-1]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a network and how they came about.
+
+    Attributes:
+        name: of the run.
+        dataset: of the subjects.
+        scores: of every subject and subset.
+        settings: JSON values: "network", "weights", "part", "crop_size", "spacing", "weighting", "flips"; where known
+            "split" and "trained_as_published" (see `division_settings`), "precision", "seconds" and "peak_memory_mb".
+    """
+
+    name: str
+    dataset: Dataset
+    scores: SubsetScores
+    settings: Mapping[str, Any]
 
 
 def with_mean_over_subsets(scores: Tensor) -> Tensor:

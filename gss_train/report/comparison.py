@@ -17,7 +17,7 @@ from gss_train.runs import VoteRecord
 
 Floats = npt.NDArray[np.float64]
 
-_EVALUATED = ("weights", "part", "crop_size", "spacing", "weighting", "flips")
+_EVALUATED = ("weights", "part", "split", "crop_size", "spacing", "weighting", "flips", "precision")
 # Where a run computes and what it writes; and what differs with the seed.
 _INDIFFERENT = ("data.workers", "data.cache", "run.", "record.", "training.compile", "training.init_from")
 

@@ -16,7 +16,14 @@ from gss_train.evaluation import MEASURES
 from gss_train.report.charts import training_chart, vote_charts
 from gss_train.report.comparison import Group, compare, group_runs
 from gss_train.report.runs import ReportedRun, read_runs
-from gss_train.report.tables import difference_table, score_tables, setting_rows, speed_rows
+from gss_train.report.tables import (
+    difference_table,
+    origin_rows,
+    published_tables,
+    score_tables,
+    setting_rows,
+    speed_rows,
+)
 from gss_train.report.viewer import viewer_data
 from gss_train.report.vote_tables import vote_tables
 
@@ -69,6 +76,8 @@ def _content(
         "caveats": [*_caveats(runs), *reasons],
         "modalities": MODALITIES,
         "tables": score_tables(groups),
+        "origins": origin_rows(groups),
+        "published": published_tables(groups),
         "others": [group.label for group in groups if group.columns != groups[0].columns],
         "differences": [(difference, difference_table(difference)) for difference in differences],
         "training": training_chart(groups),

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from gss_train.evaluation import MEASURES, interval_of
+from gss_train.evaluation import (
+    MEASURES,
+    PUBLISHED_ET,
+    comparable_split,
+    describe_origin,
+    interval_of,
+    published_caveat,
+    published_scores,
+)
 from gss_train.report.comparison import Difference, Group
 from gss_train.report.figures.style import HEAT, heat, text_colour
 from gss_train.report.runs import ReportedRun
@@ -75,6 +83,49 @@ def score_tables(groups: Sequence[Group]) -> list[SubsetTable]:
                 for label, row in zip(means, shares, strict=True)
             }
         tables.append(SubsetTable(described.title, subsets, regions))
+    return tables
+
+
+def origin_rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """How the scores of each group came about: what is told, and a text for each group; none says nothing of it."""
+    told = [describe_origin(group.first.evaluation) for group in groups]
+    return [(name, [one.get(name, "") for one in told]) for name in dict.fromkeys(name for one in told for name in one)]
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """The means of a group over the subsets, and published ones on the same subjects.
+
+    Attributes:
+        title: says what the numbers are.
+        remark: what has to be known of them.
+        columns: titles of the cells.
+        rows: the group's first; each has a name, its cells and its source.
+    """
+
+    title: str
+    remark: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, list[Cell], str]]
+
+
+def published_tables(groups: Sequence[Group]) -> list[PublishedTable]:
+    """For each group whose scores are comparable with published averages."""
+    tables = []
+    for group in groups:
+        (split, *others) = {comparable_split(run.evaluation) for run in group.runs}
+        means = group.mean_of("dice")
+        if split is None or others or means is None:
+            continue
+        own, show, dataset = means[-1].tolist(), MEASURES["dice"].show, group.first.evaluation.dataset
+        rows = [(group.label, [Cell(show(mean, 2)) for mean in own], "own")]
+        for score in published_scores(dataset.name):
+            pairs = zip(score.dice, own[: len(score.dice)], strict=True)
+            cells = [Cell(show(a, score.digits), show(b - a, score.digits, signed=True)) for a, b in pairs]
+            rows.append((score.network, [*cells, Cell("")], score.source))
+        title = f"{group.label} beside published averages: Dice (%), mean of 15 subsets, {split.title}"
+        remark = f"{PUBLISHED_ET}. {published_caveat(dataset.name)}".rstrip()
+        tables.append(PublishedTable(title, remark, group.columns[0], rows))
     return tables
 
 

@@ -46,7 +46,9 @@ class StoredRun:
         path = self.folder / SPLIT_FILE
         values = read_json(path)
         try:
-            return Split(*(tuple(map(str, values[part])) for part in ("train", "validation", "test")))
+            train, validation, test = (tuple(map(str, values[part])) for part in ("train", "validation", "test"))
+            # Runs of earlier versions lack the name.
+            return Split(train, validation, test, str(values.get("name", "")))
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged, need the names for train, validation and test: {error!r}") from error
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from gss_train.common import UserError, show_progress
+from gss_train.config import DataOptions
 from gss_train.data import (
     Fault,
     Preparation,
-    Split,
     SplitError,
     bad_subjects,
     check_dataset,
     describe_faults,
     prepare_dataset,
-    read_split,
+    published_splits,
 )
-from gss_train.subjects.raw import RawData, Source
+from gss_train.subjects.division import Source, find_listed
+from gss_train.subjects.raw import RawData
 
 
-def verify_subjects(raw: RawData, split_file: Path | None, workers: int | None = None) -> bool:
-    """Look for faults in all files of all subjects and in a split of them, and list what is found; nothing is written.
+def verify_subjects(raw: RawData, options: DataOptions, workers: int | None = None) -> bool:
+    """Look for faults in all files of all subjects and in a list of them, and list what is found; nothing is written.
 
     Args:
         raw: the subjects.
-        split_file: the published split, if there is one.
+        options: that may name a list of subjects, a published one or a file.
         workers: processes; by default one for each processor, at most 8.
 
     Returns:
@@ -34,7 +34,7 @@ def verify_subjects(raw: RawData, split_file: Path | None, workers: int | None =
     with show_progress("verifying") as meter:
         faults = check_dataset(raw.subjects, raw.dataset, workers, meter, raw.spacing)
     bad, doubtful = len(bad_subjects(faults)), len(bad_subjects(faults, "warning"))
-    faults += [] if split_file is None else _split_faults(raw, split_file)
+    faults += _split_faults(raw, options)
     if faults:
         print(describe_faults(faults))
     count = len(raw.subjects)
@@ -42,10 +42,14 @@ def verify_subjects(raw: RawData, split_file: Path | None, workers: int | None =
     return not bad_subjects(faults)
 
 
-def _split_faults(raw: RawData, path: Path) -> list[Fault]:
+def _split_faults(raw: RawData, options: DataOptions) -> list[Fault]:
     try:
-        read_split(path, raw.names)
+        find_listed(raw, options)
     except SplitError as error:
+        path = options.split_file
+        if path is None:
+            path = published_splits(raw.dataset.name)[options.split].path
+            return [Fault("(split)", path, str(error), "add the subjects that are missing, or take --split seeded")]
         title, *lines = str(error).splitlines()
         problem = f"{title.removeprefix(f'{path}: ')} {'; '.join(line.strip() for line in lines)}"
         return [Fault("(split)", path, problem, "mend these lines of the split file")]
@@ -105,5 +109,5 @@ def prepare_source(source: Source, *, skip_bad: bool) -> tuple[Source, Preparati
     )
     if not train or not test:
         raise UserError(f"--skip-bad: leaves {len(train)} training and {len(test)} test subjects, need one of each")
-    split = Split(train, source.split.validation, test)
+    split = dataclasses.replace(source.split, train=train, test=test)
     return dataclasses.replace(source, split=split, validation=validation), preparation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -13,9 +14,9 @@ from gss_train.evaluation import (
     Evaluation,
     SubsetScores,
     dice_csv,
-    dice_markdown,
     evaluate_subsets,
     read_subject,
+    summary_markdown,
     write_evaluation,
     write_segmented,
 )
@@ -29,7 +30,11 @@ _VIEWED_SUBJECTS = 4
 
 
 def finish(
-    plan: TrainingPlan, network: SegmentationNetwork, subjects: Sequence[PreparedSubject], folder: RunFolder | None
+    plan: TrainingPlan,
+    network: SegmentationNetwork,
+    subjects: Sequence[PreparedSubject],
+    division: Mapping[str, Any],
+    folder: RunFolder | None,
 ) -> None:
     """Score the network as `--final-evaluation` says, and mark the run as finished.
 
@@ -37,6 +42,7 @@ def finish(
         plan: of the run.
         network: with the weights that count.
         subjects: held out, the same in all processes.
+        division: that they are a part of; see `gss_train.evaluation.division_settings`.
         folder: of the run, in the process that writes; None in the others.
     """
     if plan.config.record.final_evaluation == "none":
@@ -47,7 +53,8 @@ def finish(
     scores = _evaluate(plan, network.eval(), subjects, window, folder)
     if folder is None:
         return
-    evaluation = Evaluation(folder.path.name, plan.dataset, scores, _evaluation_settings(plan, window))
+    settings = {**_evaluation_settings(plan, window), **division}
+    evaluation = Evaluation(folder.path.name, plan.dataset, scores, settings)
     write_evaluation(folder.evaluation, evaluation)
     folder.write_text("subsets.csv", dice_csv(scores))
     folder.log_metrics(
@@ -59,7 +66,7 @@ def finish(
     )
     _draw_summary(plan, network, subjects[0], window, folder)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:")
-    _mark_finished(folder, dice_markdown(scores))
+    _mark_finished(folder, summary_markdown(evaluation))
 
 
 def _evaluate(

@@ -23,6 +23,7 @@ from gss_train.common import (
 )
 from gss_train.config import Config
 from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, millimetres
+from gss_train.evaluation import division_settings
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import (
     CheckpointError,
@@ -80,7 +81,7 @@ def run_training(config: Config, drawing: Drawing) -> None:
             batches = _batches(plan, training)
             state, progress = _load_state(plan, network, batches, origin)
             trained = _train(plan, state, progress, batches, validation, folder)
-            finish(plan, trained, test, folder)
+            finish(plan, trained, test, division_settings(dataset, source.split, state.training_subjects), folder)
 
 
 def _show_finished(plan: TrainingPlan) -> None:
@@ -157,7 +158,7 @@ def _refuse_leak(plan: TrainingPlan, origin: LoadedWeights, test: Sequence[str])
     if leaked:
         raise UserError(
             f"--init-from: {plan.config.training.init_from} was trained on {len(leaked)} of the {len(test)} test "
-            f"subjects, such as {leaked[0]}; take the --split-seed, --fold or --split-file of its run"
+            f"subjects, such as {leaked[0]}; take the --split, --split-seed, --fold or --split-file of its run"
         )
 
 
@@ -186,8 +187,7 @@ def _open_folder(plan: TrainingPlan, split: Split, preparation: Preparation) -> 
 
 def _refuse_other_split(folder: RunFolder, split: Split) -> None:
     before = folder.read_json("split.json")
-    now = {part: list(names) for part, names in vars(split).items()}
-    different = [part for part in now if before.get(part) != now[part]]
+    different = [part for part in ("train", "validation", "test") if before.get(part) != list(getattr(split, part))]
     if different:
         raise UserError(
             f"--data-root: the {', '.join(different)} subjects are not those of the run in {folder.path}, as its "

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from gss_train import report as report_door
 from gss_train.common.errors import UserError
+from gss_train.data import published_lists
+from gss_train.data.published_lists import PublishedSplit
 from gss_train.evaluate import EvaluateArguments, main, plan
 from gss_train.evaluation.subjects import choose_data, find_part
 from gss_train.main import main as train
@@ -109,23 +112,62 @@ def test_a_part_of_the_runs_own_split_is_found_whatever_the_file_is(
     ):
         stored = read_stored(path)
         data = choose_data(stored, stated)
-        assert [subject.name for subject in find_part(data, part).subjects] == names(run, part)
+        raw, split = find_part(data, part)
+        assert raw.names == names(run, part)
+        assert split is not None
+        assert split.name == "seeded, --split-seed 0"
         # What the run has prepared is used again.
         assert stored.run is None or data.config.data.cache == stored.run.config.data.cache
     data = choose_data(read_stored(run), {})
-    assert sorted(subject.name for subject in find_part(data, "all").subjects) == sorted(
-        name for part in PARTS for name in names(run, part)
-    )
+    raw, split = find_part(data, "all")
+    assert sorted(raw.names) == sorted(name for part in PARTS for name in names(run, part))
+    assert split is None
 
 
 def test_another_split_takes_the_place_of_the_runs(run: Path) -> None:
     stored = read_stored(run)
     tested = [
-        subject.name
+        name
         for fold in range(3)
-        for subject in find_part(choose_data(stored, {"fold": fold, "folds": 3}), "test").subjects
+        for name in find_part(choose_data(stored, {"fold": fold, "folds": 3}), "test")[0].names
     ]
     assert sorted(tested) == sorted(name for part in PARTS for name in names(run, part))
+
+
+def test_a_published_split_can_take_the_place_of_the_runs(run: Path, exported: Path, scans: Path) -> None:
+    for path, stated in (run, {}), (exported, {"data_root": scans}):
+        data = choose_data(read_stored(path), {"split": "published", **stated})
+        with pytest.raises(UserError, match=r"^--split published: 366 of the 369 subjects"):
+            find_part(data, "test")
+    with pytest.raises(UserError, match="--split: got published-1, but --dataset brats2020 has published"):
+        choose_data(read_stored(run), {"split": "published-1"})
+    # A stated seed asks for a seeded split, whatever the subjects are.
+    for stated, split in (({"split_seed": 0}, "seeded"), ({}, "auto"), ({"fold": 0, "folds": 3}, "seeded")):
+        assert choose_data(read_stored(exported), {"data_root": scans, **stated}).config.data.split == split
+
+
+def test_a_run_on_the_published_split_shows_published_averages_and_so_does_its_evaluation(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a list of the three subjects that there are."""
+    parts = zip(("Training", "Validation", "Inference"), sorted(path.name for path in scans.iterdir()), strict=True)
+    (tmp_path / "list.csv").write_text("subject,part\n" + "".join(f"{name},{part}\n" for part, name in parts))
+    tiny = PublishedSplit("published", "tiny published split", str(tmp_path / "list.csv"))
+    monkeypatch.setitem(published_lists._SPLITS, "brats2020", {"published": tiny})
+    # Its figures are of no interest here.
+    monkeypatch.setitem(vars(report_door), "save_evaluation_figures", lambda *_: [])
+    arguments = ["--data-root", str(scans), "--cache", str(tmp_path / "cache")]
+    with one_processor(), small_figures():
+        assert train([*TINY, *arguments, "--output", str(tmp_path / "run")]) == 0
+    assert "Split of tiny published split, --split published\n" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "split.json").read_text())["name"] == "published"
+    beside = "beside published averages, tiny published split:"
+    for name in ("subsets.md", "evaluation/table.md"):
+        assert beside in (tmp_path / "run" / name).read_text()
+    shared = [str(tmp_path / "run"), "--device", "cpu", "--no-hd95", "--view-subjects", "0"]
+    for flags, shown in (([], True), (["--split", "published"], True), (["--part", "validation"], False)):
+        assert main([*shared, *flags]) == 0
+        assert (beside in capsys.readouterr().out) == shown
 
 
 def test_other_scans_than_the_runs_need_a_split_of_their_own(run: Path, scans: Path, tmp_path: Path) -> None:
@@ -136,7 +178,7 @@ def test_other_scans_than_the_runs_need_a_split_of_their_own(run: Path, scans: P
         UserError, match=r"^--data-root: lacks 1 of the 1 test subjects of the run, such as .*--part all$"
     ):
         find_part(data, "test")
-    assert [subject.name for subject in find_part(data, "all").subjects] == [kept.name]
+    assert find_part(data, "all")[0].names == [kept.name]
 
 
 Refusal = tuple[list[str | Path], str]
@@ -223,6 +265,7 @@ def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest
         ({}, ""),
         ({"weights": "best", "part": "validation", "dataset": "brats2020"}, "-validation-best"),
         ({"part": "train", "fold": 0, "folds": 3}, "-train-other-split"),
+        ({"split": "seeded"}, "-other-split"),
         ({"max_subjects": 1, "crop_size": (16, 24, 16)}, "-1-subjects-crop16x24x16"),
         ({"weighting": "gaussian", "flips": True, "hd95": False}, "-gaussian-flips-no-hd95"),
     ],

@@ -293,6 +293,13 @@ def test_a_split_that_does_not_fit_is_in_the_table(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_published_list_that_does_not_fit_is_in_the_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare(root, "--check", "--split", "published") == 2
+    assert re.search(r"^\(split\) +brats20\d\d.*csv +error: ", capsys.readouterr().out, re.MULTILINE)
+    assert prepare(root, "--split", "published") == 2
+    assert "subjects of the published split" in capsys.readouterr().err
+
+
 def test_a_second_call_has_nothing_left_to_do(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(root) == 0
     first = capsys.readouterr().out

@@ -44,6 +44,46 @@ def test_what_cannot_be_is_refused(arguments: str, message: str, capsys: pytest.
     assert refusal([*QUICK, *arguments.split()], capsys) == message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--dataset brats2018 --data-root raw --split published",
+            "got published, but --dataset brats2018 has published-1, published-2, published-3",
+        ),
+        (
+            "--dataset brats2020 --data-root raw --split published-1",
+            "got published-1, but --dataset brats2020 has publi",
+        ),
+        (
+            "--dataset brats2019 --data-root raw --split published",
+            "got published, but --dataset brats2019 has no publi",
+        ),
+        (
+            "--dataset custom --manifest mine.csv --split published",
+            "got published, but --dataset custom has no publish",
+        ),
+        ("--dataset brats2020 --split published", "published needs --data-root, a phantom is on no list"),
+        (
+            "--dataset brats2020 --data-root raw --split published --fold 0 --folds 3",
+            "published cannot go with --fold, which divides the subjects too; leave out one",
+        ),
+        (
+            "--dataset auto --data-root raw --split published --split-file lists",
+            "published cannot go with --split-file",
+        ),
+        (
+            "--dataset auto --data-root raw --split published-2 --split-seed 3",
+            "published-2 cannot go with --split-seed",
+        ),
+    ],
+)
+def test_a_published_split_is_of_one_data_set_and_divides_it_alone(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(arguments.split(), capsys).startswith(f"--split: {message}")
+
+
 @pytest.mark.parametrize("flags", ["--gss-warmup 100", "--gss-ramp 100", "--gss-warmup 60 --gss-ramp 40"])
 def test_a_round_has_a_step_with_the_full_gss_loss(flags: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*QUICK, "--epochs", "5", "--steps-per-epoch", "20"]

@@ -7,7 +7,14 @@ from typing import get_args
 import pytest
 
 from gss_train.common import to_triple
-from gss_train.config import DatasetName, NetworkName, parse_config, preset_config
+from gss_train.config import (
+    DatasetName,
+    NetworkName,
+    PickedPreset,
+    parse_config,
+    preset_config,
+    with_defaults,
+)
 from gss_train.config.presets import preset_options
 from gss_train.data import DATASETS
 from gss_train.models import build_network
@@ -56,6 +63,16 @@ def test_lean_is_paper_but_for_what_saves_memory(network: NetworkName) -> None:
         run=dataclasses.replace(lean.run, preset="paper"),
     )
     assert same == paper
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper", "lean"])
+def test_a_run_takes_the_published_split_where_it_can_and_one_of_before_there_was_the_option_does_not(
+    preset: PickedPreset,
+) -> None:
+    assert preset_config(preset).data.split == "auto"
+    before = preset_config(preset).to_json()
+    del before["data"]["split"]
+    assert with_defaults(before)["data"]["split"] == "seeded"
 
 
 def test_quick_looks_seldom_and_briefly() -> None:

@@ -13,8 +13,8 @@ import torch
 from gss_kernels import ROUTES
 from gss_train.config import Config
 from gss_train.config.options import DataOptions, RunOptions, TrainingOptions
-from gss_train.data import DATASETS, MODALITY_SUBSETS
-from gss_train.evaluation.folder import Evaluation, write_evaluation
+from gss_train.data import DATASETS, MODALITY_SUBSETS, published_splits
+from gss_train.evaluation import Evaluation, write_evaluation
 from gss_train.evaluation.metrics import MEASURES, SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.runs.records import VoteRecord
@@ -29,6 +29,15 @@ def scores_of(seed: int, subjects: tuple[str, ...] = ("a", "b", "c"), gain: floa
     measures = {name: torch.rand(shape, generator=generator, dtype=torch.float64) for name in MEASURES}
     measures["dice"] = measures["dice"] * 0.5 + gain
     return SubsetScores(subjects, SCORES, measures)
+
+
+def published_evaluation(dataset: str, split: str, means: tuple[float, ...]) -> Evaluation:
+    """Of the test subjects of a published division, by a network that was trained on its training subjects."""
+    subjects = published_splits(dataset)[split].listed.test
+    dice = torch.tensor(means, dtype=torch.float64).expand(len(subjects), len(MODALITY_SUBSETS), len(SCORES)).clone()
+    settings = {"network": "rfnet", "weights": "last", "part": "test", "spacing": None}
+    settings |= {"split": split, "trained_as_published": True}
+    return Evaluation("run", DATASETS[dataset], SubsetScores(subjects, SCORES, {"dice": dice}), settings)
 
 
 def settings_of(arm: str, seed: int, **changes: Any) -> Config:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -11,13 +12,14 @@ import pytest
 
 from gss_kernels import ROUTES
 from gss_train.common.errors import UserError
+from gss_train.evaluation import write_evaluation
 from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.subset_scores import SubsetScores
 from gss_train.report import write_report
 from gss_train.report.__main__ import main
 from gss_train.report.comparison import compare, group_runs
 from gss_train.report.runs import read_runs
-from tests.gss_train.report.made_up import scores_of, settings_of, write_run
+from tests.gss_train.report.made_up import published_evaluation, scores_of, settings_of, write_run
 
 
 class Page(HTMLParser):
@@ -223,6 +225,35 @@ def test_an_evaluation_without_a_run_is_shown_without_what_it_lacks(runs: list[P
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "scores" in page.ids
     assert not {"training", "settings", "differences"} & set(page.ids)
+
+
+def test_how_scores_came_about_is_shown(page: Page, text: str) -> None:
+    header, *rows = page.tables["How the scores came about"]
+    assert header == ["", "baseline", "GSS"]
+    assert rows[0] == ["Subjects", *["3 (test)"] * 2]
+    assert ["Weights", *["last, after the last step"] * 2] in rows
+    # These made-up evaluations say no more.
+    assert [row[0] for row in rows] == ["Subjects", "Weights", "ET"]
+    assert "beside published averages" not in text
+
+
+def test_published_averages_are_beside_scores_of_the_published_test_subjects(tmp_path: Path) -> None:
+    own = published_evaluation("brats2018", "published-1", (0.9, 0.8, 0.6, 0.65))
+    other = dataclasses.replace(own, settings={**own.settings, "trained_as_published": False})
+    for name, evaluation in (("own", own), ("other", other)):
+        (tmp_path / name).mkdir()
+        write_evaluation(tmp_path / name, evaluation)
+    write_report(tmp_path / "report.html", [tmp_path / "own", tmp_path / "other"])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    tables = {title: rows for title, rows in Page(text).tables.items() if "beside published" in title}
+    ((title, rows),) = tables.items()
+    assert title.startswith("own beside published averages: Dice (%), mean of 15 subsets, published split 1 of 3")
+    assert rows[0] == ["", "WT", "TC", "ET", "ET post-processed", "source"]
+    assert rows[1] == ["own", "90.00", "80.00", "60.00", "65.00", "own"]
+    assert [row[0] for row in rows[2:]] == ["U-HVED", "RobustSeg", "RFNet", "RFNet + GSS", "DeMoSeg"]
+    assert rows[4] == ["RFNet", "85.67", "76.53", "57.12", "", "RFNet's paper (ICCV 2021)"]
+    assert "<td>57.12<small>+2.88</small></td>" in text
+    assert "these scores are of one of them" in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gss_train.common.errors import UserError
-from gss_train.runs.folder import RunFolder, check_output, run_status
+from gss_train.config import parse_config
+from gss_train.runs.folder import RunFolder, check_output, refuse_other_settings, run_status, settings_to_go_on
 
 
 @pytest.fixture
@@ -103,6 +104,18 @@ def test_settings_that_cannot_be_read_are_named(text: str, folder: RunFolder) ->
     (folder.path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"run/config\.json: "):
         _ = folder.old_config
+
+
+def test_a_run_of_before_there_were_published_splits_keeps_its_own(tmp_path: Path) -> None:
+    wanted = parse_config(["--dataset", "brats2018", "--data-root", "raw", "--output", str(tmp_path)])
+    assert wanted.data.split == "auto"
+    before = wanted.to_json()
+    del before["data"]["split"]
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    assert settings_to_go_on(wanted, {"output"}).data.split == "seeded"
+    assert settings_to_go_on(wanted, {"output", "split"}).data.split == "auto"
+    with pytest.raises(UserError, match='--split: was "seeded", now "auto"'):
+        refuse_other_settings(wanted, tmp_path)
 
 
 def test_a_refused_folder_is_not_kept_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ def test_the_evaluation_of_a_run_has_its_scores_and_subjects_to_look_at(
         "network": "rfnet",
         "weights": "last",
         "part": "test",
+        "split": "seeded, --split-seed 0",
         "crop_size": [16, 16, 16],
         "spacing": None,
         "weighting": "uniform",

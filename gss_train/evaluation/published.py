@@ -1,0 +1,117 @@
+"""The averages that papers publish, and which scores may stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from gss_train.data import MODALITY_SUBSETS, Dataset, PublishedSplit, Split, published_splits, same_subjects
+from gss_train.evaluation.metrics import SCORES
+from gss_train.evaluation.subset_scores import Evaluation
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """The mean Dice of a network over the 15 subsets of the modalities, as a paper has it.
+
+    Attributes:
+        network: that it is of.
+        dice: of WT, TC and ET, from 0 to 1; whether the ET is post-processed is not known here.
+        source: the paper.
+        digits: after the point of the paper's per cent.
+    """
+
+    network: str
+    dice: tuple[float, float, float]
+    source: str
+    digits: int = 2
+
+
+def published_scores(dataset: str) -> tuple[PublishedScore, ...]:
+    """Those on the published test subjects of a data set."""
+    return _SCORES.get(dataset, ())
+
+
+def published_caveat(dataset: str) -> str:
+    """What has to be known of a data set's published averages, as a sentence; empty where that is nothing."""
+    return _CAVEATS.get(dataset, "")
+
+
+def division_settings(dataset: Dataset, split: Split | None, training_subjects: Collection[str]) -> dict[str, Any]:
+    """What an evaluation's settings say of the division that its subjects are a part of.
+
+    Args:
+        dataset: of the subjects.
+        split: the division; None for all subjects.
+        training_subjects: all that the network was trained on; empty where that is not known.
+
+    Returns:
+        "split", the division's name; for a published one "trained_as_published": whether the network, as far as is
+        known, was trained on all of its training subjects and no others. Nothing without a name.
+    """
+    if split is None or not split.name:
+        return {}
+    published = published_splits(dataset.name).get(split.name)
+    if published is None:
+        return {"split": split.name}
+    as_published = not training_subjects or same_subjects(published.listed.train, training_subjects)
+    return {"split": split.name, "trained_as_published": as_published}
+
+
+def comparable_split(evaluation: Evaluation) -> PublishedSplit | None:
+    """The published division on which scores are comparable with published averages; None: they are not.
+
+    They are if they are of all its test subjects and no others, from all 15 subsets of the modalities, on voxels of
+    1 mm that were not resampled, by a network that was trained on its training subjects.
+    """
+    settings, scores = evaluation.settings, evaluation.scores
+    published = published_splits(evaluation.dataset.name).get(settings.get("split", ""))
+    if published is None or not settings.get("trained_as_published") or settings.get("part") != "test":
+        return None
+    # There is an ET post-processed if all voxels have 1 mm.
+    whole = settings.get("spacing") is None and scores.names == SCORES and scores.subsets == MODALITY_SUBSETS
+    return published if whole and same_subjects(published.listed.test, scores.subjects) else None
+
+
+def _of_paper(
+    source: str, scores: dict[str, tuple[float, float, float]], digits: int = 2
+) -> tuple[PublishedScore, ...]:
+    """From per cent."""
+    return tuple(
+        PublishedScore(network, (whole / 100, core / 100, enhancing / 100), source, digits)
+        for network, (whole, core, enhancing) in scores.items()
+    )
+
+
+_RFNET = "RFNet's paper (ICCV 2021)"
+_DEMOSEG = "DeMoSeg's paper (arXiv 2408.08708)"
+_SCORES = {
+    "brats2015": (
+        *_of_paper(
+            _RFNET,
+            {"U-HVED": (81.57, 64.68, 56.76), "RobustSeg": (84.45, 69.19, 57.33), "RFNet": (86.13, 71.93, 64.13)},
+        ),
+        *_of_paper(_DEMOSEG, {"RFNet + GSS": (87.59, 74.16, 66.92), "DeMoSeg": (88.96, 75.88, 66.17)}),
+    ),
+    "brats2018": (
+        *_of_paper(
+            _RFNET,
+            {"U-HVED": (80.10, 64.00, 50.00), "RobustSeg": (84.37, 69.78, 51.02), "RFNet": (85.67, 76.53, 57.12)},
+        ),
+        *_of_paper(_DEMOSEG, {"RFNet + GSS": (87.20, 78.25, 63.49), "DeMoSeg": (87.96, 79.79, 64.90)}),
+    ),
+    "brats2020": (
+        *_of_paper(
+            _RFNET,
+            {"U-HVED": (81.24, 67.19, 48.55), "RobustSeg": (84.17, 73.45, 55.49), "RFNet": (86.98, 78.23, 61.47)},
+        ),
+        *_of_paper(_DEMOSEG, {"RFNet + GSS": (88.09, 79.24, 66.42), "DeMoSeg": (88.90, 81.58, 69.71)}),
+    ),
+    "brats2023": _of_paper(
+        "IM-Fuse's paper", {"IM-Fuse": (90.2, 85.5, 74.3), "mmFormer": (90.0, 84.7, 73.6)}, digits=1
+    ),
+}
+_CAVEATS = {
+    "brats2018": "The averages of RFNet's paper are over its three published splits, these scores are of one of them."
+}
