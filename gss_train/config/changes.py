@@ -13,7 +13,7 @@ from gss_train.config.options import KINDS, Config, DataOptions, flag_of
 # writes: neither crops nor weights nor scores depend on these. On each other option one of them does.
 _FREE = {
     *("workers", "cache", "device", "output", "preset"),
-    *("activation_checkpointing", "compile", "channels_last", "max_bad_steps"),
+    *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
     *KINDS["record"],
 }
 

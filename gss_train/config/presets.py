@@ -13,7 +13,7 @@ PickedPreset = Literal["quick", "paper", "lean"]
 _DEFAULTS = options_of(Config(DataOptions("brats2020")))
 
 # The networks' published schedules.
-_PAPER = {"precision": "float32"}
+_PAPER = {"precision": "tf32"}
 _PAPER_OF: dict[str, dict[str, Any]] = {
     "mmformer": {
         "crop_size": (128,),

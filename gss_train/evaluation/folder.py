@@ -45,8 +45,8 @@ class Evaluation:
         name: of the run.
         dataset: of the subjects.
         scores: of every subject and subset.
-        settings: JSON values: "network", "weights", "part", "crop_size", "spacing", "weighting", "flips"; where known
-            "seconds" and "peak_memory_mb".
+        settings: JSON values: "network", "weights", "part", "crop_size", "spacing", "weighting", "flips", and
+            "precision", that the network computed in; where known "seconds" and "peak_memory_mb".
     """
 
     name: str
