@@ -133,7 +133,7 @@ def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) 
     others = f" and {processes.size - 1} more" if processes.size > 1 else ""
     print(
         f"Preset {config.run.preset}: {config.network.network} with {size.parameters:,} parameters on {plan.device}"
-        f"{others}, {describe_precision(options.precision, plan.device)}; {_describe_cudnn()}"
+        f"{others}, {describe_precision(options.precision, plan.device)}{_cudnn_said(plan.device)}"
     )
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan.stages)
     divided = f" ({batch_plan.pass_size} at a time)" if batch_plan.pass_size < batch_plan.batch_size else ""
@@ -144,10 +144,13 @@ def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) 
     print(describe_need(size), flush=True)
 
 
-def _describe_cudnn() -> str:
+def _cudnn_said(device: torch.device) -> str:
+    """How cuDNN picks its algorithms, where there is cuDNN."""
+    if device.type != "cuda":
+        return ""
     cudnn = torch.backends.cudnn
     benchmark, deterministic = ("on" if holds else "off" for holds in (cudnn.benchmark, cudnn.deterministic))
-    return f"cuDNN: benchmark {benchmark}, deterministic {deterministic}"
+    return f", cuDNN benchmark {benchmark}, deterministic {deterministic}"
 
 
 def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> tuple[Source, Preparation]:

@@ -84,17 +84,23 @@ def test_convolutions_are_in_tf32_with_tf32_alone(precision: ComputedPrecision, 
     assert arithmetic_now() == before
 
 
-def test_settings_of_before_come_back_whatever_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_before_come_back_whatever_they_were() -> None:
     """Such as TF32 in matrix products, which an environment variable turns on."""
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    usual = arithmetic_now()
+    usual, inside = arithmetic_now(), []
+
+    def be_interrupted() -> None:
+        with computing("bfloat16", CPU), arithmetic("tf32"):
+            inside.append(arithmetic_now())
+            raise KeyboardInterrupt
+
     try:
         cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark, cudnn.deterministic = False, True, True, True
         unusual = arithmetic_now()
-        with pytest.raises(KeyboardInterrupt), computing("bfloat16", CPU), arithmetic("tf32"):
-            assert not arithmetic_now().tf32_products
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            be_interrupted()
         assert arithmetic_now() == unusual
+        assert inside == [Arithmetic(torch.bfloat16, True, False, True, False)]
     finally:
         cudnn.allow_tf32, products.allow_tf32 = usual.tf32_convolutions, usual.tf32_products
         cudnn.benchmark, cudnn.deterministic = usual.benchmark, usual.deterministic
