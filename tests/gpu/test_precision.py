@@ -24,11 +24,11 @@ def test_convolutions_in_float32_are_not_in_tf32() -> None:
     scans, kernel = noise(1, 16, 24, 24, 24), noise(16, 16, 3, 3, 3)
     exact = conv3d(scans.double(), kernel.double())
     with arithmetic("float32"):
-        assert error(conv3d(scans.cuda(), kernel.cuda()), exact) < _LARGEST_ERROR_OF_FLOAT32
+        assert error(conv3d(scans.to("cuda"), kernel.to("cuda")), exact) < _LARGEST_ERROR_OF_FLOAT32
 
 
 def test_matrix_products_are_never_in_tf32() -> None:
     left, right = noise(256, 432), noise(432, 256)
     exact = left.double() @ right.double()
     with arithmetic("tf32"):
-        assert error(left.cuda() @ right.cuda(), exact) < _LARGEST_ERROR_OF_FLOAT32
+        assert error(left.to("cuda") @ right.to("cuda"), exact) < _LARGEST_ERROR_OF_FLOAT32
