@@ -15,6 +15,7 @@ from benchmarks.baselines.segmentation_loss import eager_segmentation_loss
 from gss_kernels import BRATS_2018
 from gss_train.config import Config, NetworkName, PickedPreset, preset_config
 from gss_train.data import augment
+from gss_train.inference import arithmetic, pick_precision
 from gss_train.models import SegmentationOutput
 from gss_train.training import (
     GROUP_SELF_SUPPORT,
@@ -29,7 +30,6 @@ from gss_train.training import (
     baseline_objective,
     mask_seed,
     network_seed,
-    pick_autocast,
     sample_generator,
     training_step,
 )
@@ -100,7 +100,7 @@ class WholeStep:
         config = preset_config(settings.preset, settings.network)
         self.settings = Computation(
             device,
-            pick_autocast(config.training.precision, device),
+            pick_precision(config.training.precision, device),
             config.training.channels_last,
             config.augmentation.settings(),
         )
@@ -120,7 +120,8 @@ class WholeStep:
         self._crops = _made_up_crops(settings.batch, settings.edge, pinned=device.type == "cuda")
 
     def __call__(self) -> StepResult:
-        result = training_step(self._call, [self._draw()], self.objective, self.update, self.settings)
+        with arithmetic(self.settings.precision):
+            result = training_step(self._call, [self._draw()], self.objective, self.update, self.settings)
         self.update.forget_gradients()
         return result
 
@@ -140,9 +141,9 @@ class WholeStep:
     def _outputs(self) -> tuple[SegmentationOutput, Tensor, Tensor]:
         """Of the network, without what led to them; labels; which scans exist."""
         image, labels = self.augmentation()
-        device, autocast = self.settings.device, self.settings.autocast
+        device = self.settings.device
         fused_modalities, available = self._crops.fused_modalities.to(device), self._crops.available.to(device)
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        with self.settings.autocast():
             own = self._call(image, fused_modalities, available)
         leaves = SegmentationOutput(
             _leaf(own.fused),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 # Doors, which open when a name is asked for: `--help` waits for nothing that the work needs.
 from gss_train import common, evaluation, inference, report, runs, subjects
 from gss_train.common import UserError, run_command
-from gss_train.config import DatasetName, SplitName
+from gss_train.config import ComputedPrecision, DatasetName, SplitName
 from gss_train.data import size_name, to_spacing
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class EvaluateArguments:
         crop_size: voxels of the sliding window, one number or three; by default as trained. mmFormer takes no other.
         weighting: of a window's probabilities: `uniform` as published, or `gaussian`, by which its middle counts more.
         flips: average over the eight ways to flip the axes, which takes eight times as long.
+        precision: that the network computes in; by default that of its training, or float32 where that is not known.
+            Probabilities and scores are float32 or more.
         hd95: compute the 95th percentile of the Hausdorff distance too.
         view_subjects: keep the scans and predictions of so many subjects, for the report's viewer and for figures.
         output: folder of the results. By default `evaluation` in the run folder, where the run has put its own, or a
@@ -82,6 +84,7 @@ class EvaluateArguments:
     crop_size: tuple[int, ...] | None = None
     weighting: Literal["uniform", "gaussian"] = "uniform"
     flips: bool = False
+    precision: ComputedPrecision | None = None
     hd95: bool = True
     view_subjects: int = 4
     output: Path | None = None
@@ -112,6 +115,7 @@ class Plan:
         skip_bad: whether to leave out those whose scans have errors.
         window: that slides over each of them.
         device: to compute on.
+        precision: that the network computes in.
         measures: by name, of `gss_train.evaluation.MEASURES`.
         viewed: how many subjects are kept to look at.
         output: folder of the results.
@@ -124,6 +128,7 @@ class Plan:
     skip_bad: bool
     window: inference.SlidingWindow
     device: torch.device
+    precision: ComputedPrecision
     measures: tuple[str, ...]
     viewed: int
     output: Path
@@ -142,7 +147,7 @@ def plan(options: EvaluateArguments) -> Plan:
     stated = options.stated_data()
     device = common.pick_device(options.device)
     stored = runs.read_stored(options.model, options.weights)
-    output = options.output or _default_output(options, None if stored.dataset is None else stored.dataset.name)
+    output = options.output or _default_output(options, stored)
     evaluation.refuse_taken(output)
     data = evaluation.choose_data(stored, stated)
     crop_size = None if options.crop_size is None else data.config.data.crop
@@ -152,6 +157,9 @@ def plan(options: EvaluateArguments) -> Plan:
     if options.part != "train":
         evaluation.refuse_training_subjects(stored, raw.names)
     is_run = options.model.is_dir()
+    asked = options.precision or stored.precision or "float32"
+    precision = inference.pick_precision(asked, device)
+    print(f"Computes in {inference.describe_precision(asked, device)} on {device}", flush=True)
     return Plan(
         name=options.model.resolve().name if is_run else options.model.stem,
         trained=trained,
@@ -159,6 +167,7 @@ def plan(options: EvaluateArguments) -> Plan:
         skip_bad=data.config.data.skip_bad,
         window=inference.SlidingWindow(trained.crop_size, options.weighting, options.flips),
         device=device,
+        precision=precision,
         measures=tuple(name for name in evaluation.MEASURES if options.hd95 or name != "hd95_mm"),
         viewed=options.view_subjects,
         output=output,
@@ -171,13 +180,15 @@ def plan(options: EvaluateArguments) -> Plan:
             "spacing": None if raw.spacing is None else list(raw.spacing),
             "weighting": options.weighting,
             "flips": options.flips,
+            "precision": precision,
         },
     )
 
 
-def _default_output(options: EvaluateArguments, trained_on: str | None) -> Path:
+def _default_output(options: EvaluateArguments, stored: runs.StoredNetwork) -> Path:
     """With the network, named by what sets the scores apart from those that a run computes at its end."""
     is_run = options.model.is_dir()
+    trained_on = None if stored.dataset is None else stored.dataset.name
     different = {
         options.part: options.part != "test",
         "best": is_run and options.weights == "best",
@@ -188,6 +199,7 @@ def _default_output(options: EvaluateArguments, trained_on: str | None) -> Path:
         f"crop{common.times(options.crop_size or ())}": options.crop_size is not None,
         options.weighting: options.weighting != "uniform",
         "flips": options.flips,
+        str(options.precision): options.precision not in {None, stored.precision or "float32"},
         "no-hd95": not options.hd95,
     }
     words = ["evaluation", *(word for word, holds in different.items() if holds)]
@@ -220,7 +232,8 @@ def carry_out(plan: Plan) -> None:
                 evaluation.write_segmented(folder, subject, image, truth, predictions)
 
         began = time.monotonic()
-        with common.show_progress("evaluating") as meter:
+        computing = inference.computing(plan.precision, plan.device)
+        with common.show_progress("evaluating") as meter, computing:
             try:
                 scores = evaluation.evaluate_subsets(
                     plan.trained.network,

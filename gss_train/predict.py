@@ -10,7 +10,7 @@ from typing import Literal
 # Doors, which open when a name is asked for: neither `--help` nor a message about a missing file waits for torch.
 from gss_train import common, inference, runs
 from gss_train.common import Triple, UserError, run_command, to_triple
-from gss_train.config import DatasetName
+from gss_train.config import ComputedPrecision, DatasetName
 from gss_train.data import (
     DATASETS,
     MODALITIES,
@@ -52,6 +52,8 @@ class PredictArguments:
         spacing: voxel size in mm that the scans are brought to, one number or three; by default as trained. With it, or
             with a network that was trained with it, scans may be on different grids, and are where their affines place
             them.
+        precision: that the networks compute in; by default each in that of its training, or in float32 where that is
+            not known. Probabilities are float32.
         export: write the network as one file that stands alone, and predict nothing.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
     """
@@ -71,6 +73,7 @@ class PredictArguments:
     weights: Literal["last", "best"] = "last"
     crop_size: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
+    precision: ComputedPrecision | None = None
     export: Path | None = None
     device: str = "auto"
 
@@ -113,6 +116,7 @@ class Plan:
         spacing: voxel size in mm that the networks see; None as trained.
         weighting: of a window's probabilities.
         flips: whether to average over the eight ways to flip the axes.
+        precision: that the networks compute in; None each as trained.
         device: to compute on.
         subjects: each with the files of its prediction.
         output_folder: where these lie; None for single scans.
@@ -126,6 +130,7 @@ class Plan:
     spacing: Spacing | None
     weighting: Literal["uniform", "gaussian"]
     flips: bool
+    precision: ComputedPrecision | None
     device: str
     subjects: tuple[tuple[Subject, inference.Outputs], ...]
     output_folder: Path | None
@@ -158,6 +163,7 @@ def plan(options: PredictArguments) -> Plan:
         spacing=None if options.spacing is None else to_spacing(options.spacing),
         weighting=options.weighting,
         flips=options.flips,
+        precision=options.precision,
         # Exporting computes nothing, and there may be no other device.
         device=options.device if options.export is None else "cpu",
         subjects=tuple(subjects),
@@ -209,8 +215,9 @@ def carry_out(plan: Plan) -> bool:
         return True
     ensemble = inference.Ensemble.of(networks, plan.spacing)
     one_grid = plan.spacing is None and all(network.spacing is None for network in networks)
-    predictor = inference.Predictor(ensemble, device, plan.weighting, plan.flips, one_grid)
-    print("\n".join(f"Network: {line}" for line in described), flush=True)
+    predictor = inference.Predictor(ensemble, device, plan.weighting, plan.flips, one_grid, plan.precision)
+    for line, asked in zip(described, predictor.asked_precisions, strict=True):
+        print(f"Network: {line}, computes in {inference.describe_precision(asked, device)}", flush=True)
     if plan.output_folder is not None:
         return predictor.predict_all(plan.subjects, plan.output_folder)
     ((subject, outputs),) = plan.subjects

@@ -69,7 +69,8 @@ def _pretend(patch: Callable[..., Any]) -> None:
     cuda = mock.MagicMock()
     for name, value in {
         "is_available": lambda: True,
-        "is_bf16_supported": lambda: True,
+        "is_bf16_supported": lambda **_: True,
+        "get_device_capability": lambda _device=None: (9, 0),
         "device_count": lambda: 1,
         "get_device_name": lambda _device=None: "a card that is not there",
         "mem_get_info": lambda _device=None: (_FREE_BYTES, _FREE_BYTES),

@@ -19,7 +19,7 @@ from benchmarks.train.subjects import Subjects
 from gss_train.common import peak_memory_bytes
 from gss_train.config import TrainingOptions
 from gss_train.data import Dataset, TrainingCrops
-from gss_train.inference import SlidingWindow
+from gss_train.inference import SlidingWindow, pick_precision
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.training import (
     BASELINE,
@@ -36,7 +36,6 @@ from gss_train.training import (
     Pass,
     Stage,
     TrainingBatches,
-    pick_autocast,
     training_step,
 )
 
@@ -175,7 +174,7 @@ class ArmTraining:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Train; a report every few seconds."""
-        settings = Computation(self._device, pick_autocast("auto", self._device))
+        settings = Computation(self._device, pick_precision("auto", self._device))
         options = TrainingOptions()
         update = GuardedUpdate(
             self._network.parameters(),

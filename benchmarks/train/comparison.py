@@ -20,7 +20,7 @@ from benchmarks.train.arm import ARMS, NETWORK, Arm, ArmSettings, PlannedArm, sc
 from benchmarks.train.process import CallError, call_in_process
 from benchmarks.train.scores import FEWEST_SCORED
 from benchmarks.train.subjects import Subjects
-from gss_train.training import pick_autocast
+from gss_train.inference import pick_precision
 
 _GPU_WORKERS = 4
 _PACKAGES = ("torch", "triton", "numpy")
@@ -107,14 +107,13 @@ class Comparison:
         settings = self.settings
         if device.type == "cuda":
             settings = dataclasses.replace(settings, workers=min(_GPU_WORKERS, os.cpu_count() or 1))
-        autocast = pick_autocast("auto", device)
         self.lines.write(
             "header",
             **self.header,
             card=machine.facts(device),
             versions={"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
             network=NETWORK,
-            precision=str(autocast or torch.float32).removeprefix("torch."),
+            precision=pick_precision("auto", device),
             settings=dataclasses.asdict(settings),
             seeds=self.seeds,
             dataset=self.subjects.dataset.name,

@@ -2,6 +2,7 @@ from gss_train.config.changes import keep_begun as keep_begun, refuse_changes as
 from gss_train.config.command_line import parse_config as parse_config, stated_options as stated_options
 from gss_train.config.json_options import config_from_json as config_from_json
 from gss_train.config.options import (
+    ComputedPrecision as ComputedPrecision,
     Config as Config,
     DataOptions as DataOptions,
     DatasetName as DatasetName,

@@ -14,7 +14,7 @@ from gss_train.config.options import KINDS, Config, flag_of, make_config, option
 # writes: neither crops nor weights nor scores depend on these. On each other option one of them does.
 _FREE = {
     *("workers", "cache", "device", "output", "preset", "protocol"),
-    *("activation_checkpointing", "compile", "channels_last", "max_bad_steps"),
+    *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
     *KINDS["record"],
 }
 

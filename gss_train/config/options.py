@@ -21,7 +21,8 @@ NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper", "lean"]
 ProtocolName = Literal["own", "rfnet", "gss-released"]
 SplitName = Literal["auto", "published", "published-1", "published-2", "published-3", "seeded"]
-PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+ComputedPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
+PrecisionName = Literal["auto", ComputedPrecision]
 
 
 class OptionError(UserError, ValueError):
@@ -283,14 +284,18 @@ class TrainingOptions:
         dice: the supervised losses over the whole batch, as published, or of each sample by itself, then averaged.
         dice_denominator: of the baseline's Dice loss: the `probabilities` or their `squares`, and the labels.
         cross_entropy: of the baseline: `weighted` by how rare a category is in the sample, or `plain`.
-        precision: the network computes and keeps activations in float32, as published, or in 16 bits where that is
-            safe (autocast), which rounds more and takes less memory; float16 with scaled losses, for GPUs without
-            bfloat16. `auto` is bfloat16 on a GPU that computes in it, else float32. Weights, losses and the evaluation
-            stay in float32.
+        precision: that the network computes in. `float32` is that throughout. `tf32` rounds what convolutions multiply
+            to 10 bits of mantissa, on NVIDIA GPUs of capability 8.0 or more: what PyTorch, and with it the public
+            training code, does there by itself; elsewhere it is float32. `bfloat16` and `float16` compute and keep
+            activations in 16 bits where that is safe (autocast), which rounds more and takes less memory; float16 with
+            scaled losses, for GPUs without bfloat16. `auto` is bfloat16 on a GPU that computes in it, else float32.
+            Weights, losses, probabilities and scores stay in float32.
         channels_last: keep the channels of a voxel together in memory, with which some GPUs convolve faster; equal but
             for rounding.
         compile: translate the network with `torch.compile` before the first step, which can take minutes; equal but for
             rounding.
+        deterministic: have cuDNN take algorithms that repeat their result to the bit, as the public training code does,
+            rather than time them and take the fastest; other operations on a GPU still do not repeat theirs.
         ema: decay for each step of a moving average of the weights, such as 0.999, which is validated and evaluated in
             their place; it takes one more copy of them. None, as published: without.
         clip_gradient: largest norm of the gradient of all weights, which is scaled down to it. None, as published:
@@ -322,6 +327,7 @@ class TrainingOptions:
     precision: PrecisionName = "auto"
     channels_last: bool = False
     compile: bool = False
+    deterministic: bool = False
     ema: float | None = None
     clip_gradient: float | None = None
     gss_warmup: int = 0

@@ -141,6 +141,7 @@ _GSS_RELEASED = Protocol(
         # The fourth round starts from its own result, which is not there yet.
         "rounds": 3,
         "box": "released",
+        "deterministic": True,
         "divergence": "cross_entropy",
         "semantics": "released",
         # 1 - exp(-0.2): a fifth of the voxels is drawn with replacement.

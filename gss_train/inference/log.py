@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gss_train.config import ComputedPrecision
 from gss_train.data import REGIONS, Dataset
 from gss_train.inference.ensemble import Ensemble
 from gss_train.inference.outputs import Outputs
@@ -19,6 +20,7 @@ _VERSION = 1
 def describe(
     prediction: Prediction,
     ensemble: Ensemble,
+    precisions: Sequence[ComputedPrecision],
     outputs: Outputs,
     volumes: Mapping[str, float],
     notes: Sequence[str],
@@ -29,6 +31,7 @@ def describe(
     Args:
         prediction: of the subject.
         ensemble: that predicted it.
+        precisions: that its networks computed in.
         outputs: the files.
         volumes: from `region_millilitres`.
         notes: what was done otherwise than usual, such as a resampling.
@@ -55,8 +58,9 @@ def describe(
                 "network": member.network_name,
                 "dataset": member.dataset.title,
                 "crop_size": list(member.crop_size),
+                "precision": precision,
             }
-            for member in ensemble.members
+            for member, precision in zip(ensemble.members, precisions, strict=True)
         ],
         "settings": dict(settings),
         "grid": {

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from gss_train.common import UserError, show_progress
+from gss_train.config import ComputedPrecision
 from gss_train.data import Subject, millimetres, normalise_scans
 from gss_train.inference.ensemble import Ensemble
 from gss_train.inference.log import describe, region_millilitres
 from gss_train.inference.outputs import Outputs
+from gss_train.inference.precision import pick_precision
 from gss_train.inference.prediction import Prediction
 from gss_train.inference.scans import RawScans, read_scans
-from gss_train.inference.segmentation import Progress, mean_probabilities
+from gss_train.inference.segmentation import Member, Progress, mean_probabilities
 from gss_train.inference.windows import SlidingWindow, Weighting
 
 
@@ -32,6 +34,8 @@ class Predictor:
         weighting: of a window's probabilities, see `SlidingWindow`.
         flips: whether to average over the eight ways to flip the axes.
         one_grid: whether the scans of a subject have to be on one grid as they are.
+        precision: that all networks compute in, where the device has it; None: each in that of its training, or float32
+            where that is not known.
     """
 
     ensemble: Ensemble
@@ -39,6 +43,17 @@ class Predictor:
     weighting: Weighting = "uniform"
     flips: bool = False
     one_grid: bool = True
+    precision: ComputedPrecision | None = None
+
+    @property
+    def asked_precisions(self) -> tuple[ComputedPrecision, ...]:
+        """That each network shall compute in."""
+        return tuple(self.precision or member.precision or "float32" for member in self.ensemble.members)
+
+    @property
+    def precisions(self) -> tuple[ComputedPrecision, ...]:
+        """That each network computes in."""
+        return tuple(pick_precision(asked, self.device) for asked in self.asked_precisions)
 
     def read(self, subject: Subject) -> RawScans:
         """Read scans, and warn of what is doubtful about them.
@@ -75,7 +90,7 @@ class Predictor:
             "device": str(self.device),
             "seconds": round(time.monotonic() - started, 1),
         }
-        log = describe(prediction, self.ensemble, outputs, volumes, self._notes(scans), settings)
+        log = describe(prediction, self.ensemble, self.precisions, outputs, volumes, self._notes(scans), settings)
         label_map = np.array(dataset.label_values, np.min_scalar_type(max(dataset.label_values)))[categories]
         probabilities = None if outputs.probabilities is None else prediction.probabilities()
         outputs.write(label_map, probabilities, affine, log)
@@ -119,8 +134,8 @@ class Predictor:
         normalised = normalise_scans(scans.voxels, self.ensemble.minimum_size, self.ensemble.grown_size)
         image = torch.from_numpy(np.moveaxis(normalised.voxels["image"], -1, 0).astype(np.float32))
         members = [
-            (member.network, SlidingWindow(member.crop_size, self.weighting, self.flips))
-            for member in self.ensemble.members
+            Member(member.network, SlidingWindow(member.crop_size, self.weighting, self.flips), precision)
+            for member, precision in zip(self.ensemble.members, self.precisions, strict=True)
         ]
         probabilities = mean_probabilities(members, image.to(self.device), scans.available, progress)
         in_box = probabilities[:, *normalised.unpadded].cpu().numpy()

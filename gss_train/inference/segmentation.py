@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from gss_train.config import ComputedPrecision
 from gss_train.data import Box
+from gss_train.inference.precision import computing
 from gss_train.inference.windows import SlidingWindow
 from gss_train.models import Features, SegmentationNetwork
 
 Progress = Callable[[int, int], None]
 OnWindow = Callable[[Box, Features], None]
+
+
+class Member(NamedTuple):
+    """A network of an ensemble, and how it is used.
+
+    Attributes:
+        network: in evaluation mode.
+        window: that slides over a volume.
+        precision: that it computes in; its device has it.
+    """
+
+    network: SegmentationNetwork
+    window: SlidingWindow
+    precision: ComputedPrecision = "float32"
 
 
 @contextmanager
@@ -88,7 +105,7 @@ def subset_probabilities(
 
 @torch.inference_mode()
 def mean_probabilities(
-    members: Sequence[tuple[SegmentationNetwork, SlidingWindow]],
+    members: Sequence[Member],
     image: Tensor,
     subset: Sequence[bool],
     progress: Progress | None = None,
@@ -96,7 +113,7 @@ def mean_probabilities(
     """The probabilities of one volume's categories, averaged over the networks of an ensemble.
 
     Args:
-        members: networks in evaluation mode, each with its window; one at least, all of the same C categories.
+        members: one at least, all of the same C categories.
         image: `[4, D, H, W]`, each axis at least the largest window's.
         subset: one flag per modality.
         progress: called with the number of windows done and that of all.
@@ -105,14 +122,15 @@ def mean_probabilities(
         Float32 `[C, D, H, W]`; they sum to 1 in each voxel.
     """
     total: Tensor | None = None
-    counts = [number_of_windows(image.shape[1:], window) for _, window in members]
-    for number, (network, window) in enumerate(members):
+    counts = [number_of_windows(image.shape[1:], member.window) for member in members]
+    for number, (network, window, precision) in enumerate(members):
         report = None if progress is None else _after(progress, sum(counts[:number]), sum(counts))
-        for planes, (sums,) in _sums_by_plane(network, image, window, [subset], report):
-            if total is None:
-                total = torch.zeros((len(sums), *image.shape[1:]), dtype=torch.float32, device=image.device)
-            # A voxel's probabilities sum to the weights of its windows, once for each flip.
-            total[:, planes] += sums / (sums.sum(dim=0) * len(members))
+        with computing(precision, image.device):
+            for planes, (sums,) in _sums_by_plane(network, image, window, [subset], report):
+                if total is None:
+                    total = torch.zeros((len(sums), *image.shape[1:]), dtype=torch.float32, device=image.device)
+                # A voxel's probabilities sum to the weights of its windows, once for each flip.
+                total[:, planes] += sums / (sums.sum(dim=0) * len(members))
     if total is None:
         raise ValueError("members: got none, need one network or more")
     return total

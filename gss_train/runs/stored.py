@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from gss_train.common import Triple, UserError, times
-from gss_train.config import Config, config_from_json, with_defaults
+from gss_train.config import ComputedPrecision, Config, config_from_json, with_defaults
 from gss_train.data import DATASETS, Dataset, Spacing, Split, to_spacing
 from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint
@@ -139,6 +139,8 @@ class StoredNetwork(Architecture):
         training_subjects: names of the subjects that it was trained on, as far as known.
         run: that it is of, as far as known.
         spacing: voxel size in millimetres that scans were brought to; None: that which they had.
+        precision: that it computed in when it was trained last; None where that is not said. "float32" of a run on a
+            GPU of a version before `tf32` was one of the precisions is TF32 in convolutions, if the GPU has it.
     """
 
     origin: Path
@@ -148,6 +150,7 @@ class StoredNetwork(Architecture):
     training_subjects: frozenset[str] = frozenset()
     run: StoredRun | None = None
     spacing: Spacing | None = None
+    precision: ComputedPrecision | None = None
 
 
 def read_stored(
@@ -236,8 +239,9 @@ def _from_run(
     try:
         weights = content.get("averaged") if averaged else None
         weights = content["weights"] if weights is None else weights
-        subjects = frozenset(content["progress"].get("training_subjects", ()))
-    except (KeyError, TypeError, AttributeError) as error:
+        progress = content["progress"]
+        subjects, precision = frozenset(progress.get("training_subjects", ())), _read_precision(progress)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: is a damaged checkpoint: {error!r}") from error
     dataset = None if run is None else run.dataset
     return StoredNetwork(
@@ -248,6 +252,7 @@ def _from_run(
         training_subjects=subjects,
         run=run,
         spacing=None if run is None else run.config.data.voxel_size,
+        precision=precision,
     )
 
 
@@ -259,6 +264,7 @@ def _from_export(path: Path, content: dict[str, Any]) -> StoredNetwork:
         weights, subjects = content["weights"], frozenset(map(str, content["training_subjects"]))
         # Files of earlier versions lack it: their scans were as they are.
         spacing = None if content.get("spacing") is None else to_spacing(content["spacing"])
+        precision = _read_precision(content)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is a damaged exported network: {error!r}") from error
     if name not in NETWORKS:
@@ -273,7 +279,16 @@ def _from_export(path: Path, content: dict[str, Any]) -> StoredNetwork:
         weights,
         training_subjects=subjects,
         spacing=spacing,
+        precision=precision,
     )
+
+
+def _read_precision(content: Mapping[str, Any]) -> ComputedPrecision | None:
+    """Files of earlier versions may lack it."""
+    precision: ComputedPrecision | None = content.get("precision")
+    if precision not in {None, *get_args(ComputedPrecision)}:
+        raise ValueError(f"its precision is {precision!r}, need one of {', '.join(get_args(ComputedPrecision))}")
+    return precision
 
 
 def _from_public(path: Path, content: dict[str, Any]) -> StoredNetwork:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gss_train.common import Triple, UserError, times
-from gss_train.config import Config
+from gss_train.config import ComputedPrecision, Config
 from gss_train.data import REGIONS, Dataset, Spacing
 from gss_train.models import NETWORKS, CheckpointReport, SegmentationNetwork, build_network, load_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, save_checkpoint
@@ -64,6 +64,7 @@ class TrainedNetwork:
         training_subjects: names of the subjects that it was trained on, as far as known.
         width: channels of one modality at the finest level.
         spacing: voxel size in millimetres that scans were brought to; None: that which they had.
+        precision: that it computed in when it was trained last; None where that is not known.
     """
 
     network: SegmentationNetwork
@@ -74,6 +75,7 @@ class TrainedNetwork:
     training_subjects: frozenset[str]
     width: int
     spacing: Spacing | None = None
+    precision: ComputedPrecision | None = None
 
 
 def load_trained(
@@ -118,6 +120,7 @@ def build_trained(
         stored.training_subjects,
         stored.width,
         stored.spacing,
+        stored.precision,
     )
 
 
@@ -136,6 +139,7 @@ def export_network(trained: TrainedNetwork, path: Path) -> None:
         "crop_size": list(trained.crop_size),
         "dataset": trained.dataset.to_json(),
         "spacing": None if trained.spacing is None else list(trained.spacing),
+        "precision": trained.precision,
         "training_subjects": sorted(trained.training_subjects),
         "weights": {name: value.cpu() for name, value in trained.network.state_dict().items()},
     }

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from gss_train.config import PrecisionName
+from gss_train.config import ComputedPrecision
 from gss_train.data import PUBLISHED_AUGMENTATION, AugmentationSettings
+from gss_train.inference import autocast, autocast_dtype
 
 
 @dataclass(frozen=True)
@@ -16,24 +17,23 @@ class Computation:
 
     Attributes:
         device: of the network.
-        autocast: bfloat16 or float16 for the network's forward pass; None: float32.
+        precision: that the network computes in, on that device.
         channels_last: keep the channels of a voxel together.
         augmentation: how crops are varied.
+        deterministic: have cuDNN take algorithms that repeat their result to the bit.
     """
 
     device: torch.device
-    autocast: torch.dtype | None = None
+    precision: ComputedPrecision = "float32"
     channels_last: bool = False
     augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION
+    deterministic: bool = False
 
     @property
-    def precision(self) -> str:
-        """That the network computes in, such as "float32"."""
-        return str(self.autocast or torch.float32).removeprefix("torch.")
+    def in_16_bits(self) -> bool:
+        """Whether activations are."""
+        return autocast_dtype(self.precision) is not None
 
-
-def pick_autocast(precision: PrecisionName, device: torch.device) -> torch.dtype | None:
-    """What the network's forward pass computes in under autocast; None: float32."""
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    def autocast(self) -> torch.autocast:
+        """The context of the network's forward pass."""
+        return autocast(self.precision, self.device)

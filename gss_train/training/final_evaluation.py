@@ -83,7 +83,7 @@ def _evaluate(
         if folder is not None and subject.name in viewed:
             write_segmented(folder.evaluation, subject, image, truth, predictions)
 
-    with show_progress("evaluating", quiet=folder is None) as meter:
+    with show_progress("evaluating", quiet=folder is None) as meter, plan.computation.autocast():
         return evaluate_subsets(
             network,
             subjects,
@@ -107,6 +107,7 @@ def _evaluation_settings(plan: TrainingPlan, window: SlidingWindow) -> dict[str,
         "spacing": None if plan.config.data.voxel_size is None else list(plan.config.data.voxel_size),
         "weighting": window.weighting,
         "flips": window.flips,
+        "precision": plan.computation.precision,
     }
 
 
@@ -115,7 +116,8 @@ def _draw_summary(
 ) -> None:
     records = read_records(folder.metrics)
     image, truth = read_subject(subject)
-    prediction = segment_subsets(network, image.to(plan.device), window, [subject.available])[0].cpu()
+    with plan.computation.autocast():
+        prediction = segment_subsets(network, image.to(plan.device), window, [subject.available])[0].cpu()
     plan.drawing.summary(
         folder.summary, subject, image, truth, prediction, plan.dataset, records.epochs, records.validations
     )

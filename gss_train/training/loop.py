@@ -104,7 +104,7 @@ def training_step(
         available = part.available.to(device, non_blocking=True)
 
         with network.accumulating(more=number + 1 < len(passes)):
-            with torch.autocast(device.type, computation.autocast, enabled=computation.autocast is not None):
+            with computation.autocast():
                 output = network(image, fused_modalities, available)
             own = objective(
                 output,

@@ -90,7 +90,7 @@ class StepSize:
             voxels=math.prod(plan.config.data.crop),
             crops=plan.batch_plan.pass_size,
             activation_checkpointing=options.activation_checkpointing,
-            in_16_bits=plan.computation.autocast is not None,
+            in_16_bits=plan.computation.in_16_bits,
             averaged=plan.config.training.ema is not None,
         )
 

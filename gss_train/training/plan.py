@@ -12,9 +12,10 @@ import torch
 from gss_train.common import Processes
 from gss_train.config import Config
 from gss_train.data import Dataset
+from gss_train.inference import pick_precision
 from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_other_settings, run_status
 from gss_train.training.batches import BatchPlan
-from gss_train.training.computation import Computation, pick_autocast
+from gss_train.training.computation import Computation
 from gss_train.training.schedule import Stage, plan_stages
 
 
@@ -93,11 +94,16 @@ def plan_training(
     checkpoints = CheckpointStore(output / "checkpoints", config.record.keep_checkpoints)
     if processes.any(status == "finished"):
         status = "finished"
-    autocast = pick_autocast(options.precision, device)
     return TrainingPlan(
         config,
         dataset,
-        Computation(device, autocast, options.channels_last, config.augmentation.settings()),
+        Computation(
+            device,
+            pick_precision(options.precision, device),
+            options.channels_last,
+            config.augmentation.settings(),
+            options.deterministic,
+        ),
         processes,
         output,
         checkpoints,

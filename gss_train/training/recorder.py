@@ -184,20 +184,21 @@ class Recorder:
 
     def _validate(self, state: TrainingState, stage: Stage) -> None:
         plan = self.plan
-        record = validate(
-            state.evaluated,
-            self.subjects,
-            plan.dataset,
-            plan.config.data.crop,
-            plan.device,
-            stage=stage.name,
-            epoch=state.epoch,
-            step=state.step,
-            subsets=validation_subsets(plan.config.validation.validation_subsets),
-            processes=plan.processes,
-            best_before=self.validation.best_dice,
-            vote_settings=plan.config.self_support.settings(),
-        )
+        with plan.computation.autocast():
+            record = validate(
+                state.evaluated,
+                self.subjects,
+                plan.dataset,
+                plan.config.data.crop,
+                plan.device,
+                stage=stage.name,
+                epoch=state.epoch,
+                step=state.step,
+                subsets=validation_subsets(plan.config.validation.validation_subsets),
+                processes=plan.processes,
+                best_before=self.validation.best_dice,
+                vote_settings=plan.config.self_support.settings(),
+            )
         self.validation = self.validation.update(record.mean_dice)
         if record.best:
             self._best_step = state.step
@@ -206,7 +207,7 @@ class Recorder:
     def _draw(self, state: TrainingState) -> None:
         subject = (*self.subjects, *self.batches.crops.subjects)[0]
         network, crop = state.evaluated, self.plan.config.data.crop
-        with evaluation_mode(network):
+        with evaluation_mode(network), self.plan.computation.autocast():
             self.journal.draw_epoch(subject, *segment_tumour_crop(network, subject, crop, self.plan.device))
 
     def on_stage(self, state: TrainingState, stage: Stage) -> None:

@@ -24,6 +24,7 @@ from gss_train.common import (
 from gss_train.config import Config
 from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, millimetres
 from gss_train.evaluation import division_settings
+from gss_train.inference import arithmetic, describe_precision
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import (
     CheckpointError,
@@ -65,23 +66,28 @@ def run_training(config: Config, drawing: Drawing) -> None:
         if plan.status == "finished":
             _show_finished(plan)
             return
-        network, origin = _first_weights(plan)
-        size = StepSize.of(plan, network)
-        _announce(plan, size, origin)
-        source, preparation = _prepare_in_turn(plan, origin)
-        subjects = {subject.name: subject for subject in preparation.subjects}
-        training, validation, test = (
-            [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
-        )
-        with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(size):
-            # Another process may have been here while the scans were prepared.
-            if processes.any(folder is not None and run_status(plan.output) == "finished"):
-                _show_finished(plan)
-                return
-            batches = _batches(plan, training)
-            state, progress = _load_state(plan, network, batches, origin)
-            trained = _train(plan, state, progress, batches, validation, folder)
-            finish(plan, trained, test, division_settings(dataset, source.split, state.training_subjects), folder)
+        with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic):
+            _carry_out(plan)
+
+
+def _carry_out(plan: TrainingPlan) -> None:
+    network, origin = _first_weights(plan)
+    size = StepSize.of(plan, network)
+    _announce(plan, size, origin)
+    source, preparation = _prepare_in_turn(plan, origin)
+    subjects = {subject.name: subject for subject in preparation.subjects}
+    training, validation, test = (
+        [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
+    )
+    with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(size):
+        # Another process may have been here while the scans were prepared.
+        if plan.processes.any(folder is not None and run_status(plan.output) == "finished"):
+            _show_finished(plan)
+            return
+        batches = _batches(plan, training)
+        state, progress = _load_state(plan, network, batches, origin)
+        trained = _train(plan, state, progress, batches, validation, folder)
+        finish(plan, trained, test, division_settings(plan.dataset, source.split, state.training_subjects), folder)
 
 
 def _show_finished(plan: TrainingPlan) -> None:
@@ -128,7 +134,7 @@ def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) 
     others = f" and {processes.size - 1} more" if processes.size > 1 else ""
     print(
         f"Preset {config.run.preset}: {config.network.network} with {size.parameters:,} parameters on {plan.device}"
-        f"{others}, {plan.computation.precision}"
+        f"{others}, {describe_precision(options.precision, plan.device)}{_cudnn_said(plan.device)}"
     )
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan.stages)
     divided = f" ({batch_plan.pass_size} at a time)" if batch_plan.pass_size < batch_plan.batch_size else ""
@@ -137,6 +143,15 @@ def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) 
         f"{times(config.data.crop)} voxels; seed {config.run.seed}"
     )
     print(describe_need(size), flush=True)
+
+
+def _cudnn_said(device: torch.device) -> str:
+    """How cuDNN picks its algorithms, where there is cuDNN."""
+    if device.type != "cuda":
+        return ""
+    cudnn = torch.backends.cudnn
+    benchmark, deterministic = ("on" if holds else "off" for holds in (cudnn.benchmark, cudnn.deterministic))
+    return f", cuDNN benchmark {benchmark}, deterministic {deterministic}"
 
 
 def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> tuple[Source, Preparation]:
@@ -174,7 +189,7 @@ def _open_folder(plan: TrainingPlan, split: Split, preparation: Preparation) -> 
         refuse_other_settings(plan.config, plan.output)
         if folder.old_config is not None:
             _refuse_other_split(folder, split)
-        folder.write_json("environment.json", describe_environment(plan.device))
+        folder.write_json("environment.json", {**describe_environment(plan.device), **_describe_computation(plan)})
         folder.write_json("dataset.json", plan.dataset.to_json())
         folder.write_json("split.json", vars(split))
         if preparation.left_out:
@@ -183,6 +198,16 @@ def _open_folder(plan: TrainingPlan, split: Split, preparation: Preparation) -> 
         folder.write_json("config.json", plan.config.to_json())
         plan.processes.barrier()
         yield folder
+
+
+def _describe_computation(plan: TrainingPlan) -> dict[str, object]:
+    """What holds in this process, as JSON values."""
+    return {
+        "precision_asked_for": plan.config.training.precision,
+        "precision": plan.computation.precision,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+    }
 
 
 def _refuse_other_split(folder: RunFolder, split: Split) -> None:

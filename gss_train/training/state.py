@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from gss_train.config import TrainingOptions
 from gss_train.models import SegmentationNetwork
 from gss_train.training.averaging import WeightAverage
@@ -74,7 +72,7 @@ class TrainingState:
             AdamSettings.of(options),
             computation.device,
             clip_gradient=options.clip_gradient,
-            scale_loss=computation.autocast == torch.float16,
+            scale_loss=computation.precision == "float16",
         )
         if self._loaded_update is not None:
             self.update.load_state_dict(self._loaded_update)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gss_kernels import BRATS_2018
+from gss_train.config import ComputedPrecision
 from gss_train.models import SegmentationNetwork, SegmentationOutput, build_network
 from gss_train.training import (
     GROUP_SELF_SUPPORT,
@@ -67,7 +68,7 @@ def begin_training(
     network: str,
     device: str,
     *,
-    autocast: torch.dtype | None = None,
+    precision: ComputedPrecision = "float32",
     checkpointing: bool = False,
     noise: bool = True,
     clip_gradient: float | None = None,
@@ -78,13 +79,13 @@ def begin_training(
     torch.manual_seed(0)
     built = build_network(network, 4, crop_size=(edge,) * 3, width=4, activation_checkpointing=checkpointing)
     built = built.to(device)
-    settings = Computation(torch.device(device), autocast)
+    settings = Computation(torch.device(device), precision)
     update = GuardedUpdate(
         built.parameters(),
         AdamSettings(2e-4, 1e-4),
         settings.device,
         clip_gradient=clip_gradient,
-        scale_loss=autocast == torch.float16,
+        scale_loss=precision == "float16",
     )
     call = ParallelNetwork(built, compiled=compiled) if noise else WithoutNoise(built)
     return Training(built, call, update, settings, edge)

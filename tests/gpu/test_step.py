@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gss_train.config import ComputedPrecision
+from gss_train.inference import arithmetic
 from gss_train.models import NETWORKS
 from tests.gpu.steps import begin_training, check_that_a_bad_image_changes_nothing, loss_of
 from tests.gpu.test_launches import assert_host_does_not_wait
 
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-
-@pytest.mark.parametrize("precision", _PRECISIONS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_host_never_waits_for_a_step(network: str, precision: str) -> None:
-    training = begin_training(network, "cuda", autocast=_PRECISIONS[precision], clip_gradient=1.0)
+def test_host_never_waits_for_a_step(network: str, precision: ComputedPrecision) -> None:
+    training = begin_training(network, "cuda", precision=precision, clip_gradient=1.0)
     assert_host_does_not_wait(training.step)
     assert training.steps == 2
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_host_never_waits_for_a_step_with_checkpointing(network: str) -> None:
-    training = begin_training(network, "cuda", autocast=torch.bfloat16, checkpointing=True)
+    training = begin_training(network, "cuda", precision="bfloat16", checkpointing=True)
     assert_host_does_not_wait(training.step)
 
 
@@ -32,7 +32,7 @@ def test_a_bad_image_changes_nothing(network: str) -> None:
 
 
 def test_a_bad_image_changes_nothing_with_loss_scaling() -> None:
-    training = begin_training("rfnet", "cuda", autocast=torch.float16)
+    training = begin_training("rfnet", "cuda", precision="float16")
     training.update.scaler = torch.amp.GradScaler("cuda", init_scale=1.0)  # of which nothing overflows
     check_that_a_bad_image_changes_nothing(training)
 
@@ -40,7 +40,7 @@ def test_a_bad_image_changes_nothing_with_loss_scaling() -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_loss_is_that_of_the_cpu(network: str) -> None:
     losses = []
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with arithmetic("float32"):
         for device in ("cpu", "cuda"):
             training = begin_training(network, device, noise=False)
             losses.append([loss_of(training.step()) for _ in range(2)])

@@ -268,6 +268,8 @@ def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest
         ({"split": "seeded"}, "-other-split"),
         ({"max_subjects": 1, "crop_size": (16, 24, 16)}, "-1-subjects-crop16x24x16"),
         ({"weighting": "gaussian", "flips": True, "hd95": False}, "-gaussian-flips-no-hd95"),
+        ({"precision": "bfloat16"}, "-bfloat16"),
+        ({"precision": "float32"}, ""),
     ],
 )
 def test_by_default_it_is_with_the_network_and_says_what_is_different(

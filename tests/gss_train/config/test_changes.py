@@ -35,7 +35,7 @@ def refusal(old: dict[str, Any], new: dict[str, Any]) -> str:
         "",
         "--workers 3 --cache elsewhere",
         "--device cuda:1 --output elsewhere",
-        "--activation-checkpointing --compile --channels-last --max-bad-steps 0",
+        "--activation-checkpointing --compile --channels-last --deterministic --max-bad-steps 0",
         "--resume never --keep-checkpoints 5 --checkpoint-every 2 --gather-every 3 --no-tensorboard --figure-every 0",
         "--final-evaluation none",
     ],
@@ -97,7 +97,7 @@ def test_every_setting_but_those_is_compared() -> None:
     """A new option is refused to change until somebody says that it may."""
     free = {
         *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "protocol"),
-        *("activation_checkpointing", "compile", "channels_last", "max_bad_steps"),
+        *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
         *("resume", "keep_checkpoints", "checkpoint_every", "gather_every", "tensorboard", "figure_every"),
         "final_evaluation",
     }
@@ -120,7 +120,7 @@ def test_one_crop_length_stands_for_three() -> None:
 def test_an_option_that_an_older_run_lacks_had_its_default() -> None:
     paper = parse_config(["--dataset", "brats2018", "--preset", "paper"]).to_json()
     old = json.loads(json.dumps(paper))
-    del old["training"]["ema"], old["validation"], old["record"]
+    del old["training"]["ema"], old["training"]["deterministic"], old["validation"], old["record"]
     refuse_changes(old, paper, SOURCE)
     paper["training"]["ema"] = 0.9
     assert "--ema: was null, now 0.9" in refusal(old, paper)

@@ -101,7 +101,7 @@ def test_early_stopping_that_no_stage_is_long_enough_for_is_refused(capsys: pyte
         assert re.match(r"--early-stopping: got \d validations, one every 5 epochs", message)
 
 
-@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["auto", "float32", "tf32", "bfloat16", "float16"])
 def test_every_precision_can_be_asked_for_on_a_cpu(precision: str) -> None:
     arguments = [*QUICK, "--precision", precision, "--device", "cpu"]
     assert parse_config(arguments).training.precision == precision

@@ -38,10 +38,10 @@ def test_ones_own_data_takes_the_schedule_of_2020() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_paper_is_in_float32_with_nothing_that_was_not_published(network: NetworkName) -> None:
+def test_paper_computes_as_the_public_code_does_with_nothing_that_was_not_published(network: NetworkName) -> None:
     config = preset_config("paper", network)
     training = config.training
-    assert training.precision == "float32"
+    assert (training.precision, training.deterministic) == ("tf32", False)
     assert (training.accumulate, training.dice) == (1, "batch")
     assert (training.ema, training.clip_gradient, training.gss_warmup, training.gss_ramp) == (None, None, 0, 0)
     assert not config.network.activation_checkpointing
@@ -59,7 +59,7 @@ def test_lean_is_paper_but_for_what_saves_memory(network: NetworkName) -> None:
     same = dataclasses.replace(
         lean,
         network=dataclasses.replace(lean.network, activation_checkpointing=False),
-        training=dataclasses.replace(lean.training, precision="float32"),
+        training=dataclasses.replace(lean.training, precision="tf32"),
         run=dataclasses.replace(lean.run, preset="paper"),
     )
     assert same == paper

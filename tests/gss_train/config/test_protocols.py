@@ -96,6 +96,7 @@ def test_gss_as_released_is_rfnets_training_with_the_quirks_of_the_public_code()
     assert differing == {
         "protocol": "gss-released",
         "box": "released",
+        "deterministic": True,
         "rounds": 3,
         "semantics": "released",
         "divergence": "cross_entropy",

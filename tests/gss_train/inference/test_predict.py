@@ -18,7 +18,7 @@ from nibabel import orientations
 
 from gss_train.data import DATASETS, Subject, restore_orientation
 from gss_train.inference import outputs
-from gss_train.inference.segmentation import mean_probabilities
+from gss_train.inference.segmentation import Member, mean_probabilities
 from gss_train.inference.windows import SlidingWindow
 from gss_train.predict import main
 from gss_train.runs import export_network, load_trained
@@ -64,7 +64,7 @@ def test_is_the_segmentation_of_the_prepared_subject(
     prepared = prepare_subject(subject, trained.dataset, tmp_path / "cache", CROP, (128, 128, 128))
     image = torch.from_numpy(prepared.crop((0, 0, 0), prepared.shape)[0].astype(np.float32))
     window = SlidingWindow(CROP)
-    categories = mean_probabilities([(trained.network, window)], image, prepared.available).argmax(0).numpy()
+    categories = mean_probabilities([Member(trained.network, window)], image, prepared.available).argmax(0).numpy()
     metadata = prepared.metadata
     expected = np.zeros(metadata.original_shape, np.uint8)
     inside = tuple(slice(b, n - a) for (b, a), n in zip(metadata.padding, metadata.shape, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gss_train.data import MODALITY_SUBSETS
-from gss_train.inference.segmentation import evaluation_mode, mean_probabilities, segment_subsets
+from gss_train.inference.segmentation import Member, evaluation_mode, mean_probabilities, segment_subsets
 from gss_train.inference.windows import SlidingWindow
 from gss_train.models import build_network
 from tests.gss_train.inference.networks import BrightestModality, PositionInWindow
@@ -73,7 +73,7 @@ def test_windows_that_are_weighted_trust_their_middle() -> None:
 
 def test_probabilities_are_averaged_with_the_weights() -> None:
     window = SlidingWindow((4, 4, 4), "gaussian")
-    one = mean_probabilities([(PositionInWindow(), window)], torch.zeros(4, 4, 4, 6), ALL)[1, 0, 0]
+    one = mean_probabilities([Member(PositionInWindow(), window)], torch.zeros(4, 4, 4, 6), ALL)[1, 0, 0]
     bell = torch.exp(-0.5 * (torch.tensor([-1.5, -0.5, 0.5, 1.5]) / 0.5) ** 2)
     values = torch.tensor([0.1, 0.3, 0.6, 0.95])
     sums, weights = torch.zeros(6), torch.zeros(6)
@@ -87,7 +87,7 @@ def test_flips_average_over_the_eight_mirror_images() -> None:
     """Of a network whose answer depends on the position in the window."""
     window = SlidingWindow((4, 4, 4), flips=True)
     network = PositionInWindow()
-    one = mean_probabilities([(network, window)], torch.zeros(4, 4, 4, 4), ALL)[1]
+    one = mean_probabilities([Member(network, window)], torch.zeros(4, 4, 4, 4), ALL)[1]
     values = torch.tensor([0.1, 0.3, 0.6, 0.95])
     torch.testing.assert_close(one, ((values + values.flip(0)) / 2).expand(4, 4, 4))
 
@@ -97,8 +97,8 @@ def test_with_flips_a_mirrored_scan_gives_the_mirrored_answer(axes: tuple[int, .
     torch.manual_seed(0)
     network = build_network("uhved", 4, crop_size=(16, 16, 16), width=4).eval()
     window, image = SlidingWindow((16, 16, 16), flips=True), noise(16, 16, 16)
-    expected = mean_probabilities([(network, window)], image, ALL).flip(axes)
-    found = mean_probabilities([(network, window)], image.flip(axes), ALL)
+    expected = mean_probabilities([Member(network, window)], image, ALL).flip(axes)
+    found = mean_probabilities([Member(network, window)], image.flip(axes), ALL)
     torch.testing.assert_close(found, expected)
 
 
@@ -107,8 +107,8 @@ def test_an_ensemble_is_the_mean_of_its_members(weighting: str) -> None:
     """Whose windows may be of different sizes."""
     image = noise(9, 8, 7)
     members = [
-        (PositionInWindow(), SlidingWindow((4, 4, 4), weighting)),
-        (PositionInWindow(), SlidingWindow((6, 5, 4), weighting)),
+        Member(PositionInWindow(), SlidingWindow((4, 4, 4), weighting)),
+        Member(PositionInWindow(), SlidingWindow((6, 5, 4), weighting)),
     ]
     together = mean_probabilities(members, image, ALL)
     alone = torch.stack([mean_probabilities([member], image, ALL) for member in members])
@@ -125,13 +125,13 @@ def test_labels_are_those_of_the_largest_mean_probability() -> None:
     subsets = [ALL, (False, True, False, False)]
     labels = segment_subsets(network, image, window, subsets)
     for subset, found in zip(subsets, labels, strict=True):
-        probabilities = mean_probabilities([(network, window)], image, subset)
+        probabilities = mean_probabilities([Member(network, window)], image, subset)
         assert torch.equal(found.long(), probabilities.argmax(dim=0))
 
 
 def test_progress_counts_the_windows_of_all_members() -> None:
     reports: list[tuple[int, int]] = []
-    members = [(PositionInWindow(), WINDOW), (PositionInWindow(), WINDOW)]
+    members = [Member(PositionInWindow(), WINDOW), Member(PositionInWindow(), WINDOW)]
     mean_probabilities(members, torch.zeros(4, 8, 4, 6), ALL, lambda done, total: reports.append((done, total)))
     assert reports == [(done, 12) for done in range(1, 13)]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gss_train.common.errors import UserError
-from gss_train.config import Config, DataOptions, TrainingOptions
+from gss_train.config import ComputedPrecision, Config, DataOptions, TrainingOptions
 from gss_train.config.options import NetworkOptions
 from gss_train.data import DATASETS, Dataset
 from gss_train.models import SegmentationNetwork, build_network
@@ -237,6 +237,19 @@ def test_an_export_of_a_run_is_as_the_run_and_can_be_exported_again(run: Run, tm
     assert first.read_bytes() == content
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32", None])
+def test_an_export_knows_the_precision_of_the_training(precision: ComputedPrecision | None, tmp_path: Path) -> None:
+    network = fresh()
+    trained = TrainedNetwork(network, "rfnet", custom_dataset(), CROP, tmp_path, frozenset(), 4, precision=precision)
+    path = export(trained, tmp_path)
+    assert load_trained(path, CPU).precision == precision
+    content = torch.load(path, weights_only=True)
+    # As versions wrote it that did not know.
+    del content["precision"]
+    torch.save(content, path)
+    assert load_trained(path, CPU).precision is None
+
+
 def test_an_export_holds_nothing_that_runs(run: Run, tmp_path: Path) -> None:
     path = export(load_trained(run.path, CPU), tmp_path)
     content = torch.load(path, weights_only=True)
@@ -353,6 +366,13 @@ def an_export_without_its_size(path: Path) -> str:
     return "is a damaged exported network: KeyError('width')"
 
 
+def an_export_of_an_unknown_precision(path: Path) -> str:
+    export_network(TrainedNetwork(fresh(), "rfnet", DATASETS["brats2018"], CROP, path, frozenset(), 4), path)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "precision": "float8"}, path)
+    return "is a damaged exported network: ValueError(\"its precision is 'float8', need one of float32, tf32,"
+
+
 def an_export_that_lacks_a_weight(path: Path) -> str:
     export_network(TrainedNetwork(fresh(), "rfnet", DATASETS["brats2018"], CROP, path, frozenset(), 4), path)
     content = torch.load(path, weights_only=True)
@@ -367,6 +387,7 @@ def an_export_that_lacks_a_weight(path: Path) -> str:
         *(not_there, a_folder, a_text, a_cut_file, a_changed_byte, a_program, of_another_network, a_tensor),
         *(half_a_network, of_two_widths, an_orphan, an_empty_run, a_run_with_other_settings),
         *(a_run_of_another_data_set, an_export_without_its_size, an_export_that_lacks_a_weight),
+        an_export_of_an_unknown_precision,
     ],
     ids=lambda make: make.__name__,
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gss_train.common.processes import ALONE
-from gss_train.config import Config, DataOptions, TrainingOptions
+from gss_train.config import ComputedPrecision, Config, DataOptions, TrainingOptions
 from gss_train.data import DATASETS, PUBLISHED_AUGMENTATION, AugmentationSettings, PreparedSubject, TrainingCrops
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import CheckpointStore
@@ -109,7 +109,7 @@ def run(
     workers: int = 0,
     crop: tuple[int, int, int] = CROP,
     augmentation: AugmentationSettings = PUBLISHED_AUGMENTATION,
-    autocast: torch.dtype | None = None,
+    precision: ComputedPrecision = "float32",
     channels_last: bool = False,
     saved: dict[str, Any] | None = None,
     **changes: Any,
@@ -121,7 +121,7 @@ def run(
     plan = TrainingPlan(
         config,
         DATASETS["brats2018"],
-        Computation(torch.device("cpu"), autocast, channels_last, augmentation),
+        Computation(torch.device("cpu"), precision, channels_last, augmentation),
         ALONE,
         NOWHERE,
         CheckpointStore(NOWHERE, keep=1),
@@ -343,15 +343,15 @@ def test_loader_processes_change_nothing(subjects: list[PreparedSubject]) -> Non
     assert equal(first, with_workers)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_16_bits_hold_in_the_network_alone(subjects: list[PreparedSubject], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bits_hold_in_the_network_alone(subjects: list[PreparedSubject], precision: ComputedPrecision) -> None:
     """The forward pass computes in 16 bits; weights stay in 32, and losses are what they are but for rounding."""
     seen: list[torch.dtype] = []
     network = voxelwise()
     network.fusion.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    _, rounded = run(subjects, network, baseline_epochs=1, epochs=1, autocast=dtype)
+    _, rounded = run(subjects, network, baseline_epochs=1, epochs=1, precision=precision)
     _, exact = run(subjects, voxelwise(), baseline_epochs=1, epochs=1)
-    assert set(seen) == {dtype}
+    assert set(seen) == {getattr(torch, precision)}
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert not any(step.bad for step in rounded.fetched)
     for one, other in zip(rounded.terms, exact.terms, strict=True):

@@ -122,6 +122,7 @@ def test_the_evaluation_of_a_run_has_its_scores_and_subjects_to_look_at(
         "spacing": None,
         "weighting": "uniform",
         "flips": False,
+        "precision": "float32",
     }
     assert tuple(evaluation.scores.measures) == tuple(MEASURES)
     np.testing.assert_allclose(evaluation.scores.dice[..., :3], expected, atol=1e-6)

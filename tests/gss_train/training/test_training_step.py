@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from gss_train.training import pick_autocast
 from tests.gpu.steps import Training, begin_training, check_that_a_bad_image_changes_nothing
 
 
@@ -39,7 +38,7 @@ def test_what_a_network_draws_depends_on_the_step_alone(network: str) -> None:
 
 
 def test_bfloat16_is_close_to_float32() -> None:
-    losses = [begin("rfnet", autocast=autocast).step().scalars[0].item() for autocast in (None, torch.bfloat16)]
+    losses = [begin("rfnet", precision=precision).step().scalars[0].item() for precision in ("float32", "bfloat16")]
     assert losses[1] != losses[0]
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
@@ -59,14 +58,3 @@ def test_a_compiled_network_is_the_one_that_steps(monkeypatch: pytest.MonkeyPatc
     results = [begin("uhved", compiled=compiled).step().scalars for compiled in (False, True)]
     assert calls == [3]
     assert torch.equal(*results)
-
-
-@pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_16_bits_are_for_devices_that_have_them(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: has_bfloat16)
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert pick_autocast("auto", cpu) is None
-    assert pick_autocast("auto", gpu) == (torch.bfloat16 if has_bfloat16 else None)
-    for device in (cpu, gpu):
-        names = ("float32", "bfloat16", "float16")
-        assert [pick_autocast(name, device) for name in names] == [None, torch.bfloat16, torch.float16]
