@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from typing import Literal
 # Doors, which open when a name is asked for: `--help` waits for nothing that the work needs.
 from gss_train import report, runs, subjects, training
 from gss_train.common import UserError, open_replacing, run_command
-from gss_train.config import Config, NetworkName, TrainingOptions, parse_config, stated_options
+from gss_train.config import Config, NetworkName, TrainingOptions, parse_config
 
 Arm = Literal["baseline", "gss", "longer"]
 
@@ -125,12 +125,11 @@ def plan(arguments: list[str] | None = None) -> Experiment:
         raise UserError("--final-evaluation: got none, need dice or all: the report compares scores")
     output = options.output or Path("experiments") / f"{first.data.dataset}-{first.run.preset}"
     dataset = subjects.resolve_dataset(first)[0].data.dataset
-    stated = stated_options(rest)
     planned = tuple(
-        dataclasses.replace(run, config=runs.settings_to_go_on(run.config, stated))
-        for config in configs
+        run
+        for network in options.networks
         for seed in options.seeds
-        for run in _runs(config.with_dataset(dataset), seed, output, options.longer_baseline)
+        for run in _runs(_Parser(rest, network, seed, output, dataset), longer_baseline=options.longer_baseline)
     )
     for run in planned:
         runs.refuse_other_settings(run.config, run.folder)
@@ -138,25 +137,50 @@ def plan(arguments: list[str] | None = None) -> Experiment:
     return Experiment(output, title, planned, options.list)
 
 
-def _runs(config: Config, seed: int, output: Path, longer_baseline: bool) -> Iterator[PlannedRun]:
+@dataclass(frozen=True)
+class _Parser:
+    """Reads the settings of one network and seed: for each arm of its own, as the run in its folder keeps them."""
+
+    arguments: Sequence[str]
+    network: str
+    seed: int
+    output: Path
+    dataset: str
+
+    def folder(self, arm: Arm) -> Path:
+        return self.output / f"{self.network}-{arm}-seed{self.seed}"
+
+    def read(self, arm: Arm, *more: str, anew: Collection[str] = ()) -> Config:
+        own = ("--network", self.network, "--seed", str(self.seed), "--output", str(self.folder(arm)), "--gss", *more)
+        return parse_config([*self.arguments, *own], anew={"init_from", *anew}).with_dataset(self.dataset)
+
+
+def _runs(parser: _Parser, *, longer_baseline: bool) -> Iterator[PlannedRun]:
     """Of one network and seed."""
-    options, network = config.training, config.network.network
-    if options.baseline_epochs == 0:
+    gss = parser.read("gss")
+    # Where they go on, the others have what follows from this one's options, not from their own.
+    shared = ("--epochs", str(gss.training.epochs))
+    baseline = parser.read("baseline", *shared, anew=("gss_warmup", "gss_ramp"))
+    if baseline.training.baseline_epochs == 0:
         raise UserError("--baseline-epochs: got 0, need 1 or more: GSS is compared with the baseline it starts from")
-    without_gss = dataclasses.replace(options, gss=False, gss_warmup=0, gss_ramp=0, epochs=options.baseline_epochs)
-    weights = output / f"{network}-baseline-seed{seed}" / "baseline.pt"
-    arms: dict[Arm, TrainingOptions] = {
-        "baseline": without_gss,
-        "gss": dataclasses.replace(options, init_from=weights),
+    weights = parser.folder("baseline") / "baseline.pt"
+    arms: dict[Arm, tuple[Config, TrainingOptions]] = {
+        "baseline": (baseline, _without_gss(baseline.training)),
+        "gss": (gss, dataclasses.replace(gss.training, init_from=weights)),
     }
     if longer_baseline:
-        arms["longer"] = dataclasses.replace(
-            without_gss, init_from=weights, epochs=options.rounds * options.epochs, fusion_warmup_epochs=0
+        longer = parser.read("longer", *shared, anew=("gss_warmup", "gss_ramp"))
+        epochs = gss.training.rounds * gss.training.epochs
+        schedule = dataclasses.replace(
+            _without_gss(longer.training), init_from=weights, epochs=epochs, fusion_warmup_epochs=0
         )
-    for arm, schedule in arms.items():
-        folder = output / f"{network}-{arm}-seed{seed}"
-        run = dataclasses.replace(config.run, seed=seed, output=folder)
-        yield PlannedRun(arm, folder, dataclasses.replace(config, training=schedule, run=run))
+        arms["longer"] = (longer, schedule)
+    for arm, (config, schedule) in arms.items():
+        yield PlannedRun(arm, parser.folder(arm), dataclasses.replace(config, training=schedule))
+
+
+def _without_gss(options: TrainingOptions) -> TrainingOptions:
+    return dataclasses.replace(options, gss=False, gss_warmup=0, gss_ramp=0, epochs=options.baseline_epochs)
 
 
 def carry_out(experiment: Experiment) -> None:

@@ -19,14 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
 
     def train() -> None:
-        from gss_train.config import parse_config, stated_options  # noqa: PLC0415
+        from gss_train.config import parse_config  # noqa: PLC0415
 
-        config, stated = parse_config(arguments), stated_options(arguments)
+        config = parse_config(arguments)
         from gss_train.report import save_epoch_figure, save_summary  # noqa: PLC0415  (heavy: not for --help)
-        from gss_train.runs import settings_to_go_on  # noqa: PLC0415
         from gss_train.training import Drawing, run_training  # noqa: PLC0415
 
-        run_training(settings_to_go_on(config, stated), Drawing(save_epoch_figure, save_summary))
+        run_training(config, Drawing(save_epoch_figure, save_summary))
         if os.environ.get("RANK", "0") == "0":
             print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
 

@@ -1,6 +1,10 @@
-from gss_train.config.changes import keep_begun as keep_begun, refuse_changes as refuse_changes
-from gss_train.config.command_line import parse_config as parse_config, stated_options as stated_options
-from gss_train.config.json_options import config_from_json as config_from_json
+from gss_train.config.changes import refuse_changes as refuse_changes
+from gss_train.config.command_line import parse_config as parse_config
+from gss_train.config.json_options import (
+    CONFIG_FILE as CONFIG_FILE,
+    ENVIRONMENT_FILE as ENVIRONMENT_FILE,
+    config_from_json as config_from_json,
+)
 from gss_train.config.options import (
     ComputedPrecision as ComputedPrecision,
     Config as Config,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gss_train.common import UserError
-from gss_train.config.json_options import read_options, show_value
-from gss_train.config.options import KINDS, Config, flag_of, make_config, options_of, with_defaults
+from gss_train.config.json_options import CONFIG_FILE, load_settings, show_value
+from gss_train.config.options import KINDS, flag_of, with_defaults
 
 # Where a run computes, how it loads, how it computes the same numbers (but for rounding), when it gives up, and what it
 # writes: neither crops nor weights nor scores depend on these. On each other option one of them does.
@@ -25,30 +25,27 @@ _MOVABLE = {"data_root", "manifest"}
 _DECIDING = ("preset", "protocol", "network")
 
 
-def keep_begun(config: Config, begun: Mapping[str, Any], stated: Collection[str], source: Path) -> Config:
-    """The settings with which a run is gone on with: what nobody states is as it was, whatever the defaults are now.
+def options_to_keep(output: Path | None, wanted: Mapping[str, Any], stated: Collection[str]) -> dict[str, Any]:
+    """The options of the run in a folder, by name: where nobody states them, it goes on with what it has.
 
     Args:
-        config: what is wanted now.
-        begun: `Config.to_json` of the run.
-        stated: names of the options of `config` that are no defaults.
-        source: the file that `begun` is from, for messages.
+        output: the folder.
+        wanted: all options that would hold if there were no run.
+        stated: names of those that are no defaults.
 
     Returns:
-        `config` itself where another preset, protocol or network is stated: then the run is another one.
+        Nothing where there is no run, or another preset, protocol or network is stated: then it is another one.
 
     Raises:
         UserError: the run's settings are damaged.
     """
-    before = with_defaults(begun)
-    now, was = options_of(config), _by_name(before, source)
-    if any(name in stated and now[name] != was[name] for name in _DECIDING):
-        return config
-    kept = {
-        section: {name: before[section][name] for name in names if name not in {*stated, "output", "resume"}}
-        for section, names in KINDS.items()
-    }
-    return make_config({**now, **read_options(kept, source)}, source, stated)
+    source = Path() if output is None else output / CONFIG_FILE
+    if output is None or not source.exists():
+        return {}
+    begun = load_settings(source)
+    if any(name in stated and wanted[name] != begun[name] for name in _DECIDING):
+        return {}
+    return {name: value for name, value in begun.items() if name not in {"output", "resume"}}
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], source: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 import tyro
 
 from gss_train.common import UserError
+from gss_train.config.changes import options_to_keep
 from gss_train.config.json_options import load_options
 from gss_train.config.options import KINDS, SECTIONS, Config, make_config, options_of
 from gss_train.config.origins import describe_origins
-from gss_train.config.presets import preset_layers
+from gss_train.config.presets import Layer, preset_layers
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,15 @@ class _FileOptions:
     print_config: bool = False
 
 
-def parse_config(arguments: Sequence[str] | None = None) -> Config:
+def parse_config(arguments: Sequence[str] | None = None, *, anew: Collection[str] = ()) -> Config:
     """Read the command line.
 
-    The preset and the file of options are picked first, so that `--help` shows the values that hold.
+    The preset, the file of options and the run in `--output` are looked at first, so that `--help` shows the values
+    that hold.
+
+    Args:
+        arguments: of the command; None: those of this process.
+        anew: names of the options that a run which is gone on with does not keep.
 
     Raises:
         UserError: an option is out of range or contradicts another, or the file cannot be used.
@@ -55,23 +61,21 @@ def parse_config(arguments: Sequence[str] | None = None) -> Config:
     stated = {} if file is None else load_options(Path(file))
     layers = preset_layers({**stated, **flags})
     preset = {name: value for layer in layers for name, value in layer.options.items()}
-    defaults = {**preset, **stated}
-    if "dataset" not in stated:
+    output = flags.get("output") or stated.get("output")
+    kept = options_to_keep(None if output is None else Path(output), preset, {*stated, *flags})
+    kept = {name: value for name, value in kept.items() if name not in anew}
+    defaults = {**preset, **kept, **stated}
+    if "dataset" not in {**kept, **stated}:
         defaults["dataset"] = tyro.MISSING
     parsed = _parse(defaults, arguments)
-    config = make_config({**options_of(parsed), "preset": preset["preset"]}, file, flags)
+    config = make_config({**options_of(parsed), "preset": kept.get("preset", preset["preset"])}, file, flags)
     if parsed.file.print_config:
         print(json.dumps(config.to_json(), indent=2))
-        print(describe_origins(config, layers, file, stated, flags), file=sys.stderr)
+        print(
+            describe_origins(config, [*layers, Layer(f"run in {output}", kept)], file, stated, flags), file=sys.stderr
+        )
         raise SystemExit
     return config
-
-
-def stated_options(arguments: Sequence[str] | None = None) -> frozenset[str]:
-    """Names of the options that the command line states, by flags or by the file that it names."""
-    flags = _flags(sys.argv[1:] if arguments is None else list(arguments))
-    file = flags.get("config")
-    return frozenset(flags) | frozenset(() if file is None else load_options(Path(file)))
 
 
 def _flags(arguments: list[str]) -> dict[str, str | None]:

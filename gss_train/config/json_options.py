@@ -10,8 +10,13 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from gss_train.common import UserError
-from gss_train.config.options import KINDS, SECTION_OF, Config, flag_of, make_config
+from gss_train.config.options import KINDS, SECTION_OF, Config, flag_of, make_config, with_defaults
 from gss_train.config.presets import preset_options
+
+CONFIG_FILE = "config.json"
+"""The settings of a run, in its folder."""
+ENVIRONMENT_FILE = "environment.json"
+"""What a run computes with, in its folder."""
 
 _MAX_SHOWN = 200
 _SCALARS: dict[Any, tuple[type | tuple[type, ...], str]] = {
@@ -49,13 +54,39 @@ def load_options(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or has an unknown key or a value of a wrong type.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
-    except OSError as error:
-        raise UserError(f"--config: {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--config: {path} is not JSON: {error}") from error
+    values = _load(path, "--config")
+    if isinstance(values, dict) and path.name == CONFIG_FILE and (path.parent / ENVIRONMENT_FILE).exists():
+        # That of a run says all that there was to say.
+        values = with_defaults(values)
     return read_options(values, path)
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """The settings of a run from its file, by name, with those that there were not yet then; unknown ones are left out.
+
+    Raises:
+        UserError: it cannot be read, or has a value of a wrong type.
+    """
+    values = _load(path, "--output")
+    if not isinstance(values, dict):
+        raise UserError(f"--output: {path} is damaged: need an object of sections of options; take another --output")
+    known = {
+        section: {name: value for name, value in options.items() if name in KINDS[section]}
+        if isinstance(options, dict)
+        else options
+        for section, options in with_defaults(values).items()
+        if section in KINDS
+    }
+    return read_options(known, path)
+
+
+def _load(path: Path, flag: str) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise UserError(f"{flag}: {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{flag}: {path} is not JSON: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from gss_train.runs.folder import (
     check_output as check_output,
     refuse_other_settings as refuse_other_settings,
     run_status as run_status,
-    settings_to_go_on as settings_to_go_on,
 )
 from gss_train.runs.records import (
     EpochRecord as EpochRecord,

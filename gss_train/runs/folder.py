@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gss_train.common import UserError, final_name, open_replacing, remove_stale_partials
-from gss_train.config import Config, keep_begun, refuse_changes
+from gss_train.config import CONFIG_FILE, ENVIRONMENT_FILE, Config, refuse_changes
 from gss_train.runs.checkpoints import CheckpointStore
 from gss_train.runs.lock import LOCK, locked
 from gss_train.runs.records import MetricsLog
-from gss_train.runs.stored import CHECKPOINTS_FOLDER, CONFIG_FILE, DATASET_FILE, SPLIT_FILE, old_config, read_json
+from gss_train.runs.stored import CHECKPOINTS_FOLDER, DATASET_FILE, SPLIT_FILE, old_config, read_json
 
 # The last file that a run writes.
 _FINISHED_MARK = "subsets.md"
 # Killed before its settings were written, a run has left none but these.
-_FIRST_FILES = {"environment.json", DATASET_FILE, SPLIT_FILE, "left_out.json", CONFIG_FILE}
+_FIRST_FILES = {ENVIRONMENT_FILE, DATASET_FILE, SPLIT_FILE, "left_out.json", CONFIG_FILE}
 
 
 def check_output(path: Path, *, resume: bool) -> None:
@@ -39,23 +39,6 @@ def check_output(path: Path, *, resume: bool) -> None:
             return
     what = "exists and is not an empty folder" + (" or that of a run" if resume else "")
     raise UserError(f"--output: {path} {what}; name another one")
-
-
-def settings_to_go_on(config: Config, stated: Collection[str]) -> Config:
-    """The settings, but where the run in their folder, if there is one, is to go on as it began.
-
-    Args:
-        config: what is wanted now.
-        stated: names of its options that are no defaults.
-
-    Raises:
-        UserError: the settings of the run cannot be read.
-    """
-    output = config.run.output
-    before = None if output is None else old_config(output)
-    if output is None or before is None:
-        return config
-    return keep_begun(config, before, stated, output / CONFIG_FILE)
 
 
 def refuse_other_settings(config: Config, output: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from gss_train.common import Triple, UserError, times
-from gss_train.config import ComputedPrecision, Config, config_from_json, with_defaults
+from gss_train.config import CONFIG_FILE, ComputedPrecision, Config, config_from_json, with_defaults
 from gss_train.data import DATASETS, Dataset, Spacing, Split, to_spacing
 from gss_train.models import NETWORKS, recognise_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, CheckpointStore, read_checkpoint
 
-CONFIG_FILE, DATASET_FILE, SPLIT_FILE = "config.json", "dataset.json", "split.json"
+DATASET_FILE, SPLIT_FILE = "dataset.json", "split.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 EXPORT_FORMAT = "gss-export-1"
 _RUN_FORMATS = {"gss-checkpoint-1", "gss-checkpoint-2"}

@@ -21,7 +21,7 @@ from gss_train.common import (
     show_progress,
     times,
 )
-from gss_train.config import Config
+from gss_train.config import ENVIRONMENT_FILE, Config
 from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, millimetres
 from gss_train.evaluation import division_settings
 from gss_train.inference import arithmetic, describe_precision
@@ -189,7 +189,7 @@ def _open_folder(plan: TrainingPlan, split: Split, preparation: Preparation) -> 
         refuse_other_settings(plan.config, plan.output)
         if folder.old_config is not None:
             _refuse_other_split(folder, split)
-        folder.write_json("environment.json", {**describe_environment(plan.device), **_describe_computation(plan)})
+        folder.write_json(ENVIRONMENT_FILE, {**describe_environment(plan.device), **_describe_computation(plan)})
         folder.write_json("dataset.json", plan.dataset.to_json())
         folder.write_json("split.json", vars(split))
         if preparation.left_out:

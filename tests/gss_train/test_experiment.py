@@ -142,6 +142,20 @@ def test_an_experiment_that_was_stopped_goes_on_where_it_was(
     assert reported == [names]
 
 
+def test_an_experiment_goes_on_as_it_began_whatever_the_defaults_are(tmp_path: Path) -> None:
+    """Each arm keeps what its folder says, where that does not follow from the other arms."""
+    flags = ["--dataset", "brats2018", "--data-root", "raw", "--device", "cpu", "--output", str(tmp_path)]
+    flags += ["--longer-baseline", "--epochs", "40", "--gss-warmup", "700", "--networks", "rfnet", "robustseg"]
+    begun = plan([*flags, "--preset", "paper", "--learning-rate", "0.5"])
+    for run in begun.runs:
+        finish(run.config)
+    again = plan(flags)
+    assert [run.folder for run in again.runs] == [run.folder for run in begun.runs]
+    for old, new in zip(begun.runs, again.runs, strict=True):
+        assert new.config == old.config
+        assert new.config.training.learning_rate == 0.5
+
+
 def test_other_settings_are_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reported: list[list[str]]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gss_train.common.errors import UserError
-from gss_train.config import Config, keep_begun, parse_config, refuse_changes, stated_options
+from gss_train.config import Config, parse_config, refuse_changes
 
 SOURCE = Path("runs/mine/config.json")
 
@@ -137,52 +137,107 @@ def test_a_damaged_file_is_named(old: Any) -> None:
     assert str(SOURCE) in refusal(old, settings())
 
 
-def resumed(begun: dict[str, Any], *arguments: str) -> Config:
-    """Settings with which a run is gone on with by a command line."""
-    line = ["--dataset", "brats2018", *arguments]
-    return keep_begun(parse_config(line), begun, stated_options(line), SOURCE)
+def begin(folder: Path, begun: dict[str, Any]) -> Path:
+    """The folder of a run with these settings."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(begun))
+    return folder
 
 
-def test_a_run_keeps_what_nobody_states_whatever_the_defaults_are_now() -> None:
+def resumed(folder: Path, *arguments: str) -> Config:
+    """Settings with which the run in a folder is gone on with by a command line."""
+    return parse_config(["--dataset", "brats2018", "--output", str(folder), *arguments])
+
+
+def refuse(folder: Path, config: Config) -> str:
+    """The message with which these settings are refused for the run; empty if they are not."""
+    try:
+        refuse_changes(json.loads((folder / "config.json").read_text()), config.to_json(), SOURCE)
+    except UserError as refused:
+        return str(refused)
+    return ""
+
+
+def test_a_run_keeps_what_nobody_states_whatever_the_defaults_are_now(tmp_path: Path) -> None:
     begun = settings("--network", "robustseg", "--learning-rate", "0.5", "--workers", "7")
     begun["training"]["amsgrad"] = True
-    config = resumed(begun, "--network", "robustseg", "--seed", "0")
+    config = resumed(begin(tmp_path, begun), "--network", "robustseg", "--seed", "0")
     assert (config.training.learning_rate, config.training.amsgrad, config.data.workers) == (0.5, True, 7)
-    refuse_changes(begun, config.to_json(), SOURCE)
+    assert refuse(tmp_path, config) == ""
+
+
+def test_a_run_of_another_preset_goes_on_without_its_name_on_a_machine_with_other_defaults(tmp_path: Path) -> None:
+    """What is stated has to fit the run, not the defaults: 1500 steps are more than a round of `quick` has."""
+    flags = ("--gss-warmup", "500", "--gss-ramp", "1000", "--early-stopping", "10")
+    begun = settings("--data-root", "raw", "--preset", "paper", "--batch-size", "8", *flags, "--accumulate", "4")
+    config = resumed(begin(tmp_path, begun), "--data-root", "raw", "--device", "cpu", "--accumulate", "4", *flags)
+    assert (config.run.preset, config.training.batch_size, config.training.epochs) == ("paper", 8, 300)
+    assert refuse(tmp_path, config) == ""
+
+
+def test_the_run_says_what_it_is_of(tmp_path: Path) -> None:
+    begin(tmp_path, settings("--seed", "4"))
+    config = parse_config(["--output", str(tmp_path)])
+    assert (config.data.dataset, config.run.seed) == ("brats2018", 4)
+
+
+def test_print_config_shows_what_a_run_goes_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(tmp_path, settings("--learning-rate", "0.5"))
+    with pytest.raises(SystemExit):
+        resumed(tmp_path, "--print-config")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["training"]["learning_rate"] == 0.5
+    (line,) = [line for line in err.splitlines() if line.startswith("--learning-rate ")]
+    assert line.endswith(f"run in {tmp_path}")
 
 
 @pytest.mark.parametrize("network", ["rfnet", "robustseg", "uhved"])
-def test_a_run_from_before_there_were_protocols_goes_on_as_it_began(network: str) -> None:
+def test_a_run_from_before_there_were_protocols_goes_on_as_it_began(network: str, tmp_path: Path) -> None:
     begun = settings("--network", network, "--protocol", "rfnet", "--learning-rate", "0.001")
-    begun["run"]["protocol"] = "own"
-    later = ("amsgrad", "learning_rate_decay", "decayed_weights", "subset_draw", "dice_denominator", "cross_entropy")
-    old = {section: dict(options) for section, options in begun.items() if section != "self_support"}
-    for name in later:
-        del old["training"][name]
-    del old["augmentation"]["augment_scaling_per_axis"], old["run"]["protocol"]
-    training = resumed(old, "--network", network).training
+    later = {
+        *("amsgrad", "learning_rate_decay", "decayed_weights", "subset_draw", "dice_denominator", "cross_entropy"),
+        *("deterministic", "augment_scaling_per_axis", "protocol", "split", "box"),
+    }
+    old = {
+        section: {name: value for name, value in options.items() if name not in later}
+        for section, options in begun.items()
+        if section != "self_support"
+    }
+    config = resumed(begin(tmp_path, old), "--network", network)
+    training = config.training
     assert (training.amsgrad, training.learning_rate, training.learning_rate_decay) == (True, 0.001, "poly")
     assert (training.subset_draw, training.decayed_weights, training.cross_entropy) == ("subset", "all", "weighted")
     assert training.dice_denominator == ("squares" if network == "robustseg" else "probabilities")
-    refuse_changes(old, resumed(old, "--network", network).to_json(), SOURCE)
+    assert (config.data.split, config.data.box, config.augmentation.augment_scaling) == ("seeded", "whole", 0)
+    assert refuse(tmp_path, config) == ""
 
 
-def test_what_is_stated_is_wanted_and_so_refused() -> None:
-    begun = settings("--epochs", "9")
-    assert resumed(begun, "--epochs", "8").training.epochs == 8
-    assert "--epochs: was 9, now 8" in refusal(begun, resumed(begun, "--epochs", "8").to_json())
+def test_what_is_stated_is_wanted_and_so_refused(tmp_path: Path) -> None:
+    config = resumed(begin(tmp_path, settings("--epochs", "9")), "--epochs", "8")
+    assert config.training.epochs == 8
+    assert "--epochs: was 9, now 8" in refuse(tmp_path, config)
 
 
 @pytest.mark.parametrize("flags", [("--preset", "paper"), ("--network", "uhved"), ("--protocol", "rfnet")])
-def test_another_training_is_another_run(flags: tuple[str, ...]) -> None:
+def test_another_training_is_another_run(flags: tuple[str, ...], tmp_path: Path) -> None:
     """Its defaults are its own; `--preset paper` is not quietly the quick run that was begun."""
-    begun = settings("--network", "robustseg", "--learning-rate", "0.5")
-    changed = resumed(begun, *flags)
-    assert changed == parse_config(["--dataset", "brats2018", *flags])
-    assert "--learning-rate: was 0.5" in refusal(begun, changed.to_json())
+    changed = resumed(begin(tmp_path, settings("--network", "robustseg", "--learning-rate", "0.5")), *flags)
+    assert changed.training == parse_config(["--dataset", "brats2018", *flags]).training
+    assert "--learning-rate: was 0.5" in refuse(tmp_path, changed)
 
 
-def test_where_the_run_goes_and_whether_it_may_go_on_are_never_kept() -> None:
-    begun = settings("--output", "before", "--resume", "never")
-    config = resumed(begun, "--output", "now")
-    assert (config.run.output, config.record.resume) == (Path("now"), "auto")
+def test_where_the_run_goes_and_whether_it_may_go_on_are_never_kept(tmp_path: Path) -> None:
+    config = resumed(begin(tmp_path, settings("--output", "before", "--resume", "never")))
+    assert (config.run.output, config.record.resume) == (tmp_path, "auto")
+
+
+def test_an_option_that_is_no_more_is_left_to_be_refused(tmp_path: Path) -> None:
+    begun = settings()
+    begun["training"]["momentum"] = 0.5
+    assert "--momentum: was 0.5, now unknown" in refuse(tmp_path, resumed(begin(tmp_path, begun)))
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[3]")
+    with pytest.raises(UserError, match=r"--output: .*config\.json"):
+        resumed(tmp_path)

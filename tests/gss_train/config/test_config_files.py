@@ -105,6 +105,17 @@ assert config_from_json(tree.to_json(), "text") == tree
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_file_of_a_run_from_before_trains_the_same_once_more(tmp_path: Path) -> None:
+    """What it does not say was as runs had it then; another file takes that from the preset that it names."""
+    values = preset_config("paper", "robustseg").to_json()
+    del values["training"]["amsgrad"], values["training"]["subset_draw"]
+    for name, amsgrad, draw in (("config.json", True, "subset"), ("mine.json", False, "modality")):
+        (tmp_path / name).write_text(json.dumps(values))
+        (tmp_path / "environment.json").write_text("{}")
+        training = parse_config(["--config", str(tmp_path / name), "--output", str(tmp_path / "again")]).training
+        assert (training.amsgrad, training.subset_draw) == (amsgrad, draw)
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     values = {"data": {"dataset": "brats2018"}, "training": {"epochs": 7, "rounds": 2, "gss": False}}
     path = written(tmp_path, values)
