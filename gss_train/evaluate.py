@@ -175,7 +175,9 @@ def plan(options: EvaluateArguments) -> Plan:
             "network": trained.network_name,
             "weights": options.weights if is_run else options.model.name,
             "part": options.part,
-            **evaluation.division_settings(data.dataset, split, stored.training_subjects),
+            **evaluation.division_settings(
+                data.dataset, split, stored.training_subjects, is_stated=options.split is not None
+            ),
             "crop_size": list(trained.crop_size),
             "spacing": None if raw.spacing is None else list(raw.spacing),
             "weighting": options.weighting,

@@ -17,7 +17,8 @@ from gss_train.evaluation.metrics import (
 from gss_train.evaluation.published import (
     comparable_split as comparable_split,
     division_settings as division_settings,
-    published_caveat as published_caveat,
+    published_remark as published_remark,
+    published_rows as published_rows,
     published_scores as published_scores,
 )
 from gss_train.evaluation.scoring import evaluate_subsets as evaluate_subsets, read_subject as read_subject
@@ -32,7 +33,6 @@ from gss_train.evaluation.subset_scores import (
     with_mean_over_subsets as with_mean_over_subsets,
 )
 from gss_train.evaluation.summary import (
-    PUBLISHED_ET as PUBLISHED_ET,
     describe_origin as describe_origin,
     summary_markdown as summary_markdown,
 )

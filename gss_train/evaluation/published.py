@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gss_train.data import MODALITY_SUBSETS, Dataset, PublishedSplit, Split, published_splits, same_subjects
-from gss_train.evaluation.metrics import SCORES
+from gss_train.evaluation.metrics import MEASURES, SCORES
 from gss_train.evaluation.subset_scores import Evaluation
 
 
@@ -33,41 +33,78 @@ def published_scores(dataset: str) -> tuple[PublishedScore, ...]:
     return _SCORES.get(dataset, ())
 
 
-def published_caveat(dataset: str) -> str:
-    """What has to be known of a data set's published averages, as a sentence; empty where that is nothing."""
-    return _CAVEATS.get(dataset, "")
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a table that has published averages beside one's own.
+
+    Attributes:
+        network: that it is of.
+        cells: of WT, TC and ET: the published mean, and the own one minus it, as texts.
+        source: the paper.
+    """
+
+    network: str
+    cells: list[tuple[str, str]]
+    source: str
 
 
-def division_settings(dataset: Dataset, split: Split | None, training_subjects: Collection[str]) -> dict[str, Any]:
+def published_rows(dataset: str, own: Sequence[float]) -> list[PublishedRow]:
+    """The published averages of a data set beside one's own means of WT, TC and ET, from 0 to 1."""
+    show = MEASURES["dice"].show
+    return [
+        PublishedRow(
+            score.network,
+            [
+                (show(theirs, score.digits), show(mine - theirs, score.digits, signed=True))
+                for theirs, mine in zip(score.dice, own[: len(score.dice)], strict=True)
+            ],
+            score.source,
+        )
+        for score in published_scores(dataset)
+    ]
+
+
+def published_remark(evaluation: Evaluation) -> str:
+    """What has to be known where published averages are shown beside scores."""
+    unknown = "" if evaluation.settings.get("trained_as_published") else _UNKNOWN_TRAINING
+    return " ".join(filter(None, [_DIFFERENCES, _CAVEATS.get(evaluation.dataset.name, ""), unknown]))
+
+
+def division_settings(
+    dataset: Dataset, split: Split | None, training_subjects: Collection[str], *, is_stated: bool = False
+) -> dict[str, Any]:
     """What an evaluation's settings say of the division that its subjects are a part of.
 
     Args:
         dataset: of the subjects.
         split: the division; None for all subjects.
         training_subjects: all that the network was trained on; empty where that is not known.
+        is_stated: whether the user names the division.
 
     Returns:
-        "split", the division's name; for a published one "trained_as_published": whether the network, as far as is
-        known, was trained on all of its training subjects and no others. Nothing without a name.
+        "split", the division's name; for a published one "trained_as_published": whether the network was trained on all
+        of its training subjects and no others, None where that is not known and the user answers for it. Nothing
+        without a name.
     """
     if split is None or not split.name:
         return {}
     published = published_splits(dataset.name).get(split.name)
     if published is None:
         return {"split": split.name}
-    as_published = not training_subjects or same_subjects(published.listed.train, training_subjects)
-    return {"split": split.name, "trained_as_published": as_published}
+    as_published = same_subjects(published.listed.train, training_subjects) if training_subjects else None
+    return {"split": split.name, "trained_as_published": as_published if training_subjects or is_stated else False}
 
 
 def comparable_split(evaluation: Evaluation) -> PublishedSplit | None:
     """The published division on which scores are comparable with published averages; None: they are not.
 
     They are if they are of all its test subjects and no others, from all 15 subsets of the modalities, on voxels of
-    1 mm that were not resampled, by a network that was trained on its training subjects.
+    1 mm that were not resampled, by a network that was trained on its training subjects, or, where these are not known,
+    if the user names the division.
     """
     settings, scores = evaluation.settings, evaluation.scores
     published = published_splits(evaluation.dataset.name).get(settings.get("split", ""))
-    if published is None or not settings.get("trained_as_published") or settings.get("part") != "test":
+    if published is None or settings.get("trained_as_published", False) is False or settings.get("part") != "test":
         return None
     # There is an ET post-processed if all voxels have 1 mm.
     whole = settings.get("spacing") is None and scores.names == SCORES and scores.subsets == MODALITY_SUBSETS
@@ -112,6 +149,11 @@ _SCORES = {
         "IM-Fuse's paper", {"IM-Fuse": (90.2, 85.5, 74.3), "mmFormer": (90.0, 84.7, 73.6)}, digits=1
     ),
 }
+_DIFFERENCES = "Differences: own minus published, in points, of ET as predicted; a published ET is as its paper has it."
+_UNKNOWN_TRAINING = (
+    "Which subjects this network was trained on is not known: RFNet's authors have a checkpoint for each list, "
+    "mmFormer's trained on two thirds of all subjects, some of these test subjects among them."
+)
 _CAVEATS = {
     "brats2018": "The averages of RFNet's paper are over its three published splits, these scores are of one of them."
 }

@@ -10,7 +10,7 @@ from typing import Any
 from gss_train.common import UserError
 from gss_train.config import Config, DataOptions
 from gss_train.data import Dataset, Split
-from gss_train.runs import StoredNetwork, StoredRun
+from gss_train.runs import UNNAMED_SUBJECTS, StoredNetwork, StoredRun
 from gss_train.subjects import RawData, find_raw, find_source, resolve_dataset
 
 # Of these, where one is stated, the others are not the run's.
@@ -133,5 +133,5 @@ def refuse_training_subjects(stored: StoredNetwork, names: Sequence[str]) -> Non
             f"--part: {stored.origin} was trained on {len(leaked)} of these {len(names)} subjects, such as "
             f"{leaked[0]}; take the split of its run, or --part train to score what it has seen"
         )
-    if not stored.training_subjects:
+    if not stored.training_subjects or UNNAMED_SUBJECTS in stored.training_subjects:
         print(f"{stored.origin} does not say which subjects it was trained on; make sure that it was on none of these")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from gss_train.data import REGIONS, describe_split
-from gss_train.evaluation.metrics import MEASURES, SCORES
-from gss_train.evaluation.published import comparable_split, published_caveat, published_scores
+from gss_train.data import describe_split
+from gss_train.evaluation.metrics import SCORES
+from gss_train.evaluation.published import comparable_split, published_remark, published_rows
 from gss_train.evaluation.subset_scores import Evaluation
 from gss_train.evaluation.tables import Table, dice_markdown
 
 POST_PROCESSED = "in ET post-processed a predicted ET of fewer than 500 voxels is removed"
-PUBLISHED_ET = "Differences: own minus published, in points, of ET as predicted; a published ET is as its paper has it"
 _WEIGHTS = {"last": "last, after the last step", "best": "best, of the best validation"}
 
 
@@ -33,17 +32,14 @@ def origin_markdown(evaluation: Evaluation) -> str:
     split = comparable_split(evaluation)
     if split is None:
         return lines
-    show = MEASURES["dice"].show
     own = evaluation.scores.overall.tolist()
     rows: list[list[str | float]] = [[f"{evaluation.name} (own)", *own, ""]]
-    for score in published_scores(evaluation.dataset.name):
-        pairs = zip(score.dice, own[: len(REGIONS)], strict=True)
-        digits = score.digits
-        cells = [f"{show(value, digits)} ({show(mine - value, digits, signed=True)})" for value, mine in pairs]
-        rows.append([score.network, *cells, "", score.source])
+    for row in published_rows(evaluation.dataset.name, own):
+        cells = [f"{published} ({difference})" for published, difference in row.cells]
+        rows.append([row.network, *cells, "", row.source])
     table = Table(("mean of 15 subsets", *SCORES, "source"), rows).to_markdown("dice", (":---", *["---:"] * 4, ":---"))
-    remarks = f"{PUBLISHED_ET}. {published_caveat(evaluation.dataset.name)}".rstrip()
-    return f"{lines}\nDice (%) beside published averages, {split.title}:\n\n{table}\n{remarks}\n"
+    remark = published_remark(evaluation)
+    return f"{lines}\nDice (%) beside published averages, {split.title}:\n\n{table}\n{remark}\n"
 
 
 def summary_markdown(evaluation: Evaluation) -> str:

@@ -13,12 +13,11 @@ import numpy as np
 
 from gss_train.evaluation import (
     MEASURES,
-    PUBLISHED_ET,
     comparable_split,
     describe_origin,
     interval_of,
-    published_caveat,
-    published_scores,
+    published_remark,
+    published_rows,
 )
 from gss_train.report.comparison import Difference, Group
 from gss_train.report.figures.style import HEAT, heat, text_colour
@@ -117,15 +116,14 @@ def published_tables(groups: Sequence[Group]) -> list[PublishedTable]:
         means = group.mean_of("dice")
         if split is None or others or means is None:
             continue
-        own, show, dataset = means[-1].tolist(), MEASURES["dice"].show, group.first.evaluation.dataset
-        rows = [(group.label, [Cell(show(mean, 2)) for mean in own], "own")]
-        for score in published_scores(dataset.name):
-            pairs = zip(score.dice, own[: len(score.dice)], strict=True)
-            cells = [Cell(show(a, score.digits), show(b - a, score.digits, signed=True)) for a, b in pairs]
-            rows.append((score.network, [*cells, Cell("")], score.source))
+        own, evaluation = means[-1].tolist(), group.first.evaluation
+        rows = [(group.label, [Cell(MEASURES["dice"].show(mean, 2)) for mean in own], "own")]
+        rows += [
+            (row.network, [*(Cell(*texts) for texts in row.cells), Cell("")], row.source)
+            for row in published_rows(evaluation.dataset.name, own)
+        ]
         title = f"{group.label} beside published averages: Dice (%), mean of 15 subsets, {split.title}"
-        remark = f"{PUBLISHED_ET}. {published_caveat(dataset.name)}".rstrip()
-        tables.append(PublishedTable(title, remark, group.columns[0], rows))
+        tables.append(PublishedTable(title, published_remark(evaluation), group.columns[0], rows))
     return tables
 
 

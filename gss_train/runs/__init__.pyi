@@ -19,6 +19,7 @@ from gss_train.runs.records import (
     read_records as read_records,
 )
 from gss_train.runs.stored import (
+    UNNAMED_SUBJECTS as UNNAMED_SUBJECTS,
     StoredNetwork as StoredNetwork,
     StoredRun as StoredRun,
     read_json as read_json,

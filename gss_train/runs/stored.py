@@ -20,6 +20,9 @@ EXPORT_FORMAT = "gss-export-1"
 _RUN_FORMATS = {"gss-checkpoint-1", "gss-checkpoint-2"}
 _WANTED = "need a run folder, one of its checkpoints, an exported network, or a checkpoint of RFNet, GSS or mmFormer"
 
+UNNAMED_SUBJECTS = "(unnamed subjects)"
+"""Stands among the training subjects of a network for those of weights that it began from, where these name none."""
+
 WeightsName = Literal["last", "best"]
 
 

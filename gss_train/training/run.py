@@ -27,6 +27,7 @@ from gss_train.evaluation import division_settings
 from gss_train.inference import arithmetic, describe_precision
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import (
+    UNNAMED_SUBJECTS,
     CheckpointError,
     LoadedWeights,
     RunFolder,
@@ -243,7 +244,7 @@ def _load_state(
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = None if options.ema is None else WeightAverage(network, options.ema)
     state = TrainingState(network, plan.batch_plan.steps, average, gathered=Gathered(plan.processes))
-    before = frozenset() if origin is None else origin.training_subjects
+    before = frozenset() if origin is None else origin.training_subjects or frozenset({UNNAMED_SUBJECTS})
     content = plan.checkpoints.newest(lambda message: print(message, flush=True))
     progress: dict[str, Any] | None = None
     if content is not None:

@@ -25,7 +25,7 @@ from gss_train.report.__main__ import main as report
 from gss_train.runs.stored import read_stored
 from gss_train.runs.weights import export_network, load_trained
 from tests.gss_train.data.raw_files import make_head, write_subject
-from tests.gss_train.training.tiny import one_processor, small_figures
+from tests.gss_train.training.tiny import one_processor, small_figures, write_scans
 
 TINY = [
     *("--dataset", "brats2020", "--preset", "quick", "--spacing", "None", "--device", "cpu"),
@@ -146,14 +146,20 @@ def test_a_published_split_can_take_the_place_of_the_runs(run: Path, exported: P
         assert choose_data(read_stored(exported), {"data_root": scans, **stated}).config.data.split == split
 
 
+def publish(path: Path, scans: Path, parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a list of these subjects, in their order, for BraTS2020's published split."""
+    names = sorted(folder.name for folder in scans.iterdir())
+    lines = [f"{name},{part}\n" for name, part in zip(names, parts.split(), strict=True)]
+    path.write_text("subject,part\n" + "".join(lines))
+    tiny = PublishedSplit("published", "tiny published split", str(path))
+    monkeypatch.setitem(published_lists._SPLITS, "brats2020", {"published": tiny})
+
+
 def test_a_run_on_the_published_split_shows_published_averages_and_so_does_its_evaluation(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a list of the three subjects that there are."""
-    parts = zip(("Training", "Validation", "Inference"), sorted(path.name for path in scans.iterdir()), strict=True)
-    (tmp_path / "list.csv").write_text("subject,part\n" + "".join(f"{name},{part}\n" for part, name in parts))
-    tiny = PublishedSplit("published", "tiny published split", str(tmp_path / "list.csv"))
-    monkeypatch.setitem(published_lists._SPLITS, "brats2020", {"published": tiny})
+    publish(tmp_path / "list.csv", scans, "Training Validation Inference", monkeypatch)
     # Its figures are of no interest here.
     monkeypatch.setitem(vars(report_door), "save_evaluation_figures", lambda *_: [])
     arguments = ["--data-root", str(scans), "--cache", str(tmp_path / "cache")]
@@ -168,6 +174,23 @@ def test_a_run_on_the_published_split_shows_published_averages_and_so_does_its_e
     for flags, shown in (([], True), (["--split", "published"], True), (["--part", "validation"], False)):
         assert main([*shared, *flags]) == 0
         assert (beside in capsys.readouterr().out) == shown
+
+    # Nor is it shown by a list of other training subjects.
+    publish(tmp_path / "other.csv", scans, "Validation Training Inference", monkeypatch)
+    assert main([*shared, "--max-subjects", "1"]) == 0
+    assert beside not in capsys.readouterr().out
+
+
+def test_a_run_on_a_part_of_the_published_training_subjects_shows_no_published_averages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = write_scans(tmp_path / "scans", 4)
+    publish(tmp_path / "list.csv", raw, "Training Training Validation Inference", monkeypatch)
+    flags = ["--data-root", str(raw), "--cache", str(tmp_path / "cache"), "--max-training-subjects", "1"]
+    with one_processor(), small_figures():
+        assert train([*TINY, *flags, "--output", str(tmp_path / "run")]) == 0
+    assert "published averages" not in (tmp_path / "run" / "subsets.md").read_text()
+    assert "Split: tiny published split" in (tmp_path / "run" / "subsets.md").read_text()
 
 
 def test_other_scans_than_the_runs_need_a_split_of_their_own(run: Path, scans: Path, tmp_path: Path) -> None:

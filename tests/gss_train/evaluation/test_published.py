@@ -19,6 +19,7 @@ from gss_train.evaluation import (
     summary_markdown,
 )
 from gss_train.evaluation.metrics import SCORES
+from gss_train.runs import UNNAMED_SUBJECTS
 from tests.gss_train.report.made_up import published_evaluation
 
 MINUS = "\N{MINUS SIGN}"
@@ -43,6 +44,16 @@ def test_scores_of_the_published_test_subjects_show_published_averages_and_the_d
     assert text.count("DeMoSeg's paper") == 2
     assert "a published ET is as its paper has it" in text
     assert "three" not in text
+
+
+def test_published_averages_beside_a_network_of_unknown_training_say_so() -> None:
+    evaluation = change(
+        published_evaluation("brats2020", "published", (0.9, 0.8, 0.6, 0.65)), trained_as_published=None
+    )
+    text = summary_markdown(evaluation)
+    assert "| RFNet | 86.98 (+3.02) |" in text
+    assert "Which subjects this network was trained on is not known" in text
+    assert "not known" not in summary_markdown(change(evaluation, trained_as_published=True))
 
 
 def test_numbers_have_the_digits_of_their_paper_and_2018_its_caveat() -> None:
@@ -126,10 +137,11 @@ def test_the_division_says_whether_the_training_was_the_published_one() -> None:
     dataset = DATASETS["brats2020"]
     as_published = {"split": "published", "trained_as_published": True}
     assert division_settings(dataset, SPLIT, SPLIT.train) == as_published
-    # What the authors publish does not say it.
-    assert division_settings(dataset, SPLIT, ()) == as_published
-    for training in (SPLIT.train[1:], (*SPLIT.train, SPLIT.validation[0])):
+    for training in (SPLIT.train[1:], (*SPLIT.train, SPLIT.validation[0]), (*SPLIT.train, UNNAMED_SUBJECTS), ()):
         assert division_settings(dataset, SPLIT, training) == {"split": "published", "trained_as_published": False}
+    # What the authors publish does not say it: whoever names the division answers for it.
+    assert division_settings(dataset, SPLIT, (), is_stated=True) == {**as_published, "trained_as_published": None}
+    assert division_settings(dataset, SPLIT, SPLIT.train[1:], is_stated=True)["trained_as_published"] is False
     drawn = Split(SPLIT.train, SPLIT.validation, SPLIT.test, "seeded, --split-seed 0")
     assert division_settings(dataset, drawn, SPLIT.train) == {"split": "seeded, --split-seed 0"}
     assert division_settings(dataset, None, SPLIT.train) == {}

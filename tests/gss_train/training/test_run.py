@@ -6,14 +6,16 @@ import math
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gss_kernels import GSSSettings
 from gss_train.common.errors import UserError
 from gss_train.common.interruption import Interrupted
-from gss_train.data import MODALITIES, MODALITY_SUBSETS, PreparedSubject, load_prepared
+from gss_train.data import MODALITIES, MODALITY_SUBSETS, PreparedSubject, draw_subsets, load_prepared
 from gss_train.evaluation.folder import read_evaluation, read_segmented
 from gss_train.evaluation.metrics import MEASURES, region_dice
 from gss_train.inference.segmentation import segment_subsets
@@ -21,7 +23,11 @@ from gss_train.inference.windows import SlidingWindow
 from gss_train.main import main
 from gss_train.models import build_network, load_public_checkpoint
 from gss_train.runs.checkpoints import read_checkpoint
+from gss_train.runs.records import ValidationRecord
+from gss_train.runs.stored import UNNAMED_SUBJECTS, read_stored
 from gss_train.runs.weights import load_trained
+from gss_train.training import GuardedUpdate, StepResult, loop, recorder, sample_generator, training_step
+from gss_train.training.validation import validate
 from tests.gss_train.training.tiny import SETTINGS, metrics, run, write_scans
 
 PUBLIC_SHAPES = Path(__file__).parents[2] / "data" / "rfnet_c4_keys.json"
@@ -171,6 +177,39 @@ def test_gss_starts_from_a_public_checkpoint(
     for name, weight in expected.state_dict().items():
         torch.testing.assert_close(trained[name], weight, atol=1e-8, rtol=0)
     assert [line["stage"] for line in metrics(output, "epoch")] == ["GSS round 1"]
+    # What it was trained on before nobody knows.
+    assert UNNAMED_SUBJECTS in read_stored(output).training_subjects
+
+
+def test_a_run_trains_by_its_protocol(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimiser, draws and vote are those of the settings: of U-HVED's own training, and a vote of the user's."""
+    taken: list[tuple[Any, GuardedUpdate]] = []
+
+    def step(
+        network: Any, passes: Any, objective: Any, update: GuardedUpdate, *rest: Any, **options: Any
+    ) -> StepResult:
+        taken.append((passes, update))
+        return training_step(network, passes, objective, update, *rest, **options)
+
+    votes: list[GSSSettings] = []
+
+    def validated(*arguments: Any, vote_settings: GSSSettings, **options: Any) -> ValidationRecord:
+        votes.append(vote_settings)
+        return validate(*arguments, vote_settings=vote_settings, **options)
+
+    monkeypatch.setattr(loop, "training_step", step)
+    monkeypatch.setattr(recorder, "validate", validated)
+    flags = ["--validate-every", "1", "--semantics", "released", "--temperature", "3", "--weight-decay", "0.25"]
+    assert run(scans, tmp_path / "run", *flags, "--augment-scaling", "0") == 0
+    assert {(vote.semantics, vote.temperature) for vote in votes} == {("released", 3)}
+    groups = taken[0][1].optimiser.param_groups
+    assert [(group["weight_decay"], group["amsgrad"]) for group in groups] == [(0.25, False), (0, False)]
+    assert {parameter.dim() >= 2 for parameter in groups[0]["params"]} == {True}
+    assert {parameter.dim() for parameter in groups[1]["params"]} == {1}
+    for number, ((own,), _) in enumerate(taken):
+        generators = [sample_generator(0, number, sample) for sample in range(2)]
+        expected = [draw_subsets(own.available[:1], generator, "count") for generator in generators]
+        assert torch.equal(own.fused_modalities, torch.cat(expected))
 
 
 def test_a_public_checkpoint_of_another_width_is_refused(
