@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 # Doors, which open when a name is asked for: `--help` waits for nothing that the work needs.
 from gss_train import common, evaluation, inference, report, runs, subjects
 from gss_train.common import UserError, run_command
-from gss_train.config import ComputedPrecision, DatasetName, SplitName
+from gss_train.config import BoxName, ComputedPrecision, DatasetName, SplitName
 from gss_train.data import size_name, to_spacing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gss_train.data import PreparedSubject
 
 _SPLITTING = ("split", "split_file", "split_seed", "fold", "folds")
-_DATA_OPTIONS = ("dataset", "data_root", "manifest", "categories", "spacing", *_SPLITTING, "crop_size", "cache")
+_DATA_OPTIONS = ("dataset", "data_root", "manifest", "categories", "spacing", "box", *_SPLITTING, "crop_size", "cache")
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ class EvaluateArguments:
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
         spacing: voxel size in mm that scans are brought to, one number or three; by default the `--spacing` of the
             training, else that which they have. Scores are of the label's own voxels.
+        box: that subjects are cut to, the `whole` brain or as `released` by authors; by default that of the training.
         split: a published division in place of the run's, or `auto` or `seeded`; as for training. By default that of
             the run, and `auto` for files of other origin.
         split_file: a division of your own in place of the run's; as for training.
-        split_seed: of a division in place of the run's; as for training.
+        split_seed: of a division that is drawn in place of the run's, with whatever seed.
         fold: of a cross-validation in place of the run's split; as for training.
         folds: of the cross-validation.
         skip_bad: leave out the subjects whose scans have errors.
@@ -74,6 +75,7 @@ class EvaluateArguments:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
+    box: BoxName | None = None
     split: SplitName | None = None
     split_file: Path | None = None
     split_seed: int | None = None
@@ -198,6 +200,7 @@ def _default_output(options: EvaluateArguments, stored: runs.StoredNetwork) -> P
         "other-split": any(getattr(options, name) is not None for name in _SPLITTING),
         f"{options.max_subjects}-subjects": options.max_subjects is not None,
         size_name(to_spacing(options.spacing or 1)): options.spacing is not None,
+        f"{options.box}-box": options.box is not None,
         f"crop{common.times(options.crop_size or ())}": options.crop_size is not None,
         options.weighting: options.weighting != "uniform",
         "flips": options.flips,

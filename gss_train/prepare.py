@@ -9,7 +9,7 @@ from pathlib import Path
 # Doors, which open when a name is asked for: `--help` does not wait for torch.
 from gss_train import subjects
 from gss_train.common import run_command
-from gss_train.config import Config, DataOptions, DatasetName, SplitName
+from gss_train.config import BoxName, Config, DataOptions, DatasetName, SplitName
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class PrepareArguments:
         manifest: your own data, a CSV or JSON with `subject, flair, t1ce, t1, t2, seg` (see the README).
         categories: what the labels of your own data mean; by default `<manifest's stem>.dataset.json` beside it.
         spacing: voxel size in mm that scans and labels are brought to; the same for training.
+        box: that subjects are cut to, the `whole` brain or as `released` by authors; the same for training.
         split: a published list of subjects, to be verified with the scans; as for training.
         split_file: a list of your own, likewise.
         cache: folder for prepared volumes; the same for training.
@@ -37,6 +38,7 @@ class PrepareArguments:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
+    box: BoxName = "whole"
     split: SplitName = "auto"
     split_file: Path | None = None
     cache: Path = Path("runs/cache")

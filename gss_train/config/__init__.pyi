@@ -6,6 +6,7 @@ from gss_train.config.json_options import (
     config_from_json as config_from_json,
 )
 from gss_train.config.options import (
+    BoxName as BoxName,
     ComputedPrecision as ComputedPrecision,
     Config as Config,
     DataOptions as DataOptions,

@@ -21,6 +21,7 @@ NetworkName = Literal["rfnet", "mmformer", "robustseg", "uhved"]
 PresetName = Literal["auto", "quick", "paper", "lean"]
 ProtocolName = Literal["own", "rfnet", "gss-released"]
 SplitName = Literal["auto", "published", "published-1", "published-2", "published-3", "seeded"]
+BoxName = Literal["whole", "released"]
 ComputedPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
 PrecisionName = Literal["auto", ComputedPrecision]
 
@@ -86,7 +87,7 @@ class DataOptions:
     manifest: Path | None = None
     categories: Path | None = None
     spacing: tuple[float, ...] | None = None
-    box: Literal["whole", "released"] = "whole"
+    box: BoxName = "whole"
     cache: Path = Path("runs/cache")
     crop_size: tuple[int, ...] = (80,)
     tumour_share: float = 0.0
@@ -268,7 +269,7 @@ class TrainingOptions:
         rounds: rounds of GSS training, each starting from the last one's weights with a fresh optimiser.
         epochs: epochs of a round (with `--no-gss`: of the baseline).
         steps_per_epoch: optimiser steps in an epoch. mmFormer's published epoch is a pass over the training subjects,
-            so its `paper` has 31 for BraTS2015, 25 for BraTS2018 and 28 for BraTS2020 and all others.
+            so its `paper` has those of the published lists: 31 for BraTS2015, 25 for 2018, 110 for 2023, else 28.
         batch_size: crops in an optimiser step, of all processes and passes together.
         learning_rate: of Adam, at the start of a stage.
         learning_rate_decay: `poly` multiplies it by (1 - epoch / epochs) ** 0.9 in each epoch, `none` leaves it.

@@ -68,9 +68,9 @@ _MMFORMER = Protocol(
         "fusion_warmup_epochs": 0,
     },
 )
-# mmFormer's epoch is a pass over the training subjects of the published split: 242 of BraTS2015, 199 of BraTS2018, 219
-# of BraTS2020, whose 28 steps stand for all that have none.
-_MMFORMER_STEPS = {"brats2015": 31, "brats2018": 25}
+# mmFormer's epoch is a pass over the training subjects: of the published lists 242 of BraTS2015, 199 of BraTS2018, 875
+# of BraTS2023 and 219 of BraTS2020, whose 28 steps stand for all that have no list.
+_MMFORMER_STEPS = {"brats2015": 31, "brats2018": 25, "brats2023": 110}
 
 _ROBUSTSEG = Protocol(
     "RobustSeg",
@@ -93,7 +93,7 @@ _ROBUSTSEG = Protocol(
 _UHVED = Protocol(
     "U-HVED",
     "Dorent et al., MICCAI 2019; github.com/ReubenDo/U-HVED, extensions/u_hved/config.ini and application.py; "
-    "NiftyNet 0.5.0",
+    "NiftyNet 0.5.0; docs/deviations.md has where they are not followed",
     {
         **_RFNET.options,
         **_PLAIN,

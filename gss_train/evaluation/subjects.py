@@ -76,7 +76,8 @@ def _without_run(stored: StoredNetwork, stated: Mapping[str, Any]) -> Config:
             f"--dataset: is missing, {stored.origin} does not say what its {stored.num_categories} categories mean; "
             "need the BraTS edition of the scans, or auto"
         )
-    own = {"crop_size": stored.crop_size, "spacing": stored.spacing}
+    box = None if stored.run is None else stored.run.config.data.box
+    own = {"crop_size": stored.crop_size, "spacing": stored.spacing, "box": box}
     seen = {option: value for option, value in own.items() if value is not None}
     options = DataOptions(**{**seen, **stated, "dataset": name})
     if options.uses_phantom:

@@ -109,10 +109,11 @@ def _divide(raw: RawData, options: DataOptions, least_test: int) -> Split:
 def _draw(raw: RawData, options: DataOptions, least_test: int) -> Split:
     subjects, proportions, seed = list(raw.labelled.values()), raw.dataset.published_split, options.split_seed
     flag = "--data-root" if options.manifest is None else "--manifest"
+    caveat = "" if options.uses_phantom else "; drawn by seed, its scores are not comparable with published ones"
     try:
         if options.fold is not None and options.folds is not None:
             flag = "--folds"
-            print(f"Fold {options.fold} of 0 to {options.folds - 1}, split {seed}")
+            print(f"Fold {options.fold} of 0 to {options.folds - 1}, split {seed}{caveat}")
             split = split_fold(subjects, proportions, seed, options.fold, options.folds)
             name = f"--fold {options.fold} --folds {options.folds} --split-seed {seed}"
             return dataclasses.replace(split, name=name)
@@ -120,7 +121,6 @@ def _draw(raw: RawData, options: DataOptions, least_test: int) -> Split:
             raise UserError(
                 f"{flag}: got {len(subjects)} labelled subjects, need at least {2 + least_test} to train and test on"
             )
-        caveat = "" if options.uses_phantom else "; drawn by seed, its scores are not comparable with published ones"
         print(f"Split {seed}, in the proportions {':'.join(map(str, proportions))}{caveat}")
         split = split_subjects(subjects, proportions, seed, least_test)
         return dataclasses.replace(split, name=f"seeded, --split-seed {seed}")

@@ -103,8 +103,8 @@ class ObjectiveTerms(NamedTuple):
 class Objective:
     """`fused + separate + auxiliary + gss`, weighted, plus the network's regulariser.
 
-    Each of the first three is class-weighted cross-entropy plus soft Dice; `separate` and `auxiliary` are sums over
-    modalities and levels.
+    Each of the first three is cross-entropy plus soft Dice, in the form that the settings say; `separate` and
+    `auxiliary` are sums over modalities and levels.
 
     Args:
         groups: the category groups of the GSS loss.

@@ -290,6 +290,7 @@ def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest
         ({"part": "train", "fold": 0, "folds": 3}, "-train-other-split"),
         ({"split": "seeded"}, "-other-split"),
         ({"max_subjects": 1, "crop_size": (16, 24, 16)}, "-1-subjects-crop16x24x16"),
+        ({"box": "released"}, "-released-box"),
         ({"weighting": "gaussian", "flips": True, "hd95": False}, "-gaussian-flips-no-hd95"),
         ({"precision": "bfloat16"}, "-bfloat16"),
         ({"precision": "float32"}, ""),
@@ -300,6 +301,7 @@ def test_by_default_it_is_with_the_network_and_says_what_is_different(
 ) -> None:
     planned = plan(EvaluateArguments(run, **{"device": "cpu", **flags}))
     assert planned.output == run / f"evaluation{ending}"
+    assert planned.raw.released_box == (flags.get("box") == "released")
     assert ("hd95_mm" in planned.measures) == flags.get("hd95", True)
 
 

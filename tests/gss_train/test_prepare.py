@@ -310,6 +310,13 @@ def test_a_second_call_has_nothing_left_to_do(root: Path, capsys: pytest.Capture
     assert contents(root.parent / "cache") == before
 
 
+def test_the_released_box_is_apart_from_the_whole_one(root: Path) -> None:
+    assert prepare(root) == prepare(root, "--box", "released") == 0
+    folder = root.parent / "cache" / "prepared"
+    whole, released = (load_prepared(folder / f"brats2020{box}-crop16x16x16")[0] for box in ("", "-released"))
+    assert (whole.metadata.recipe.released_box, released.metadata.recipe.released_box) == (False, True)
+
+
 def test_scans_may_be_missing(root: Path) -> None:
     for suffix in ("t1", "t2", "seg"):
         (root / BAD / f"{BAD}_{suffix}.nii").unlink()

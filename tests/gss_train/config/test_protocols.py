@@ -30,6 +30,8 @@ dice_denominator               probabilities   probabilities   squares     squar
 cross_entropy                  weighted        weighted        weighted    plain
 subset_draw                    subset          subset          modality    count
 tumour_share                   0.0             0.0             0.0         0.0
+augment_interpolation          nearest         nearest         nearest     linear
+augment_intensity_per_slice    True            True            True        True
 augment_rotation_degrees       10              10              0           0
 augment_scale                  0.1             0.1             0.0         0.0
 augment_shift                  0.1             0.1             0.0         0.0
