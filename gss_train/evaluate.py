@@ -46,10 +46,10 @@ class EvaluateArguments:
         spacing: voxel size in mm that scans are brought to, one number or three; by default the `--spacing` of the
             training, else that which they have. Scores are of the label's own voxels.
         box: that subjects are cut to, the `whole` brain or as `released` by authors; by default that of the training.
-        split: a published division in place of the run's, or `auto` or `seeded`; as for training. By default that of
+        split: a published split in place of the run's, or `auto` or `seeded`; as for training. By default that of
             the run, and `auto` for files of other origin.
-        split_file: a division of your own in place of the run's; as for training.
-        split_seed: of a division that is drawn in place of the run's, with whatever seed.
+        split_file: a split of your own in place of the run's; as for training.
+        split_seed: of a split that is drawn in place of the run's, with whatever seed.
         fold: of a cross-validation in place of the run's split; as for training.
         folds: of the cross-validation.
         skip_bad: leave out the subjects whose scans have errors.
@@ -177,7 +177,7 @@ def plan(options: EvaluateArguments) -> Plan:
             "network": trained.network_name,
             "weights": options.weights if is_run else options.model.name,
             "part": options.part,
-            **evaluation.division_settings(
+            **evaluation.split_settings(
                 data.dataset, split, stored.training_subjects, is_stated=options.split is not None
             ),
             "crop_size": list(trained.crop_size),

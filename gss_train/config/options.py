@@ -65,16 +65,16 @@ class DataOptions:
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
         workers: loader processes; 0 loads in the training process.
-        split: the division into training, validation and test subjects. `published` takes the published list of
+        split: into training, validation and test subjects. `published` takes the published list of
             BraTS2015, 2020 or 2023, `published-1` to `published-3` one of the three of BraTS2018, whose subjects have
             to be there; `seeded` draws one in the published proportions, whose scores are not comparable with published
             ones. `auto` takes the published list (the first of BraTS2018) where the labelled subjects are exactly its
             own, else `seeded`; another `--split-seed` than 0, `--fold` and `--split-file` go first.
-        split_seed: of a seeded division; apart from `--seed`, so that runs of different seeds, and runs that start from
+        split_seed: of a seeded split; apart from `--seed`, so that runs of different seeds, and runs that start from
             each other's checkpoints, keep the same test subjects.
         fold: which run of a cross-validation this is, from 0 to `--folds` - 1; every subject is tested in one of them.
         folds: runs of the cross-validation.
-        split_file: a division of your own: a folder with train.txt, val.txt and test.txt; one train*.txt of several,
+        split_file: a split of your own: a folder with train.txt, val.txt and test.txt; one train*.txt of several,
             with the others beside it; or a CSV of subjects and Training, Validation or Inference.
         skip_bad: leave out subjects whose scans have errors, and train and test on the others; `left_out.json` in the
             run folder says which. Without it any error stops the run before its first step.

@@ -1,4 +1,4 @@
-"""The divisions that published scores are of; their lists come with the package."""
+"""The splits that published scores are of; their lists come with the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class PublishedSplit:
-    """One published division of a data set; `published/README.md` has its sources.
+    """One published split of a data set; `published/README.md` has its sources.
 
     Attributes:
         name: that `--split` has for it.
@@ -51,7 +51,7 @@ class PublishedSplit:
             names: the labelled subjects at hand.
 
         Returns:
-            The division, in the names given here, and those of `names` that the list does not have.
+            The split, in the names given here, and those of `names` that the list does not have.
 
         Raises:
             SplitError: subjects of the list are missing; the message counts them.
@@ -81,7 +81,7 @@ def published_splits(dataset: str) -> dict[str, PublishedSplit]:
 
 
 def describe_split(dataset: str, name: str) -> str:
-    """A division's name for people: a published one has a title."""
+    """A split's name for people: a published one has a title."""
     published = published_splits(dataset).get(name)
     return name if published is None else f"{published.title}, --split {name}"
 

@@ -1,4 +1,4 @@
-"""Reads the divisions into training, validation and test subjects that authors publish."""
+"""Reads the splits into training, validation and test subjects that authors publish."""
 
 from __future__ import annotations
 

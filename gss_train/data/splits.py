@@ -19,8 +19,8 @@ class Split:
         train: those to train on.
         validation: those to validate on.
         test: those to score.
-        name: which division it is, such as "published-1" or "seeded, --split-seed 0"; empty where that is not known.
-            Divisions into the same parts are equal whatever their names are.
+        name: which split it is, such as "published-1" or "seeded, --split-seed 0"; empty where that is not known.
+            Splits into the same parts are equal whatever their names are.
     """
 
     train: tuple[str, ...]

@@ -16,10 +16,10 @@ from gss_train.evaluation.metrics import (
 )
 from gss_train.evaluation.published import (
     comparable_split as comparable_split,
-    division_settings as division_settings,
     published_remark as published_remark,
     published_rows as published_rows,
     published_scores as published_scores,
+    split_settings as split_settings,
 )
 from gss_train.evaluation.scoring import evaluate_subsets as evaluate_subsets, read_subject as read_subject
 from gss_train.evaluation.subjects import (

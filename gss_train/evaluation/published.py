@@ -70,19 +70,19 @@ def published_remark(evaluation: Evaluation) -> str:
     return " ".join(filter(None, [_DIFFERENCES, _CAVEATS.get(evaluation.dataset.name, ""), unknown]))
 
 
-def division_settings(
+def split_settings(
     dataset: Dataset, split: Split | None, training_subjects: Collection[str], *, is_stated: bool = False
 ) -> dict[str, Any]:
-    """What an evaluation's settings say of the division that its subjects are a part of.
+    """What an evaluation's settings say of the split that its subjects are a part of.
 
     Args:
         dataset: of the subjects.
-        split: the division; None for all subjects.
+        split: None for all subjects.
         training_subjects: all that the network was trained on; empty where that is not known.
-        is_stated: whether the user names the division.
+        is_stated: whether the user names the split.
 
     Returns:
-        "split", the division's name; for a published one "trained_as_published": whether the network was trained on all
+        "split", the split's name; for a published one "trained_as_published": whether the network was trained on all
         of its training subjects and no others, None where that is not known and the user answers for it. Nothing
         without a name.
     """
@@ -96,11 +96,11 @@ def division_settings(
 
 
 def comparable_split(evaluation: Evaluation) -> PublishedSplit | None:
-    """The published division on which scores are comparable with published averages; None: they are not.
+    """The published split on which scores are comparable with published averages; None: they are not.
 
     They are if they are of all its test subjects and no others, from all 15 subsets of the modalities, on voxels of
     1 mm that were not resampled, by a network that was trained on its training subjects, or, where these are not known,
-    if the user names the division.
+    if the user names the split.
     """
     settings, scores = evaluation.settings, evaluation.scores
     published = published_splits(evaluation.dataset.name).get(settings.get("split", ""))

@@ -14,7 +14,7 @@ from gss_train.runs import UNNAMED_SUBJECTS, StoredNetwork, StoredRun
 from gss_train.subjects import RawData, find_raw, find_source, resolve_dataset
 
 # Of these, where one is stated, the others are not the run's.
-_DIVISION: dict[str, Any] = {
+_SPLIT: dict[str, Any] = {
     "split": "seeded",
     "split_seed": 0,
     "fold": None,
@@ -32,7 +32,7 @@ class EvaluationData:
     Attributes:
         config: settings by which the raw scans are found, and divided where there is no `split`.
         dataset: of the scans.
-        split: that of the network's own run, if the data and their division are the run's.
+        split: that of the network's own run, if the data and their split are the run's.
     """
 
     config: Config
@@ -52,8 +52,8 @@ def choose_data(stored: StoredNetwork, stated: Mapping[str, Any]) -> EvaluationD
     """
     run = stored.run
     own = None if run is None else run.config.data.dataset
-    divides = not _DIVISION.keys().isdisjoint(stated)
-    changes = {**_DIVISION, **stated} if divides else stated
+    divides = not _SPLIT.keys().isdisjoint(stated)
+    changes = {**_SPLIT, **stated} if divides else stated
     try:
         if run is None or stated.get("dataset") not in {None, own}:
             config = _without_run(stored, changes if divides else {"split": "auto", **stated})
@@ -97,7 +97,7 @@ def find_part(data: EvaluationData, part: str) -> tuple[RawData, Split | None]:
         part: "train", "validation", "test" or "all".
 
     Returns:
-        The subjects, and the division that the part is of; None for all.
+        The subjects, and the split that the part is of; None for all.
 
     Raises:
         UserError: there are no scans, or not those of the run's split, or the split does not fit them.

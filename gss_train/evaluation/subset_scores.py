@@ -62,7 +62,7 @@ class Evaluation:
         dataset: of the subjects.
         scores: of every subject and subset.
         settings: JSON values: "network", "weights", "part", "crop_size", "spacing", "weighting", "flips"; where known
-            "split" and "trained_as_published" (see `division_settings`), "precision", "seconds" and "peak_memory_mb".
+            "split" and "trained_as_published" (see `split_settings`), "precision", "seconds" and "peak_memory_mb".
     """
 
     name: str

@@ -1,7 +1,7 @@
-from gss_train.subjects.division import Source as Source, find_listed as find_listed, find_source as find_source
 from gss_train.subjects.preparation import (
     prepare_source as prepare_source,
     prepare_subjects as prepare_subjects,
     verify_subjects as verify_subjects,
 )
 from gss_train.subjects.raw import RawData as RawData, find_raw as find_raw, resolve_dataset as resolve_dataset
+from gss_train.subjects.source import Source as Source, find_listed as find_listed, find_source as find_source

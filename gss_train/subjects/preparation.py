@@ -16,8 +16,8 @@ from gss_train.data import (
     prepare_dataset,
     published_splits,
 )
-from gss_train.subjects.division import Source, find_listed
 from gss_train.subjects.raw import RawData
+from gss_train.subjects.source import Source, find_listed
 
 
 def verify_subjects(raw: RawData, options: DataOptions, workers: int | None = None) -> bool:

@@ -33,7 +33,7 @@ def finish(
     plan: TrainingPlan,
     network: SegmentationNetwork,
     subjects: Sequence[PreparedSubject],
-    division: Mapping[str, Any],
+    split_settings: Mapping[str, Any],
     folder: RunFolder | None,
 ) -> None:
     """Score the network as `--final-evaluation` says, and mark the run as finished.
@@ -42,7 +42,7 @@ def finish(
         plan: of the run.
         network: with the weights that count.
         subjects: held out, the same in all processes.
-        division: that they are a part of; see `gss_train.evaluation.division_settings`.
+        split_settings: of the split that they are a part of; see `gss_train.evaluation.split_settings`.
         folder: of the run, in the process that writes; None in the others.
     """
     if plan.config.record.final_evaluation == "none":
@@ -53,7 +53,7 @@ def finish(
     scores = _evaluate(plan, network.eval(), subjects, window, folder)
     if folder is None:
         return
-    settings = {**_evaluation_settings(plan, window), **division}
+    settings = {**_evaluation_settings(plan, window), **split_settings}
     evaluation = Evaluation(folder.path.name, plan.dataset, scores, settings)
     write_evaluation(folder.evaluation, evaluation)
     folder.write_text("subsets.csv", dice_csv(scores))

@@ -23,7 +23,7 @@ from gss_train.common import (
 )
 from gss_train.config import ENVIRONMENT_FILE, Config
 from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, millimetres
-from gss_train.evaluation import division_settings
+from gss_train.evaluation import split_settings
 from gss_train.inference import arithmetic, describe_precision
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import (
@@ -88,7 +88,7 @@ def _carry_out(plan: TrainingPlan) -> None:
         batches = _batches(plan, training)
         state, progress = _load_state(plan, network, batches, origin)
         trained = _train(plan, state, progress, batches, validation, folder)
-        finish(plan, trained, test, division_settings(plan.dataset, source.split, state.training_subjects), folder)
+        finish(plan, trained, test, split_settings(plan.dataset, source.split, state.training_subjects), folder)
 
 
 def _show_finished(plan: TrainingPlan) -> None:

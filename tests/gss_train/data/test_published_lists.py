@@ -1,4 +1,4 @@
-"""The published divisions that come with the package."""
+"""The published splits that come with the package."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from gss_train.evaluation import (
     SubsetScores,
     comparable_split,
     describe_origin,
-    division_settings,
     published_scores,
+    split_settings,
     summary_markdown,
 )
 from gss_train.evaluation.metrics import SCORES
@@ -133,19 +133,19 @@ def test_beside_other_scores_nothing_published_is_shown(alter: Callable[[Evaluat
     assert "RFNet" not in text
 
 
-def test_the_division_says_whether_the_training_was_the_published_one() -> None:
+def test_the_settings_say_whether_the_training_was_the_published_one() -> None:
     dataset = DATASETS["brats2020"]
     as_published = {"split": "published", "trained_as_published": True}
-    assert division_settings(dataset, SPLIT, SPLIT.train) == as_published
+    assert split_settings(dataset, SPLIT, SPLIT.train) == as_published
     for training in (SPLIT.train[1:], (*SPLIT.train, SPLIT.validation[0]), (*SPLIT.train, UNNAMED_SUBJECTS), ()):
-        assert division_settings(dataset, SPLIT, training) == {"split": "published", "trained_as_published": False}
-    # What the authors publish does not say it: whoever names the division answers for it.
-    assert division_settings(dataset, SPLIT, (), is_stated=True) == {**as_published, "trained_as_published": None}
-    assert division_settings(dataset, SPLIT, SPLIT.train[1:], is_stated=True)["trained_as_published"] is False
+        assert split_settings(dataset, SPLIT, training) == {"split": "published", "trained_as_published": False}
+    # What the authors publish does not say it: whoever names the split answers for it.
+    assert split_settings(dataset, SPLIT, (), is_stated=True) == {**as_published, "trained_as_published": None}
+    assert split_settings(dataset, SPLIT, SPLIT.train[1:], is_stated=True)["trained_as_published"] is False
     drawn = Split(SPLIT.train, SPLIT.validation, SPLIT.test, "seeded, --split-seed 0")
-    assert division_settings(dataset, drawn, SPLIT.train) == {"split": "seeded, --split-seed 0"}
-    assert division_settings(dataset, None, SPLIT.train) == {}
-    assert division_settings(dataset, Split(("a",), ("b",), ("c",)), ("a",)) == {}
+    assert split_settings(dataset, drawn, SPLIT.train) == {"split": "seeded, --split-seed 0"}
+    assert split_settings(dataset, None, SPLIT.train) == {}
+    assert split_settings(dataset, Split(("a",), ("b",), ("c",)), ("a",)) == {}
 
 
 def test_how_scores_came_about_is_told_as_far_as_it_is_known() -> None:

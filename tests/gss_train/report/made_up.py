@@ -32,7 +32,7 @@ def scores_of(seed: int, subjects: tuple[str, ...] = ("a", "b", "c"), gain: floa
 
 
 def published_evaluation(dataset: str, split: str, means: tuple[float, ...]) -> Evaluation:
-    """Of the test subjects of a published division, by a network that was trained on its training subjects."""
+    """Of the test subjects of a published split, by a network that was trained on its training subjects."""
     subjects = published_splits(dataset)[split].listed.test
     dice = torch.tensor(means, dtype=torch.float64).expand(len(subjects), len(MODALITY_SUBSETS), len(SCORES)).clone()
     settings = {"network": "rfnet", "weights": "last", "part": "test", "spacing": None}

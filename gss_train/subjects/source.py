@@ -68,7 +68,7 @@ def find_listed(raw: RawData, options: DataOptions) -> tuple[Split, tuple[str, .
     """Find the subjects of the list that the options stand for, a published one or a file.
 
     Returns:
-        The division, and the names of the subjects that the list does not have; None if there is no list.
+        The split, and the names of the subjects that the list does not have; None if there is no list.
 
     Raises:
         SplitError: the list cannot be read, or does not fit the subjects.
@@ -91,7 +91,7 @@ def _pick_published(raw: RawData, options: DataOptions) -> PublishedSplit | None
 
 
 def _divide(raw: RawData, options: DataOptions, least_test: int) -> Split:
-    """Divide the labelled subjects as the options say; a random division has `least_test` test subjects at least."""
+    """Divide the labelled subjects as the options say; a random split has `least_test` test subjects at least."""
     found = find_listed(raw, options)
     if found is None:
         return _draw(raw, options, least_test)

@@ -1,4 +1,4 @@
-"""Which division `--split` stands for, on folders of files that hold nothing."""
+"""Which split `--split` stands for, on folders of files that hold nothing."""
 
 from __future__ import annotations
 
