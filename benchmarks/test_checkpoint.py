@@ -13,7 +13,7 @@ from benchmarks.measuring import Measure, Size
 from benchmarks.network_steps import benchmark_edge
 from benchmarks.timing import Call
 from benchmarks.whole_steps import WholeStep, WholeStepSettings
-from gss_train.config import NetworkName, TrainingOptions
+from gss_train.config import NetworkName
 from gss_train.models import NETWORKS
 from gss_train.training import TrainingState
 
@@ -61,7 +61,7 @@ class _Run:
         assert content is not None
         state = TrainingState(self.step.network, _STEPS)  # type: ignore[arg-type]
         state.load_state_dict(content)
-        state.begin_or_continue_stage(TrainingOptions(), self.step.settings)
+        state.begin_or_continue_stage(self.step.options, self.step.settings)
         next(self._batches.steps(state.epoch, state.step_of_epoch))
 
 

@@ -93,11 +93,13 @@ class WholeStep:
     Attributes:
         network: that is trained.
         update: its optimiser.
+        options: that it is made from.
         settings: how a step is computed.
     """
 
     def __init__(self, settings: WholeStepSettings, device: torch.device) -> None:
         config = preset_config(settings.preset, settings.network)
+        self.options = config.training
         self.settings = Computation(
             device,
             pick_precision(config.training.precision, device),
