@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
@@ -37,6 +38,16 @@ class OptionError(UserError, ValueError):
 def flag_of(name: str) -> str:
     """The flag of an option, as messages name it."""
     return "--" + name.replace("_", "-")
+
+
+@contextmanager
+def _as_options(prefix: str = "") -> Iterator[None]:
+    """Errors that begin with the name of a setting are those of the option that it is from."""
+    try:
+        yield
+    except ValueError as error:
+        name, problem = str(error).split(": ", maxsplit=1)
+        raise OptionError(f"{prefix}{name}", problem) from None
 
 
 def _at_least(least: int, section: object, *names: str) -> None:
@@ -245,11 +256,8 @@ class AugmentationOptions:
     augment_elastic: float = 0.0
 
     def __post_init__(self) -> None:
-        try:
+        with _as_options("augment_"):
             self.settings()
-        except ValueError as error:
-            name, problem = str(error).split(": ", maxsplit=1)
-            raise OptionError(f"augment_{name}", problem) from None
 
     def settings(self) -> AugmentationSettings:
         """What `gss_train.data.augmentation.augment` takes."""
@@ -410,11 +418,8 @@ class SelfSupportOptions:
     gss_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        try:
+        with _as_options():
             self.settings()
-        except ValueError as error:
-            name, problem = str(error).split(": ", maxsplit=1)
-            raise OptionError(name, problem) from None
         _at_least(0, self, "separate_weight", "gss_weight")
 
     def settings(self) -> GSSSettings:
