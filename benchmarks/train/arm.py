@@ -19,7 +19,7 @@ from benchmarks.train.subjects import Subjects
 from gss_train.common import peak_memory_bytes
 from gss_train.config import TrainingOptions
 from gss_train.data import Dataset, TrainingCrops
-from gss_train.inference import SlidingWindow, pick_precision
+from gss_train.inference import SlidingWindow, arithmetic, computing, pick_precision
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.training import (
     BASELINE,
@@ -129,12 +129,14 @@ def train_arm(plan: PlannedArm, settings: ArmSettings, subjects: Subjects, devic
             raise FileNotFoundError("the baseline of this seed left no weights to start from")
         network.load_state_dict(torch.load(plan.weights, map_location=device, weights_only=True))
     training = ArmTraining(plan, settings, subjects, network, device)
-    for report in training.run():
-        lines.write("progress", **report)
+    with arithmetic(training.computation.precision):
+        for report in training.run():
+            lines.write("progress", **report)
     if plan.arm == "baseline":
         torch.save(network.state_dict(), plan.weights)
     result = training.report()
-    scores = scoring(settings, subjects, device, plan.scored).means(network, plan.end)
+    with computing(training.computation.precision, device):
+        scores = scoring(settings, subjects, device, plan.scored).means(network, plan.end)
     lines.write("result", **result, most_steps=plan.steps, **scores)
     return training.pace.step
 
@@ -144,6 +146,7 @@ class ArmTraining:
 
     Attributes:
         pace: how far it is.
+        computation: how a step is computed.
     """
 
     def __init__(
@@ -171,10 +174,10 @@ class ArmTraining:
         self._gathered = Gathered()
         self._last: collections.deque[FetchedStep] = collections.deque(maxlen=_LAST_STEPS)
         self.pace = Pace(plan.training_end, plan.steps, settings.warm_up_steps)
+        self.computation = Computation(device, pick_precision("auto", device))
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Train; a report every few seconds."""
-        settings = Computation(self._device, pick_precision("auto", self._device))
         options = TrainingOptions()
         update = GuardedUpdate(
             self._network.parameters(),
@@ -184,7 +187,7 @@ class ArmTraining:
         network, pace, reported = ParallelNetwork(self._network), self.pace, time.monotonic()
         for passes in self._passes():
             update.learning_rate = self._settings.learning_rate * self._stage.decay(int(_PARTS * pace.share))
-            self._gathered.add(pace.step, training_step(network, passes, self._objective, update, settings))
+            self._gathered.add(pace.step, training_step(network, passes, self._objective, update, self.computation))
             pace.count()
             if pace.ends_warm_up:
                 self._fetch()
