@@ -41,8 +41,8 @@ class ExperimentOptions:
 
     Attributes:
         networks: to train.
-        seeds: of weights, crops, augmentation and masks; the subjects are divided by --split,
-            --split-seed, --fold or --split-file, alike for all.
+        seeds: of weights, crops, augmentation and masks; the subjects are divided by --split, --split-seed, --fold or
+            --split-file, alike for all.
         output: folder of the runs and of `report.html`; by default one under `experiments/` named by the data set.
         longer_baseline: also train the baseline on for as many steps as GSS takes, from the same weights: what more
             steps alone bring.

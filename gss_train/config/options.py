@@ -76,9 +76,9 @@ class DataOptions:
         crop_size: voxels of a training crop, one number or three.
         tumour_share: share of crops placed on tumour; 0 as published (uniform crops).
         workers: loader processes; 0 loads in the training process.
-        split: into training, validation and test subjects. `published` takes the published list of
-            BraTS2015, 2020 or 2023, `published-1` to `published-3` one of the three of BraTS2018, whose subjects have
-            to be there; `seeded` draws one in the published proportions, whose scores are not comparable with published
+        split: into training, validation and test subjects. `published` takes the published list of BraTS2015, 2020 or
+            2023, `published-1` to `published-3` one of the three of BraTS2018, whose subjects have to be there;
+            `seeded` draws one in the proportions of a published list, whose scores are not comparable with published
             ones. `auto` takes the published list (the first of BraTS2018) where the labelled subjects are exactly its
             own, else `seeded`; another `--split-seed` than 0, `--fold` and `--split-file` go first.
         split_seed: of a seeded split; apart from `--seed`, so that runs of different seeds, and runs that start from

@@ -152,7 +152,7 @@ _SCORES = {
 _DIFFERENCES = "Differences: own minus published, in points, of ET as predicted; a published ET is as its paper has it."
 _UNKNOWN_TRAINING = (
     "Which subjects this network was trained on is not known: RFNet's authors have a checkpoint for each list, "
-    "mmFormer's trained on two thirds of all subjects, some of these test subjects among them."
+    "mmFormer's trained on two thirds of all subjects of BraTS2018, which no list is."
 )
 _CAVEATS = {
     "brats2018": "The averages of RFNet's paper are over its three published splits, these scores are of one of them."
