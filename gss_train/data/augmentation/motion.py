@@ -38,7 +38,12 @@ class Motion:
     @property
     def keeps_grid(self) -> bool:
         """Whether nothing but flips is done."""
-        return self.degrees == 0 and set(self.factors) == {1.0} and self.displacement is None
+        return self.degrees == 0 and not self.is_scaled and self.displacement is None
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether anything grows or shrinks."""
+        return set(self.factors) != {1.0}
 
     @property
     def third_axis(self) -> int:
@@ -77,11 +82,12 @@ def source_coordinates(shape: tuple[int, ...], motion: Motion, device: torch.dev
     third = motion.third_axis
     cosine, sine = (turn(math.radians(motion.degrees)) for turn in (math.cos, math.sin))
     centre = [(length - 1) / 2 for length in shape]
-    # At a factor of 1 this is the position itself: halves are exact. Not divided, as CUDA multiplies by the reciprocal.
-    positions = [
-        (position - middle) * (1 / factor) + middle
-        for position, middle, factor in zip(positions, centre, motion.factors, strict=True)
-    ]
+    if motion.is_scaled:
+        # Not divided, as CUDA multiplies by the reciprocal.
+        positions = [
+            (position - middle) * (1 / factor) + middle
+            for position, middle, factor in zip(positions, centre, motion.factors, strict=True)
+        ]
     row_offset = centre[first] - (cosine * centre[first] + sine * centre[second])
     column_offset = centre[second] - (cosine * centre[second] - sine * centre[first])
     rows = cosine * positions[first] + sine * positions[second] + row_offset
