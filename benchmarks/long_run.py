@@ -16,7 +16,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -25,7 +24,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from gss_train.common import ALONE, Clock, Interruption, duration
+from benchmarks.simulated_time import SimulatedTime
+from gss_train.common import ALONE, Interruption, duration
 from gss_train.config import NetworkName, parse_config
 from gss_train.data import DATASETS, subset_name
 from gss_train.models import build_network
@@ -63,18 +63,6 @@ class Costs:
     validation: float = 0.5
     figure: float = 5.0
     copied: float = 1e9
-
-
-class SimulatedTime:
-    """Stands still unless it is put forward."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @property
-    def clock(self) -> Clock:
-        """For a run."""
-        return Clock(lambda: self.seconds, lambda: datetime(2027, 1, 1) + timedelta(seconds=self.seconds))
 
 
 @dataclass
@@ -173,7 +161,7 @@ class _Simulation:
 
     def _step(self, *arguments: object, **_: object) -> StepResult:
         update = cast("GuardedUpdate", arguments[3])
-        self.time.seconds += self.costs.step
+        self.time.pass_by(self.costs.step)
         if not update.optimiser.state:
             _pretend_moments(update)
         done = self.state.step / self.plan.total_steps
@@ -184,7 +172,7 @@ class _Simulation:
     def _validate(self, *arguments: Any, **options: Any) -> ValidationRecord:
         subjects = arguments[1]
         subsets, before = options["subsets"], options["best_before"]
-        self.time.seconds += self.costs.validation * len(subjects) * len(subsets)
+        self.time.pass_by(self.costs.validation * len(subjects) * len(subsets))
         self.account.counts["validations"] += 1
         done = self.state.step / self.plan.total_steps
         noise = torch.randn((), generator=self.generator).item()
@@ -197,7 +185,7 @@ class _Simulation:
         )
 
     def _draw(self, path: Path, *_: object) -> None:
-        self.time.seconds += self.costs.figure
+        self.time.pass_by(self.costs.figure)
         self._count("figures", _FIGURE_BYTES)
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -206,7 +194,7 @@ class _Simulation:
         self._count("figures for TensorBoard", _FIGURE_BYTES)
 
     def _copy(self, content: Any) -> Any:
-        self.time.seconds += _tensor_bytes(content) / self.costs.copied
+        self.time.pass_by(_tensor_bytes(content) / self.costs.copied)
         return content
 
     def _save(self, path: Path, content: Any) -> None:

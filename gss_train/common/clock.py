@@ -27,8 +27,7 @@ CLOCK = Clock()
 
 def duration(seconds: float) -> str:
     """A time as people say it, such as "3 h 20 min" or "45 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
