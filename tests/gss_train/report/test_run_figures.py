@@ -22,6 +22,7 @@ from gss_train.data import DATASETS, MODALITIES, REGIONS, PreparedSubject
 from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, write_prepared
 from gss_train.inference import segment_tumour_crop
 from gss_train.report import save_epoch_figure, save_summary
+from gss_train.report.figures.curves import draw_line
 from gss_train.report.figures.style import SCREEN_STYLE
 from gss_train.runs.records import EpochRecord, ValidationRecord, VoteRecord
 
@@ -445,3 +446,14 @@ def test_one_crop_around_the_tumour_is_segmented_from_all_scans(
     assert torch.equal(network.given, image[None])
     assert (prediction.dtype, prediction.shape) == (torch.uint8, (4, 4, 4))
     assert torch.equal(prediction, (image[[0, 2, 3]].sum(dim=0) > 0).to(torch.uint8))
+
+
+def test_a_curve_of_thousands_of_epochs_has_no_more_points_than_a_panel_shows() -> None:
+    axis = Figure().subplots()
+    epochs = range(1, 6001)
+    draw_line(axis, epochs, [1 / epoch for epoch in epochs], "total", "black")
+    places, heights = axis.lines[0].get_data()
+    assert len(places) <= 500
+    assert places[-1] == 6000
+    assert places[0] <= 20
+    np.testing.assert_allclose(heights, 1 / np.array(places))
