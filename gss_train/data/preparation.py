@@ -129,7 +129,8 @@ def prepare_dataset(
         if prepared is not None:
             outcomes[subject.name] = _Outcome.of(subject, prepared)
     pending = [subject for subject in subjects if subject.name not in outcomes]
-    add_to_index(folder, [path.name for subject in pending for path in files_of(_path_of(subject, folder))], recipe)
+    files = [path for subject in pending for path in files_of(_path_of(subject, folder), recipe)]
+    add_to_index(folder, [path.name for path in files], recipe)
     attempt = partial(_attempt, dataset=dataset, folder=folder, recipe=recipe)
     for subject, outcome in map_unordered(attempt, pending, workers, progress, len(outcomes)):
         outcomes[subject.name] = outcome

@@ -314,9 +314,9 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".npy") + ".json")
 
 
-def files_of(path: Path) -> tuple[Path, ...]:
+def files_of(path: Path, recipe: Recipe) -> tuple[Path, ...]:
     """Returns the files that a subject prepared as `path` may have."""
-    return path, sidecar_of(path), _truth_of(path)
+    return path, sidecar_of(path), *(() if recipe.spacing is None else (_truth_of(path),))
 
 
 def _truth_of(path: Path) -> Path:

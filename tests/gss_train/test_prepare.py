@@ -179,9 +179,9 @@ def root(tmp_path: Path, subjects: Path) -> Path:
 
 
 def prepare(root: Path, *arguments: str) -> int:
-    """Runs the command with one worker and a small crop, and asserts that no raw file changes."""
+    """Runs the command with one worker, and asserts that no raw file changes."""
     before = contents(root)
-    settings = ["--cache", str(root.parent / "cache"), "--crop-size", "16", "--workers", "1"]
+    settings = ["--cache", str(root.parent / "cache"), "--workers", "1"]
     status = main(["--dataset", "brats2020", "--data-root", str(root), *settings, *arguments])
     assert contents(root) == before
     return status
@@ -192,7 +192,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def prepared_names(root: Path) -> list[str]:
-    folder = root.parent / "cache" / "prepared" / "brats2020-crop16x16x16"
+    folder = root.parent / "cache" / "prepared" / "brats2020"
     return [subject.name for subject in load_prepared(folder)]
 
 
@@ -313,7 +313,7 @@ def test_a_second_call_has_nothing_left_to_do(root: Path, capsys: pytest.Capture
 def test_the_released_box_is_apart_from_the_whole_one(root: Path) -> None:
     assert prepare(root) == prepare(root, "--box", "released") == 0
     folder = root.parent / "cache" / "prepared"
-    whole, released = (load_prepared(folder / f"brats2020{box}-crop16x16x16")[0] for box in ("", "-released"))
+    whole, released = (load_prepared(folder / f"brats2020{box}")[0] for box in ("", "-released"))
     assert (whole.metadata.recipe.released_box, released.metadata.recipe.released_box) == (False, True)
 
 
@@ -322,7 +322,7 @@ def test_scans_may_be_missing(root: Path) -> None:
         (root / BAD / f"{BAD}_{suffix}.nii").unlink()
     assert prepare(root, "--check") == 0
     assert prepare(root) == 0
-    first, second = load_prepared(root.parent / "cache" / "prepared" / "brats2020-crop16x16x16")
+    first, second = load_prepared(root.parent / "cache" / "prepared" / "brats2020")
     assert (first.available, first.has_label) == ((True, True, False, False), False)
     assert (second.available, second.has_label) == ((True,) * 4, True)
 
@@ -339,7 +339,10 @@ def test_a_cache_that_cannot_be_written_is_named(root: Path, capsys: pytest.Capt
         (["--dataset", "brats2020"], "--data-root: is missing"),
         (["--dataset", "brats2020", "--data-root", "raw", "--workers", "0"], "--workers: got 0"),
         (["--dataset", "brats2020", "--data-root", "raw", "--check", "--skip-bad"], "--skip-bad: cannot go with"),
-        (["--dataset", "brats2020", "--data-root", "raw", "--crop-size", "0"], "--crop-size: got"),
+        ([], "--dataset: is missing"),
+        (["--clean", "--check"], "--check: cannot go with --clean"),
+        (["--clean", "--data-root", "raw"], "--data-root: cannot go with --clean"),
+        (["--clean", "--dataset", "auto"], "--dataset: auto cannot go with --clean"),
     ],
 )
 def test_impossible_settings_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,20 +24,19 @@ REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 
 def prepare(subject: Subject, folder: Path, spacing: tuple[float, float, float] | None = None) -> Preparation:
     grown = (128, 128, 128) if spacing is None else (32, 32, 32)
-    return prepare_dataset([subject], DATASET, folder, (80, 80, 80), 1, None, grown, spacing)
+    return prepare_dataset([subject], DATASET, folder, grown, 1, None, spacing)
 
 
 def whole(prepared: PreparedSubject) -> tuple[np.ndarray, np.ndarray]:
     """Image [4,D,H,W] and label [D,H,W] of the whole grid: what was cut off is background."""
     metadata = prepared.metadata
     image, label = prepared.crop((0, 0, 0), prepared.shape)
-    inside = tuple(slice(b, n - a) for (b, a), n in zip(metadata.padding, metadata.shape, strict=True))
     box = tuple(slice(*ends) for ends in metadata.box)
     images = np.empty((4, *metadata.original_shape), np.float32)
     images[:] = np.array(metadata.background)[:, None, None, None]
-    images[:, *box] = image[:, *inside]
+    images[:, *box] = image
     labels = np.zeros(metadata.original_shape, np.uint8)
-    labels[box] = label[inside]
+    labels[box] = label
     return images, labels
 
 

@@ -48,7 +48,7 @@ def test_auto_says_what_it_found_and_keeps_its_name(tmp_path: Path, capsys: pyte
     config, dataset = resolve_dataset(parse_config(["--dataset", "auto", "--data-root", str(tmp_path)]))
     assert (config.data.dataset, dataset.name) == ("brats2021", "brats2021")
     assert f"Recognised BraTS2021 (brats2021): 5 subjects below {tmp_path}" in capsys.readouterr().out
-    assert find_source(config, dataset).raw.prepared_folder.name.startswith("brats2021-4x4x4mm-crop")
+    assert find_source(config, dataset).raw.prepared_folder.name == "brats2021-4x4x4mm"
 
 
 def test_unlabelled_subjects_are_counted_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_custom_data_is_found_through_its_manifest(tmp_path: Path, capsys: pytes
     (tmp_path / "labels.json").write_text(json.dumps(FOUR))
     source = find("--dataset", "custom", "--manifest", tmp_path / "mine.csv", "--categories", tmp_path / "labels.json")
     assert len(source.split.train + source.split.validation + source.split.test) == 3
-    assert source.raw.prepared_folder.name.startswith("custom-mine-4x4x4mm-crop")
+    assert source.raw.prepared_folder.name == "custom-mine-4x4x4mm"
     assert f"3 subjects found in {tmp_path / 'mine.csv'}" in capsys.readouterr().out
 
 
