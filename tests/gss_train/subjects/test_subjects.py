@@ -132,6 +132,18 @@ def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str | Path]:
     return [*arguments, "--spacing", "None", "--crop-size", "16", "--cache", tmp_path / "cache"]
 
 
+def test_another_crop_size_prepares_nothing(custom: list[str | Path], capsys: pytest.CaptureFixture[str]) -> None:
+    def stamps(crop_size: int) -> dict[str, int]:
+        source, preparation = prepare_source(find(*custom, "--crop-size", str(crop_size)), skip_bad=False)
+        assert all(min(subject.padded_to((crop_size,) * 3).shape) >= crop_size for subject in preparation.subjects)
+        return {path.name: path.stat().st_mtime_ns for path in source.raw.prepared_folder.iterdir()}
+
+    first = stamps(16)
+    capsys.readouterr()
+    assert stamps(48) == first
+    assert "preparing: 4/4" in capsys.readouterr().out
+
+
 def test_custom_data_is_prepared(custom: list[str | Path], tmp_path: Path) -> None:
     source, preparation = prepare_source(find(*custom), skip_bad=False)
     assert source.raw.dataset.title == "mine (custom)"
