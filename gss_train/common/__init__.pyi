@@ -1,3 +1,4 @@
+from gss_train.common.clock import CLOCK as CLOCK, Clock as Clock, duration as duration
 from gss_train.common.command import run_command as run_command
 from gss_train.common.devices import (
     device_type as device_type,

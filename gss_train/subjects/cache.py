@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ def _describe_prepared(folder: Path) -> _Row:
         return _Row(folder, everything, "of an earlier version: not used any more, may be deleted by hand")
     try:
         index, files = read_index(folder), indexed_files(folder)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return _Row(folder, everything, str(error))
     content = [f"{sum(path.suffix == '.json' for path in files)} subjects"]
     if index:
@@ -104,7 +105,12 @@ def _all_files(folder: Path) -> list[Path]:
 
 
 def _size(files: Sequence[Path]) -> int:
-    return sum(path.stat().st_size for path in files)
+    total = 0
+    for path in files:
+        # Another process may finish or remove a file meanwhile.
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def _bytes(count: int) -> str:
