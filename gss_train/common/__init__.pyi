@@ -27,4 +27,5 @@ from gss_train.common.storage import (
     remove as remove,
     remove_stale_partials as remove_stale_partials,
     sync_folder as sync_folder,
+    writing as writing,
 )

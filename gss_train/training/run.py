@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from gss_train.common import (
     pick_device,
 )
 from gss_train.config import ENVIRONMENT_FILE, Config
-from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops
+from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, in_use
 from gss_train.evaluation import split_settings
 from gss_train.inference import arithmetic
 from gss_train.models import SegmentationNetwork, build_network
@@ -67,16 +67,16 @@ def run_training(config: Config, drawing: Drawing) -> None:
         if plan.status == "finished":
             _show_finished(plan)
             return
-        with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic):
-            _carry_out(plan)
+        with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic), ExitStack() as held:
+            _carry_out(plan, held)
 
 
-def _carry_out(plan: TrainingPlan) -> None:
+def _carry_out(plan: TrainingPlan, held: ExitStack) -> None:
     network, origin = _first_weights(plan)
     size = StepSize.of(plan, network)
     announced = announcement(plan, size, origin)
     print("\n".join(announced), flush=True)
-    source, preparation = _prepare_in_turn(plan, origin)
+    source, preparation = _prepare_in_turn(plan, origin, held)
     subjects = {subject.name: subject for subject in preparation.subjects}
     training, validation, test = (
         [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
@@ -121,13 +121,14 @@ def _first_weights(plan: TrainingPlan) -> tuple[SegmentationNetwork, LoadedWeigh
     return network, load_weights(network, config.training.init_from, config, plan.dataset)
 
 
-def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> tuple[Source, Preparation]:
-    """The first process prepares; the others wait, and find it done."""
+def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None, held: ExitStack) -> tuple[Source, Preparation]:
+    """The first process prepares; the others wait, and find it done. All keep the files until `held` ends."""
     if not plan.processes.is_first:
         plan.processes.barrier()
     source = find_source(plan.config, plan.dataset)
     if origin is not None:
         _refuse_leak(plan, origin, source.split.test)
+    held.enter_context(in_use(source.raw.prepared_folder))
     source, preparation = prepare_source(source, skip_bad=plan.config.data.skip_bad)
     if plan.processes.is_first:
         plan.processes.barrier()

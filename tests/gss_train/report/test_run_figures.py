@@ -48,10 +48,8 @@ def make_subject() -> PreparedSubject:
     metadata = Metadata(
         name="Subject_7",
         grade=None,
-        shape=SHAPE,
         original_shape=(40, 40, 40),
         box=((0, 10), (0, 8), (20, 24)),
-        padding=((0, 0), (0, 0), (2, 0)),
         affine=tuple(tuple(row) for row in np.eye(4).tolist()),
         spacing=(1.0, 1.0, 1.0),
         orientation="LPS",
@@ -63,10 +61,10 @@ def make_subject() -> PreparedSubject:
         sources={},
         digests={},
         warnings=(),
-        recipe=Recipe(1, "brats2015", (0, 1, 2, 3, 4), SHAPE, SHAPE),
+        recipe=Recipe(1, "brats2015", (0, 1, 2, 3, 4), SHAPE),
         tumour_voxels=(),
     )
-    return PreparedSubject("Subject_7", Path("no-such.npy"), metadata)
+    return PreparedSubject("Subject_7", Path("no-such.npy"), metadata, ((0, 0), (0, 0), (2, 0)))
 
 
 def make_volumes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -421,7 +419,8 @@ def write_subject(folder: Path, tumour: tuple[tuple[int, int, int], ...]) -> tup
     voxels["image"] = np.random.default_rng(0).standard_normal((*SHAPE, 4))
     for voxel in tumour:
         voxels["label"][voxel] = 2
-    metadata = dataclasses.replace(make_subject().metadata, tumour_voxels=tumour, available=(True, False, True, True))
+    box, available = tuple((0, length) for length in SHAPE), (True, False, True, True)
+    metadata = dataclasses.replace(make_subject().metadata, box=box, tumour_voxels=tumour, available=available)
     return write_prepared(folder / "Subject_7.npy", voxels, metadata), voxels
 
 
