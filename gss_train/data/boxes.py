@@ -37,7 +37,7 @@ def grow_as_released(start: int, stop: int, least: int, length: int) -> tuple[in
 def padding_to(size: Triple, box: Pairs, whole: Triple, grown_size: Triple) -> Pairs:
     """How much background goes around a brain's box such that a crop or window fits in.
 
-    Where that is larger than what the box was grown to already, the box grows on within the whole volume, as before;
+    Where that is larger than what the box was grown to already, the box grows on within the whole volume;
     what is then still missing lies half before it and half after.
 
     Args:
