@@ -1,3 +1,4 @@
+from gss_train.subjects.expected import ExpectedVolumes as ExpectedVolumes, expect_volumes as expect_volumes
 from gss_train.subjects.preparation import (
     prepare_source as prepare_source,
     prepare_subjects as prepare_subjects,
