@@ -16,6 +16,7 @@ from gss_train.common.progress import Meter as Meter, show_progress as show_prog
 from gss_train.common.room import DiskRoom as DiskRoom, disk_room as disk_room, memory_room as memory_room
 from gss_train.common.sizes import (
     Triple as Triple,
+    amount as amount,
     check_axes as check_axes,
     check_size as check_size,
     times as times,

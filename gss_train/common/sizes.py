@@ -1,4 +1,4 @@
-"""Lengths along the three axes of a volume, a crop or a window."""
+"""Lengths along the three axes of a volume, a crop or a window; amounts of bytes."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ def check_axes(argument: str, axes: tuple[int, ...], *, stride: int, least: int)
 def times(lengths: Sequence[int]) -> str:
     """For people, such as "80x80x80"."""
     return "x".join(map(str, lengths))
+
+
+def amount(count: float) -> str:
+    """Bytes for people, such as "9.8 GB" or "73 MB"."""
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -42,9 +42,10 @@ from gss_train.training.batches import TrainingBatches
 from gss_train.training.final_evaluation import finish
 from gss_train.training.gathering import Gathered
 from gss_train.training.loop import train
-from gss_train.training.memory import StepSize, describe_need, full_memory_explained
+from gss_train.training.memory import full_memory_explained
 from gss_train.training.plan import Drawing, TrainingPlan, plan_training
 from gss_train.training.recorder import Recorder
+from gss_train.training.resources import check_resources
 from gss_train.training.state import TrainingState
 
 
@@ -73,9 +74,10 @@ def run_training(config: Config, drawing: Drawing) -> None:
 
 def _carry_out(plan: TrainingPlan) -> None:
     network, origin = _first_weights(plan)
-    size = StepSize.of(plan, network)
-    _announce(plan, size, origin)
-    source, preparation = _prepare_in_turn(plan, origin)
+    _announce(plan, network, origin)
+    source = _find_in_turn(plan, origin)
+    size = check_resources(plan, network, source)
+    source, preparation = _prepare_in_turn(plan, source)
     subjects = {subject.name: subject for subject in preparation.subjects}
     training, validation, test = (
         [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
@@ -119,8 +121,8 @@ def _first_weights(plan: TrainingPlan) -> tuple[SegmentationNetwork, LoadedWeigh
     return network, load_weights(network, config.training.init_from, config, plan.dataset)
 
 
-def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) -> None:
-    """Say what was chosen, and what it is expected to need."""
+def _announce(plan: TrainingPlan, network: SegmentationNetwork, origin: LoadedWeights | None) -> None:
+    """Say what was chosen."""
     config, options, batch_plan, processes = plan.config, plan.config.training, plan.batch_plan, plan.processes
     if origin is not None:
         keys = origin.public_keys
@@ -132,18 +134,19 @@ def _announce(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) 
         print("Preset quick: a first look at your data, not the published training, which is --preset paper")
     if config.data.voxel_size is not None:
         print(f"Scans and labels are brought to {millimetres(config.data.voxel_size)} (--spacing), predictions back")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     others = f" and {processes.size - 1} more" if processes.size > 1 else ""
     print(
-        f"Preset {config.run.preset}: {config.network.network} with {size.parameters:,} parameters on {plan.device}"
+        f"Preset {config.run.preset}: {config.network.network} with {parameters:,} parameters on {plan.device}"
         f"{others}, {describe_precision(options.precision, plan.device)}{_cudnn_said(plan.device)}"
     )
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan.stages)
     divided = f" ({batch_plan.pass_size} at a time)" if batch_plan.pass_size < batch_plan.batch_size else ""
     print(
         f"Stages: {stages}; {batch_plan.steps} steps an epoch of {batch_plan.batch_size} crops{divided} of "
-        f"{times(config.data.crop)} voxels; seed {config.run.seed}"
+        f"{times(config.data.crop)} voxels; seed {config.run.seed}",
+        flush=True,
     )
-    print(describe_need(size), flush=True)
 
 
 def _cudnn_said(device: torch.device) -> str:
@@ -155,17 +158,26 @@ def _cudnn_said(device: torch.device) -> str:
     return f", cuDNN benchmark {benchmark}, deterministic {deterministic}"
 
 
-def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> tuple[Source, Preparation]:
-    """The first process prepares; the others wait, and find it done."""
+def _find_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> Source:
+    """The first process finds the scans, or makes some; the others wait, and find them."""
     if not plan.processes.is_first:
         plan.processes.barrier()
     source = find_source(plan.config, plan.dataset)
     if origin is not None:
         _refuse_leak(plan, origin, source.split.test)
-    source, preparation = prepare_source(source, skip_bad=plan.config.data.skip_bad)
     if plan.processes.is_first:
         plan.processes.barrier()
-    return source, preparation
+    return source
+
+
+def _prepare_in_turn(plan: TrainingPlan, source: Source) -> tuple[Source, Preparation]:
+    """The first process prepares; the others wait, and find it done."""
+    if not plan.processes.is_first:
+        plan.processes.barrier()
+    prepared = prepare_source(source, skip_bad=plan.config.data.skip_bad)
+    if plan.processes.is_first:
+        plan.processes.barrier()
+    return prepared
 
 
 def _refuse_leak(plan: TrainingPlan, origin: LoadedWeights, test: Sequence[str]) -> None:
