@@ -50,4 +50,5 @@ def times(lengths: Sequence[int]) -> str:
 
 def amount(count: float) -> str:
     """Bytes for people, such as "9.8 GB" or "73 MB"."""
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))
+    return f"{count / unit:.{0 if count >= 100 * unit else 3}{'f' if count >= 100 * unit else 'g'}} {name}"

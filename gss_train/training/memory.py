@@ -21,10 +21,8 @@ from gss_train.training.plan import TrainingPlan
 # Float32: weight, gradient and Adam's three moments (amsgrad).
 _BYTES_PER_PARAMETER = 20
 _BYTES_PER_AVERAGED_PARAMETER = 4
-
-
 _FLOAT_BYTES = 4
-# What no tensor is. On a card: the workspaces of cuDNN and the gaps of the allocator; a guess, no one has measured them.
+# What no tensor is. On a card: workspaces of cuDNN and gaps of the allocator; a guess, as no one has measured them.
 # On a CPU: by how much resident memory exceeds tensors in docs/networks.md, 0.6 GB for 80^3 of RFNet and 64^3 of
 # U-HVED, 1.8 GB for 128^3 of mmFormer.
 _CARD_SHARE, _CARD_BYTES = 0.1, 0.5e9
@@ -68,8 +66,6 @@ MEASURED = {
     ("uhved", True, False): StepMemory(992, 5.1),
     ("uhved", True, True): StepMemory(920, 4.1),
 }
-
-
 # Likewise a window of an evaluation with the vote: encoders, modalities' decoders and one fusion, without gradients.
 EVALUATED = {
     ("rfnet", False, False): StepMemory(1736, 1.8),
@@ -82,12 +78,12 @@ EVALUATED = {
     ("mmformer", True, True): StepMemory(329, 0.8),
     ("robustseg", False, False): StepMemory(1480, 1.8),
     ("robustseg", False, True): StepMemory(740, 0.9),
-    ("robustseg", True, False): StepMemory(1480, 0.0),
-    ("robustseg", True, True): StepMemory(1480, 0.0),
+    ("robustseg", True, False): StepMemory(1332, 1.8),
+    ("robustseg", True, True): StepMemory(666, 0.9),
     ("uhved", False, False): StepMemory(975, 0.0),
-    ("uhved", False, True): StepMemory(975, 0.0),
-    ("uhved", True, False): StepMemory(975, 0.0),
-    ("uhved", True, True): StepMemory(975, 0.0),
+    ("uhved", False, True): StepMemory(488, 0.0),
+    ("uhved", True, False): StepMemory(512, 0.1),
+    ("uhved", True, True): StepMemory(405, 0.0),
 }
 
 
