@@ -23,8 +23,8 @@ _BYTES_PER_PARAMETER = 20
 _BYTES_PER_AVERAGED_PARAMETER = 4
 _FLOAT_BYTES = 4
 # What no tensor is. On a card: workspaces of cuDNN and gaps of the allocator; a guess, as no one has measured them.
-# On a CPU: by how much resident memory exceeds tensors in docs/networks.md, 0.6 GB for 80^3 of RFNet and 64^3 of
-# U-HVED, 1.8 GB for 128^3 of mmFormer.
+# On a CPU by how much the growth of resident memory, `benchmarks.network_steps.resident_growth`, exceeded the tensors
+# with 1 and 4 crops of 48^3, 0.33 and 0.80 GB for U-HVED, and no less than that for RFNet with 4, 0.66 GB.
 _CARD_SHARE, _CARD_BYTES = 0.1, 0.5e9
 _CPU_BYTES_PER_VOXEL, _CPU_BYTES = 1500, 0.2e9
 _PREDICTIONS_OF_A_VOTE = len(MODALITIES) + 2
