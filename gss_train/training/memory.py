@@ -28,7 +28,7 @@ _FLOAT_BYTES = 4
 _CARD_SHARE, _CARD_BYTES = 0.1, 0.5e9
 _CPU_BYTES_PER_VOXEL, _CPU_BYTES = 1500, 0.2e9
 _PREDICTIONS_OF_A_VOTE = len(MODALITIES) + 2
-# Of what was expected where the memory ran full all the same.
+# Where the memory ran full all the same: of what was expected above the least that any settings take.
 _SAFE_SHARE = 0.75
 _MOST_REMEDIES = 3
 
@@ -305,10 +305,12 @@ def full_memory_explained(size: StepSize) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_full_memory(error):
             raise
-        found = "; ".join(map(str, find_remedies(size, _SAFE_SHARE * size.expected_bytes))) or "none"
+        least = least_bytes(size)
+        clearly_less = least + _SAFE_SHARE * (size.expected_bytes - least)
+        found = "; ".join(str(remedy) for remedy in find_remedies(size, clearly_less) if remedy.flags) or "none"
         raise UserError(
             f"the memory is full: {amount(size.expected_bytes)} were expected ({size.source}). Settings with which "
-            f"three quarters of that are expected or less, the least change first: {found}. "
+            f"clearly less is expected, the least change first: {found}. "
             f"({str(error).splitlines()[0]})"
         ) from error
 

@@ -145,6 +145,12 @@ def test_a_full_memory_names_settings_that_take_less() -> None:
     assert "\n" not in said
 
 
+def test_a_full_memory_that_nothing_takes_less_of_names_nothing() -> None:
+    least = StepSize("rfnet", 16, 9, (NETWORKS["rfnet"].least,) * 3, 1, activation_checkpointing=True, in_16_bits=True)
+    with pytest.raises(UserError, match="the least change first: none"), full_memory_explained(least):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
 def test_the_processors_allocator_is_understood_too() -> None:
     with pytest.raises(UserError, match="memory is full"), full_memory_explained(RFNET):
         torch.empty(2**60, dtype=torch.uint8)
