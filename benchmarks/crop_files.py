@@ -29,9 +29,8 @@ def make_crops(folder: Path, edge: int, volume: tuple[int, int, int], length: in
     dataset = DATASETS["brats2020"]
     for number in range(_SUBJECTS):
         _write_raw_subject(folder / "raw" / f"BraTS20_Training_{number + 1:03}", volume, seed=number)
-    preparation = prepare_dataset(
-        find_subjects(folder / "raw", dataset), dataset, folder / "prepared", minimum_size=(edge,) * 3, workers=1
-    )
+    subjects = find_subjects(folder / "raw", dataset)
+    preparation = prepare_dataset(subjects, dataset, folder / "prepared", grown_size=(edge,) * 3, workers=1)
     return TrainingCrops(preparation.subjects, (edge, edge, edge), length=length, seed=0, tumour_share=0.5)
 
 

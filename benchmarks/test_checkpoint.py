@@ -19,7 +19,7 @@ from gss_train.training import TrainingState
 
 if TYPE_CHECKING:
     from gss_train.runs import CheckpointStore
-    from gss_train.training import TrainingBatches
+    from gss_train.training import CheckpointWriter, TrainingBatches
 
 _STEPS = 150
 _BATCH = 2
@@ -44,12 +44,17 @@ class _Run:
         self.step()  # makes the optimiser's moments
         self._state = TrainingState(self.step.network, _STEPS, update=self.step.update, step=1)  # type: ignore[arg-type]
         self._store = _store(folder / "checkpoints")
+        self._beside = _writer(folder / "no checkpoints")
         self._batches = _batches(folder, edge)
         self.bytes = self._store.save(self._state.step, self._state.state_dict()).stat().st_size
 
     def write(self) -> None:
-        """What a run does at the end of an epoch."""
+        """To the disk, as the thread beside the training does."""
         self._store.save(self._state.step, self._state.state_dict())
+
+    def begin_to_write(self) -> None:
+        """What a run waits for: a copy, which another thread then writes."""
+        self._beside.save(self._state.step, self._state.state_dict())
 
     def read(self) -> None:
         """The newest one, onto the CPU."""
@@ -72,6 +77,16 @@ def _store(folder: Path) -> CheckpointStore:
     return CheckpointStore(folder, keep=2)
 
 
+def _writer(folder: Path) -> CheckpointWriter:
+    """One whose disk takes no time: a run has written the last checkpoint long before the next one."""
+    from gss_train.common import CLOCK  # noqa: PLC0415  (needs the training dependencies)
+    from gss_train.training import CheckpointWriter  # noqa: PLC0415  (as above)
+
+    store = _store(folder)
+    store.save = lambda step, content: folder  # type: ignore[method-assign]  # noqa: ARG005
+    return CheckpointWriter(store, minutes=15, clock=CLOCK)
+
+
 def _batches(folder: Path, edge: int) -> TrainingBatches:
     from gss_train.training import BatchPlan, TrainingBatches  # noqa: PLC0415  (needs the training dependencies)
 
@@ -90,9 +105,15 @@ def run(
     return _Run(tmp_path_factory.mktemp(request.param), request.param, size, device, crop_edge)
 
 
-@pytest.mark.parametrize("name", ["training step", "write", "read", "resume"])
+@pytest.mark.parametrize("name", ["training step", "begin to write", "write", "read", "resume"])
 @pytest.mark.parametrize("run", NETWORKS, indirect=True)
 def test_checkpoint(measure: Measure, run: _Run, name: str) -> None:
-    calls: dict[str, Call] = {"training step": run.step, "write": run.write, "read": run.read, "resume": run.resume}
+    calls: dict[str, Call] = {
+        "training step": run.step,
+        "begin to write": run.begin_to_write,
+        "write": run.write,
+        "read": run.read,
+        "resume": run.resume,
+    }
     figures = {} if name == "training step" else {"file_mb": run.bytes / 1e6}
     measure(calls[name], group=run.name, name=name, memory=False, figures=figures)

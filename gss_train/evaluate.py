@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gss_train import common, evaluation, inference, report, runs, subjects
 from gss_train.common import UserError, run_command
 from gss_train.config import BoxName, ComputedPrecision, DatasetName, SplitName
-from gss_train.data import size_name, to_spacing
+from gss_train.data import in_use, size_name, to_spacing
 
 if TYPE_CHECKING:
     import torch
@@ -275,7 +275,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         positional = (tyro.conf.PositionalRequiredArgs,)
         options = tyro.cli(EvaluateArguments, args=arguments, prog="python -m gss_train.evaluate", config=positional)
-        carry_out(plan(options))
+        planned = plan(options)
+        with in_use(planned.raw.prepared_folder):
+            carry_out(planned)
 
     return run_command(evaluate, extras="train,demo", interrupted="interrupted; nothing is written")
 

@@ -26,10 +26,8 @@ def _make_up_subject(folder: Path, name: str, shape: Triple, generator: np.rando
     metadata = Metadata(
         name=name,
         grade=None,
-        shape=shape,
         original_shape=shape,
         box=tuple((0, length) for length in shape),
-        padding=((0, 0),) * 3,
         affine=tuple(map(tuple, np.eye(4).tolist())),
         spacing=(1.0, 1.0, 1.0),
         orientation="LPS",
@@ -41,7 +39,7 @@ def _make_up_subject(folder: Path, name: str, shape: Triple, generator: np.rando
         sources={},
         digests={},
         warnings=(),
-        recipe=Recipe(0, dataset.name, dataset.label_values, shape, shape),
+        recipe=Recipe(0, dataset.name, dataset.label_values, shape),
         tumour_voxels=tuple(map(to_triple, np.argwhere(voxels["label"]).tolist())),
     )
     write_prepared(folder / f"{name}.npy", voxels, metadata)

@@ -101,10 +101,8 @@ def _describe(metadata: Metadata, name: str, label: npt.NDArray[np.uint8]) -> Me
     return replace(
         metadata,
         name=name,
-        shape=shape,
         original_shape=shape,
         box=tuple((0, length) for length in shape),
-        padding=((0, 0),) * 3,
         affine=tuple(map(tuple, np.diag([x, y, z, 1.0]).tolist())),
         spacing=(x, y, z),
         sources={},

@@ -1,3 +1,4 @@
+from gss_train.common.clock import CLOCK as CLOCK, Clock as Clock, duration as duration
 from gss_train.common.command import run_command as run_command
 from gss_train.common.devices import (
     device_type as device_type,
@@ -28,4 +29,5 @@ from gss_train.common.storage import (
     remove as remove,
     remove_stale_partials as remove_stale_partials,
     sync_folder as sync_folder,
+    writing as writing,
 )

@@ -26,20 +26,32 @@ def open_replacing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            # Else a power cut could leave the new name with none of the content.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OSError(_explain(path, error)) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                # Else a power cut could leave the new name with none of the content.
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         # It is there after a failure only, and then perhaps not at all.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have errors of writing a file say which folder and file they are of, and what to do.
+
+    Raises:
+        OSError: in place of another one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(_explain(path, error)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -67,10 +79,8 @@ def remove(path: Path) -> None:
     Raises:
         OSError: it cannot be removed; the message names folder and file.
     """
-    try:
+    with writing(path):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(_explain(path, error)) from error
 
 
 def final_name(name: str) -> str:

@@ -15,6 +15,7 @@ from gss_train.config.options import KINDS, flag_of, with_defaults
 _FREE = {
     *("workers", "cache", "device", "output", "preset", "protocol", "ignore_resources"),
     *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
+    "stage_validation",
     *KINDS["record"],
 }
 

@@ -436,6 +436,8 @@ class ValidationOptions:
         validate_every: epochs from one validation to the next; 0 for none.
         validation_subjects: use no more than so many.
         validation_subsets: `few`: all four modalities, and each by itself; `all` 15 subsets take three times as long.
+        stage_validation: at the end of each stage also validate on all validation subjects and all 15 subsets, unless
+            there is no validation at all. It decides over nothing.
         early_stopping: validations of a stage without a better mean Dice after which the stage ends. None, as
             published: all stages have their full length.
     """
@@ -443,6 +445,7 @@ class ValidationOptions:
     validate_every: int = 10
     validation_subjects: int = 8
     validation_subsets: Literal["few", "all"] = "few"
+    stage_validation: bool = True
     early_stopping: int | None = None
 
     def __post_init__(self) -> None:
@@ -459,7 +462,9 @@ class RecordOptions:
     Attributes:
         resume: `auto` goes on with the run in `--output`, if there is one; `never` refuses a folder that has one.
         keep_checkpoints: newest checkpoints that are kept, besides the best one and each finished stage's.
-        checkpoint_every: epochs from one checkpoint to the next.
+        checkpoint_minutes: from one checkpoint to the next, which is written beside the training; more, in proportion,
+            in runs of more than two days; 0 writes one after each epoch. One is also written at the end of each stage,
+            and when a signal ends the training.
         gather_every: steps after which losses and the like are read from the device, which holds it up.
         tensorboard: write scalars and figures for TensorBoard.
         figure_every: epochs from one figure to the next; 0 for none.
@@ -469,15 +474,15 @@ class RecordOptions:
 
     resume: Literal["auto", "never"] = "auto"
     keep_checkpoints: int = 2
-    checkpoint_every: int = 1
+    checkpoint_minutes: float = 15.0
     gather_every: int = 10
     tensorboard: bool = True
-    figure_every: int = 1
+    figure_every: int = 25
     final_evaluation: Literal["none", "dice", "all"] = "all"
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "keep_checkpoints", "checkpoint_every", "gather_every")
-        _at_least(0, self, "figure_every")
+        _at_least(1, self, "keep_checkpoints", "gather_every")
+        _at_least(0, self, "checkpoint_minutes", "figure_every")
 
 
 @dataclass(frozen=True)
@@ -551,6 +556,10 @@ class Config:
         return cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(self), default=str)))
 
 
+# Options that runs of earlier versions have, and that said nothing of what is learnt.
+_GONE = (("record", "checkpoint_every"),)
+
+
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run as JSON values, with those that there were not yet then, as the run was trained.
 
@@ -567,6 +576,8 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, options in defaults.items()
         if isinstance(values.get(name, {}), dict)
     }
+    for section, name in _GONE:
+        known.get(section, {}).pop(name, None)
     return {**values, **known}
 
 

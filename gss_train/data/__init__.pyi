@@ -3,6 +3,7 @@ from gss_train.data.augmentation.settings import (
     PUBLISHED_AUGMENTATION as PUBLISHED_AUGMENTATION,
     AugmentationSettings as AugmentationSettings,
 )
+from gss_train.data.boxes import padding_to as padding_to
 from gss_train.data.crops import Crop as Crop, TrainingCrops as TrainingCrops
 from gss_train.data.datasets import (
     DATASETS as DATASETS,
@@ -38,6 +39,14 @@ from gss_train.data.prepared import (
     Recipe as Recipe,
     load_prepared as load_prepared,
     write_prepared as write_prepared,
+)
+from gss_train.data.prepared_index import (
+    InUseError as InUseError,
+    delete_indexed as delete_indexed,
+    in_use as in_use,
+    indexed_files as indexed_files,
+    is_indexed as is_indexed,
+    read_index as read_index,
 )
 from gss_train.data.published_lists import (
     PublishedSplit as PublishedSplit,

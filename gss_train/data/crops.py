@@ -39,7 +39,7 @@ class TrainingCrops(Dataset[Crop]):
     Within an epoch the subjects come in shuffled order, each as often as any other to within one.
 
     Args:
-        subjects: to crop from.
+        subjects: to crop from; those smaller than the crop are padded with background.
         crop_size: voxels per axis.
         length: samples per epoch.
         seed: of every draw; 0 or more.
@@ -48,7 +48,7 @@ class TrainingCrops(Dataset[Crop]):
             the crop is equally likely.
 
     Raises:
-        ValueError: no subjects, one that has no label or is smaller than the crop, or a number out of range.
+        ValueError: no subjects, one that has no label, or a number out of range.
     """
 
     def __init__(
@@ -65,14 +65,11 @@ class TrainingCrops(Dataset[Crop]):
             raise ValueError(f"subjects: got some without label, training needs labels: {', '.join(unlabelled)}")
         if len(crop_size) != 3 or min(crop_size) < 1:
             raise ValueError(f"crop_size: got {crop_size}, need three sizes of at least 1 voxel")
-        for subject in subjects:
-            if any(have < need for have, need in zip(subject.shape, crop_size, strict=True)):
-                raise ValueError(f"crop_size: got {crop_size}, but {subject.name} is prepared with {subject.shape}")
         if length < 1 or seed < 0:
             raise ValueError(f"length, seed: got {length} and {seed}, need at least 1 and 0")
         if not 0 <= tumour_share <= 1:
             raise ValueError(f"tumour_share: got {tumour_share}, need a probability from 0 to 1")
-        self.subjects = tuple(subjects)
+        self.subjects = tuple(subject.padded_to(crop_size) for subject in subjects)
         self.crop_size = crop_size
         self.length = length
         self.seed = seed

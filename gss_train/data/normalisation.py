@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gss_train.common import Triple, to_triple
+from gss_train.data.boxes import Pairs, grow, grow_as_released, read_box
 from gss_train.data.datasets import LABEL, MODALITIES, Subject
 from gss_train.data.grids import Affine, Grid, Spacing, bounding_box
 from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, SourceFile, TruthGrid
@@ -22,7 +23,6 @@ PUBLISHED_BOX = (128, 128, 128)
 _MAX_TUMOUR_VOXELS = 1024
 
 Floats = npt.NDArray[np.float32]
-Box = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,12 @@ class NormalisedScans:
     Attributes:
         voxels: [D,H,W] of `VOXEL_DTYPE`; every label is 0.
         box: first and one past the last raw voxel that was kept, per axis.
-        padding: voxels of background added before and after the box, per axis.
         mean: of the raw brain voxels, [4] float32; 0 where there is no scan.
         std: their standard deviation, [4] float32; 1 where there is no scan.
     """
 
     voxels: npt.NDArray[Any]
-    box: Box
-    padding: Box
+    box: Pairs
     mean: Floats
     std: Floats
 
@@ -50,9 +48,16 @@ class NormalisedScans:
         return x, y, z
 
     @property
-    def unpadded(self) -> tuple[slice, slice, slice]:
-        """Where the box lies in `voxels`."""
-        return _without(self.padding, self.voxels.shape)
+    def background(self) -> tuple[float, ...]:
+        """What a raw value of 0 became, per modality."""
+        return tuple(((0 - self.mean) / self.std).tolist())
+
+    def image(self, padding: Pairs) -> npt.NDArray[np.float16]:
+        """The z-scores, [4,D,H,W], with so many voxels of background before and after them per axis."""
+        lengths = zip(padding, self.voxels.shape, strict=True)
+        size = [before + length + after for (before, after), length in lengths]
+        image, _ = read_box(self.voxels, [-before for before, _ in padding], size, self.background)
+        return image
 
 
 def box_size(spacing: Spacing | None) -> Triple:
@@ -66,32 +71,25 @@ def box_size(spacing: Spacing | None) -> Triple:
     return to_triple([round(voxels / length) for voxels, length in zip(PUBLISHED_BOX, spacing, strict=True)])
 
 
-def normalise_scans(
-    scans: Scans, minimum_size: Triple, grown_size: Triple = PUBLISHED_BOX, *, released_box: bool = False
-) -> NormalisedScans:
+def normalise_scans(scans: Scans, grown_size: Triple, *, released_box: bool = False) -> NormalisedScans:
     """Computes what a network sees of scans without errors, the same for training and for prediction.
 
     The scans are cut to the box of voxels that are non-zero in any modality, grown to `grown_size` where the raw volume
-    allows, and padded with background to `minimum_size`. Each modality is normalised by the mean and standard
-    deviation of the brain (voxels whose modalities' sum is above 0) over the whole box: the background becomes
-    -mean/std, as in the public preprocessing of RFNet and mmFormer. A modality without a scan is 0 everywhere and
-    counts for nothing else.
+    allows. Each modality is normalised by the mean and standard deviation of the brain (voxels whose modalities' sum is
+    above 0) over the whole box: the background becomes -mean/std, as in the public preprocessing of RFNet and mmFormer.
+    A modality without a scan is 0 everywhere and counts for nothing else.
 
     Args:
         scans: by modality, one at least, [D,H,W] on one grid and in the orientation of `reorient`.
-        minimum_size: voxels per axis that the result has at least.
-        grown_size: voxels per axis that the box is grown to, where these are more.
+        grown_size: voxels per axis that the box is grown to; 1 leaves it as it is.
         released_box: whether the box is that of the public preparation of RFNet, GSS and mmFormer, which leaves out the
             brain's last plane along each axis, or has one plane more where it is grown by an even number.
     """
-    box = _brain_box(
-        scans, to_triple([max(sizes) for sizes in zip(minimum_size, grown_size, strict=True)]), released=released_box
-    )
+    box = _brain_box(scans, grown_size, released=released_box)
     inside = tuple(slice(start, stop) for start, stop in box)
     images = {modality: voxels[inside].astype(np.float32) for modality, voxels in scans.items()}
     mean, std = _brain_statistics(images)
-    padding = tuple(_padding(stop - start, least) for (start, stop), least in zip(box, minimum_size, strict=True))
-    return NormalisedScans(_assemble(images, mean, std, padding), box, padding, mean, std)
+    return NormalisedScans(_assemble(images, mean, std), box, mean, std)
 
 
 def normalise(
@@ -115,22 +113,19 @@ def normalise(
     scans = {modality: volumes[modality] for modality in MODALITIES if modality in volumes}
     normalised = normalise_scans(
         {modality: scan.voxels for modality, scan in scans.items()},
-        recipe.minimum_size,
         recipe.grown_size,
         released_box=recipe.released_box,
     )
     voxels, mean, std = normalised.voxels, normalised.mean, normalised.std
     if LABEL in volumes:
         label = volumes[LABEL].voxels[normalised.kept]
-        voxels["label"][normalised.unpadded] = to_categories(label, recipe.label_values)
+        voxels["label"] = to_categories(label, recipe.label_values)
     truth, kept = _truth(checked.volumes.get(LABEL), grid, recipe)
     metadata = Metadata(
         name=subject.name,
         grade=subject.grade,
-        shape=to_triple(voxels.shape),
         original_shape=grid.shape,
         box=normalised.box,
-        padding=normalised.padding,
         affine=_rows(grid.affine),
         spacing=grid.spacing,
         orientation=checked.orientation,
@@ -138,7 +133,7 @@ def normalise(
         has_label=LABEL in volumes,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
-        background=tuple(((0 - mean) / std).tolist()),
+        background=normalised.background,
         sources=sources,
         digests=checked.digests,
         warnings=_warnings(subject, checked),
@@ -168,41 +163,17 @@ def _warnings(subject: Subject, checked: CheckedSubject) -> tuple[tuple[str, str
     return tuple((roles[fault.file], fault.problem, fault.remedy) for fault in checked.faults if fault.file is not None)
 
 
-def _brain_box(scans: Scans, grown_size: Triple, *, released: bool) -> Box:
+def _brain_box(scans: Scans, grown_size: Triple, *, released: bool) -> Pairs:
     occupied = np.zeros(next(iter(scans.values())).shape, bool)
     for voxels in scans.values():
         occupied |= voxels != 0
     box = bounding_box(occupied)
     assert box is not None
-    grow = _grow_as_released if released else _grow
+    grow_axis = grow_as_released if released else grow
     return tuple(
-        grow(axis.start, axis.stop, least, length)
+        grow_axis(axis.start, axis.stop, least, length)
         for axis, least, length in zip(box, grown_size, to_triple(occupied.shape), strict=True)
     )
-
-
-def _grow(start: int, stop: int, least: int, length: int) -> tuple[int, int]:
-    """Grows start:stop on both sides to `least` voxels, shifted or cut where 0:length ends."""
-    missing = least - (stop - start)
-    if missing <= 0:
-        return start, stop
-    start = max(0, min(start - missing // 2, length - least))
-    return start, min(start + least, length)
-
-
-def _grow_as_released(start: int, stop: int, least: int, length: int) -> tuple[int, int]:
-    """Likewise, from `start` to the last plane, which is left out; cut where the volume ends."""
-    end = stop - 1
-    missing = least - (end - start)
-    if missing > 0:
-        start, end = start - missing // 2, end + missing // 2 + 1
-    shift = max(0, -start)
-    return start + shift, min(end + shift, length)
-
-
-def _padding(length: int, least: int) -> tuple[int, int]:
-    missing = max(0, least - length)
-    return missing // 2, missing - missing // 2
 
 
 def _brain_statistics(images: Mapping[str, Floats]) -> tuple[Floats, Floats]:
@@ -216,23 +187,12 @@ def _brain_statistics(images: Mapping[str, Floats]) -> tuple[Floats, Floats]:
     return mean, std
 
 
-def _without(padding: Sequence[tuple[int, int]], shape: Sequence[int]) -> tuple[slice, slice, slice]:
-    """Where the raw voxels lie in the padded volume."""
-    x, y, z = (slice(before, length - after) for (before, after), length in zip(padding, shape, strict=True))
-    return x, y, z
-
-
-def _assemble(
-    images: Mapping[str, Floats], mean: Floats, std: Floats, padding: Sequence[tuple[int, int]]
-) -> npt.NDArray[Any]:
-    """Interleaves the z-scores of images [d,h,w], surrounded by background; the labels are 0."""
-    shape = [sum(pair) + length for pair, length in zip(padding, next(iter(images.values())).shape, strict=True)]
-    inside = _without(padding, shape)
-    voxels = np.zeros(shape, VOXEL_DTYPE)
-    voxels["image"] = (0 - mean) / std
+def _assemble(images: Mapping[str, Floats], mean: Floats, std: Floats) -> npt.NDArray[Any]:
+    """Interleaves the z-scores of images [D,H,W]; the labels are 0."""
+    voxels = np.zeros(next(iter(images.values())).shape, VOXEL_DTYPE)
     for number, modality in enumerate(MODALITIES):
         if modality in images:
-            voxels["image"][(*inside, number)] = (images[modality] - mean[number]) / std[number]
+            voxels["image"][..., number] = (images[modality] - mean[number]) / std[number]
     return voxels
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +18,16 @@ from gss_train.data.prepared import (
     PreparedSubject,
     Recipe,
     SourceFile,
+    files_of,
     read_prepared,
     sidecar_of,
     write_prepared,
 )
+from gss_train.data.prepared_index import add_to_index
 from gss_train.data.resampling import ResamplingError
 from gss_train.data.verification import MEND_OR_RESPACE, check_subjects, read_and_check
 
-_VERSION = 3
+_VERSION = 4
 
 
 class PreparationError(UserError):
@@ -80,10 +82,9 @@ def prepare_dataset(
     subjects: Sequence[Subject],
     dataset: Dataset,
     folder: Path,
-    minimum_size: Triple,
+    grown_size: Triple,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    grown_size: Triple | None = None,
     spacing: Spacing | None = None,
     *,
     skip_bad: bool = False,
@@ -93,18 +94,18 @@ def prepare_dataset(
 
     It may be killed at any moment: what is finished is kept, and the next call does the rest. `<name>.npy` gets the
     voxels and then `<name>.json` their description, both under a temporary name first: what a killed run leaves behind
-    is never taken for complete. `gss_train.data.normalisation` tells what is computed.
+    is never taken for complete. The folder's index names them all beforehand. `gss_train.data.normalisation` tells what
+    is computed.
 
     Args:
         subjects: raw subjects, with different names, and a scan at least of each; without a label, all is background.
         dataset: their edition.
         folder: where the prepared files go; made when missing.
-        minimum_size: voxels per axis that every prepared volume has at least.
+        grown_size: voxels per axis that the brain's box is grown to within the whole volume; 128 as published, and 1
+            leaves it as it is. What is smaller than a crop is padded when the crop is read.
         workers: processes; 1 works in this process. Default: the processors at hand, at most 8.
         progress: called with the number of finished subjects and that of all subjects, at first with what was
             already there.
-        grown_size: voxels per axis that the brain's box is grown to within the whole volume; 128 as published. Default:
-            `minimum_size`.
         spacing: voxel size in millimetres that scans and labels are brought to, wherever their affines place them;
             None: that which they have, and all files of a subject are on one grid.
         skip_bad: leave out subjects with errors rather than raise.
@@ -114,11 +115,13 @@ def prepare_dataset(
         PreparationError: errors in the raw files, or none is left without; one lists all of them, after all other
             subjects are prepared.
         OSError: a prepared file cannot be written; the message names the folder.
-        ValueError: two subjects of one name, or an impossible `minimum_size` or `workers`.
+        ValueError: two subjects of one name, or an impossible `grown_size` or `workers`.
     """
     if len({subject.name for subject in subjects}) != len(subjects):
         raise ValueError("subjects: got two of the same name, need different names")
-    recipe = replace(_recipe(dataset, minimum_size, grown_size or minimum_size, spacing), released_box=released_box)
+    if len(grown_size) != 3 or min(grown_size) < 1:
+        raise ValueError(f"grown_size: got {grown_size}, need three sizes of at least 1 voxel")
+    recipe = Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(grown_size), spacing, released_box)
     remove_stale_partials(folder)
     outcomes = {}
     for subject in subjects:
@@ -126,17 +129,12 @@ def prepare_dataset(
         if prepared is not None:
             outcomes[subject.name] = _Outcome.of(subject, prepared)
     pending = [subject for subject in subjects if subject.name not in outcomes]
+    files = [path for subject in pending for path in files_of(_path_of(subject, folder), recipe)]
+    add_to_index(folder, [path.name for path in files], recipe)
     attempt = partial(_attempt, dataset=dataset, folder=folder, recipe=recipe)
     for subject, outcome in map_unordered(attempt, pending, workers, progress, len(outcomes)):
         outcomes[subject.name] = outcome
     return _conclude(subjects, outcomes, skip_bad=skip_bad)
-
-
-def _recipe(dataset: Dataset, minimum_size: Triple, grown_size: Triple, spacing: Spacing | None) -> Recipe:
-    for name, size in (("minimum_size", minimum_size), ("grown_size", grown_size)):
-        if len(size) != 3 or min(size) < 1:
-            raise ValueError(f"{name}: got {size}, need three sizes of at least 1 voxel")
-    return Recipe(_VERSION, dataset.name, dataset.label_values, to_triple(minimum_size), to_triple(grown_size), spacing)
 
 
 def _path_of(subject: Subject, folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gss_train.common import Triple, UserError, open_replacing, remove, to_triple
+from gss_train.data.boxes import Pairs, padding_to, read_box
 from gss_train.data.datasets import MODALITIES
 from gss_train.data.grids import Grid, Spacing
 
@@ -48,7 +49,6 @@ class Recipe:
         version: of the preparation itself; raised whenever its results change.
         dataset: name of the edition.
         label_values: for each category in training order, its value in the label files.
-        minimum_size: voxels per axis that a prepared volume has at least.
         grown_size: voxels per axis that the brain's box is grown to where the whole volume allows.
         spacing: voxel size in millimetres that scans and label are brought to; None: that which they have.
         released_box: whether the box is that of the authors' public preparation.
@@ -57,7 +57,6 @@ class Recipe:
     version: int
     dataset: str
     label_values: tuple[int, ...]
-    minimum_size: Triple
     grown_size: Triple
     spacing: Spacing | None = None
     released_box: bool = False
@@ -75,7 +74,7 @@ class TruthGrid:
 
     shape: Triple
     affine: tuple[tuple[float, ...], ...]
-    box: tuple[tuple[int, int], ...]
+    box: Pairs
 
     @property
     def grid(self) -> Grid:
@@ -90,11 +89,9 @@ class Metadata:
     Attributes:
         name: of the subject.
         grade: "HGG", "LGG" or None where unknown.
-        shape: voxels per axis of the prepared volume.
         original_shape: voxels per axis of the whole volume, in the orientation of `reorient`, as all below; where
             scans were resampled, of what they became, as all below.
         box: first and one past the last of its voxels that was kept, per axis.
-        padding: voxels added before and after the box, per axis.
         affine: [4][4], from the whole volume's voxel indices to millimetres right, anterior and superior.
         spacing: voxel size in millimetres.
         orientation: where the axes of the raw files point, such as "LPS".
@@ -113,10 +110,8 @@ class Metadata:
 
     name: str
     grade: str | None
-    shape: Triple
     original_shape: Triple
-    box: tuple[tuple[int, int], ...]
-    padding: tuple[tuple[int, int], ...]
+    box: Pairs
     affine: tuple[tuple[float, ...], ...]
     spacing: tuple[float, float, float]
     orientation: str
@@ -133,13 +128,9 @@ class Metadata:
     truth: TruthGrid | None = None
 
     @property
-    def grid(self) -> Grid:
-        """Where the prepared voxels lie."""
-        x, y, z = (
-            slice(start - before, stop + after)
-            for (start, stop), (before, after) in zip(self.box, self.padding, strict=True)
-        )
-        return Grid(self.original_shape, np.array(self.affine)).part((x, y, z))
+    def shape(self) -> Triple:
+        """Voxels per axis of the prepared volume."""
+        return _lengths(self.box)
 
     def to_json(self) -> str:
         """Returns the description as JSON text."""
@@ -165,22 +156,49 @@ class Metadata:
 
 @dataclass(frozen=True)
 class PreparedSubject:
-    """A prepared subject on disk.
+    """A prepared subject on disk, as it is seen: with background around it where it is smaller than a crop.
 
     Attributes:
         name: of the subject.
         path: the `.npy` file of its voxels.
-        metadata: its description, from the `.json` file beside it.
+        metadata: description of that file, from the `.json` file beside it.
+        padding: voxels of background before and after those of the file, per axis.
     """
 
     name: str
     path: Path
     metadata: Metadata
+    padding: Pairs = ((0, 0),) * 3
+
+    def padded_to(self, size: Triple) -> PreparedSubject:
+        """The subject with at least so many voxels per axis, where a crop or window of that size fits in.
+
+        Nothing is read or copied: `crop` makes the background of the voxels that it is asked for.
+        """
+        metadata = self.metadata
+        padding = padding_to(size, metadata.box, metadata.original_shape, metadata.recipe.grown_size)
+        return replace(self, padding=padding)
 
     @property
     def shape(self) -> Triple:
         """Voxels per axis."""
-        return self.metadata.shape
+        return _lengths(self._ends)
+
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
+        x, y, z = (slice(start, stop) for start, stop in self._ends)
+        return Grid(self.metadata.original_shape, np.array(self.metadata.affine)).part((x, y, z))
+
+    @property
+    def _ends(self) -> Pairs:
+        """First and one past the last voxel per axis, counted as in `Metadata.box`."""
+        pairs = zip(self.metadata.box, self.padding, strict=True)
+        return tuple((start - before, stop + after) for (start, stop), (before, after) in pairs)
+
+    @property
+    def _before(self) -> tuple[int, ...]:
+        return tuple(before for before, _ in self.padding)
 
     @property
     def available(self) -> tuple[bool, ...]:
@@ -200,15 +218,17 @@ class PreparedSubject:
     @cached_property
     def tumour_voxels(self) -> npt.NDArray[np.int64]:
         """Indices of up to 1024 tumour voxels, [N,3] int64."""
-        return np.array(self.metadata.tumour_voxels, np.int64).reshape(-1, 3)
+        return np.array(self.metadata.tumour_voxels, np.int64).reshape(-1, 3) + self._before
 
     def open(self) -> npt.NDArray[Any]:
-        """Maps the voxels into memory, read-only: [D,H,W] of `VOXEL_DTYPE`; nothing is read before it is used.
+        """Maps the file's voxels, without padding, into memory, read-only: [D,H,W] of `VOXEL_DTYPE`.
+
+        Nothing is read before it is used.
 
         Raises:
             PreparedError: the file is missing, cut short or not the one described.
         """
-        return _load(self.path, VOXEL_DTYPE, self.shape)
+        return _load(self.path, VOXEL_DTYPE, self.metadata.shape)
 
     def truth(self) -> npt.NDArray[np.uint8]:
         """The category of each voxel of the label's own grid, which is `metadata.truth`: [D,H,W] uint8.
@@ -221,7 +241,7 @@ class PreparedSubject:
         if own is None:
             raise ValueError(f"{self.name}: has no label on another grid than {self.path}")
         path = _truth_of(self.path)
-        kept = _load(path, np.dtype(np.uint8), to_triple([stop - start for start, stop in own.box]))
+        kept = _load(path, np.dtype(np.uint8), _lengths(own.box))
         truth = np.zeros(own.shape, np.uint8)
         truth[tuple(slice(start, stop) for start, stop in own.box)] = kept
         return truth
@@ -243,9 +263,11 @@ class PreparedSubject:
         bounds = zip(start, size, self.shape, strict=True)
         if any(first < 0 or length < 1 or first + length > total for first, length, total in bounds):
             raise ValueError(f"crop of {tuple(size)} from {tuple(start)}: reaches outside {self.name}, {self.shape}")
-        box = tuple(slice(first, first + length) for first, length in zip(start, size, strict=True))
-        voxels = self.open()[box]
-        return np.array(np.moveaxis(voxels["image"], -1, 0), order="C"), np.array(voxels["label"], order="C")
+        return read_box(self.open(), np.subtract(start, self._before).tolist(), size, self.background)
+
+
+def _lengths(ends: Pairs) -> Triple:
+    return to_triple([stop - start for start, stop in ends])
 
 
 def _load(path: Path, dtype: np.dtype[Any], shape: Triple) -> npt.NDArray[Any]:
@@ -290,6 +312,11 @@ def write_prepared(
 def sidecar_of(path: Path) -> Path:
     """Returns where the description of the prepared file `path` lies."""
     return path.with_name(path.name.removesuffix(".npy") + ".json")
+
+
+def files_of(path: Path, recipe: Recipe) -> tuple[Path, ...]:
+    """Returns the files that a subject prepared as `path` may have."""
+    return path, sidecar_of(path), *(() if recipe.spacing is None else (_truth_of(path),))
 
 
 def _truth_of(path: Path) -> Path:

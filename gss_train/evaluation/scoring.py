@@ -45,7 +45,7 @@ def evaluate_subsets(
 
     Args:
         network: in evaluation mode, on `device`, with the same weights in all processes.
-        subjects: held out from training, each at least as large as the window; the same in all processes.
+        subjects: held out from training; the same in all processes. Where the window is larger, they are padded to it.
         dataset: for the regions.
         window: that slides over each of them.
         device: to compute on.
@@ -66,7 +66,7 @@ def evaluate_subsets(
     own = range(processes.rank, len(subjects), processes.size)
     progress(0, len(own))
     for done, number in enumerate(own, start=1):
-        subject = subjects[number]
+        subject = subjects[number].padded_to(window.crop_size)
         image, label = read_subject(subject)
         possible = [place for place, subset in enumerate(subsets) if _has(subject, subset)]
         predictions = torch.zeros(len(subsets), *label.shape, dtype=torch.uint8)
@@ -107,7 +107,7 @@ def _segment(
         given = segment_subsets(network, image, window, subsets, on_window=watch)
         return given, given
     probabilities = subset_probabilities(network, image, window, subsets, on_window=watch)
-    grid, given = subject.metadata.grid, torch.stack([part.argmax(dim=0).to(torch.uint8) for part in probabilities])
+    grid, given = subject.grid, torch.stack([part.argmax(dim=0).to(torch.uint8) for part in probabilities])
     # One after the other: the label's voxels may be many.
     return given, (torch.from_numpy(most_probable(part.numpy(), grid, own.grid)) for part in probabilities)
 

@@ -13,7 +13,7 @@ import torch
 
 from gss_train.common import UserError, show_progress
 from gss_train.config import ComputedPrecision
-from gss_train.data import Subject, millimetres, normalise_scans
+from gss_train.data import Subject, millimetres, normalise_scans, padding_to
 from gss_train.inference.ensemble import Ensemble
 from gss_train.inference.log import describe, region_millilitres
 from gss_train.inference.outputs import Outputs
@@ -131,14 +131,18 @@ class Predictor:
 
     def _segment(self, scans: RawScans, progress: Progress) -> Prediction:
         """The networks see what a preparation for training makes of the scans: the same box, z-scores and rounding."""
-        normalised = normalise_scans(scans.voxels, self.ensemble.minimum_size, self.ensemble.grown_size)
-        image = torch.from_numpy(np.moveaxis(normalised.voxels["image"], -1, 0).astype(np.float32))
+        grown_size = self.ensemble.grown_size
+        normalised = normalise_scans(scans.voxels, grown_size)
+        padding = padding_to(self.ensemble.minimum_size, normalised.box, scans.grid.shape, grown_size)
+        image = torch.from_numpy(normalised.image(padding).astype(np.float32))
         members = [
             Member(member.network, SlidingWindow(member.crop_size, self.weighting, self.flips), precision)
             for member, precision in zip(self.ensemble.members, self.precisions, strict=True)
         ]
         probabilities = mean_probabilities(members, image.to(self.device), scans.available, progress)
-        in_box = probabilities[:, *normalised.unpadded].cpu().numpy()
+        lengths = zip(padding, normalised.voxels.shape, strict=True)
+        unpadded = [slice(before, before + length) for (before, _), length in lengths]
+        in_box = probabilities[:, *unpadded].cpu().numpy()
         return Prediction(scans, normalised.kept, in_box)
 
     def _notes(self, scans: RawScans) -> list[str]:

@@ -19,13 +19,14 @@ def segment_tumour_crop(
 
     Args:
         network: in evaluation mode, on `device`.
-        subject: at least as large as the crop.
+        subject: of any size.
         crop_size: voxels per axis.
         device: to compute on.
 
     Returns:
         On the CPU: image `[4, d, h, w]` float32, truth and prediction `[d, h, w]` uint8.
     """
+    subject = subject.padded_to(crop_size)
     scans, label = subject.crop(_start(subject, crop_size), crop_size)
     image = torch.from_numpy(scans.astype(np.float32))
     fused_modalities = torch.tensor([subject.available], device=device)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +20,6 @@ _ZIP_BEGIN = b"PK\x03\x04"
 _FOLDER_ATTRIBUTE = 0x10
 _COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _NAME = re.compile(r"step-([0-9]{8,})\.pt")
-_BEST = "best.pt"
-_LINK = ".best.pt.link"
 
 
 class CheckpointError(UserError):
@@ -105,6 +101,11 @@ class CheckpointStore:
         self.keep = keep
 
     @property
+    def best(self) -> Path:
+        """Where the weights of the best validation lie; not one of the checkpoints that a run goes on from."""
+        return self.folder / "best.pt"
+
+    @property
     def has_any(self) -> bool:
         """Whether there is one, damaged or not."""
         return bool(self._steps())
@@ -119,9 +120,7 @@ class CheckpointStore:
         Raises:
             OSError: it cannot be written, and those before are still there; or an old one cannot be removed.
         """
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            sync_folder(self.folder.parent)
+        self.make_folder()
         path = self._path(step)
         save_checkpoint(path, content)
         # They were damaged, or the run would have gone on from them.
@@ -130,8 +129,18 @@ class CheckpointStore:
         self.tidy(step)
         return path
 
+    def make_folder(self) -> None:
+        """Have the folder there, and its name on the disk.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            sync_folder(self.folder.parent)
+
     def tidy(self, step: int) -> None:
-        """Remove those that are no longer among the last, and what a killed `mark_best` left.
+        """Remove those that are no longer among the last.
 
         A run that goes on from a checkpoint does it too: it may have been killed before it could.
 
@@ -143,29 +152,6 @@ class CheckpointStore:
         """
         for old in [other for other in self._steps() if other <= step][: -self.keep]:
             remove(self._path(old))
-        remove(self.folder / _LINK)
-
-    def mark_best(self, step: int) -> None:
-        """`best.pt` becomes the checkpoint of that step, and stays when it is no longer among the last.
-
-        Raises:
-            OSError: there is none of that step, or the folder cannot be written; `best.pt` is what it was.
-        """
-        path, best, link = self._path(step), self.folder / _BEST, self.folder / _LINK
-        remove(link)
-        try:
-            os.link(path, link)
-        except OSError:
-            # There are file systems without links.
-            with path.open("rb") as source, open_replacing(best) as file:
-                shutil.copyfileobj(source, file)
-            return
-        try:
-            link.replace(best)
-            sync_folder(self.folder)
-        finally:
-            # Where both names are of one file already, replacing is doing nothing.
-            remove(link)
 
     def newest(self, announce: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, None if there is no file at all.

@@ -68,6 +68,7 @@ class RunFolder:
     Attributes:
         path: of the folder.
         metrics: what the run has noted, one JSON object on a line.
+        log: what it has said to people while it trained.
         checkpoints: the folder of the last checkpoints, and of the best.
         figures: the folder of pictures.
         summary: the picture of the run.
@@ -79,6 +80,7 @@ class RunFolder:
     def __init__(self, path: Path, log: MetricsLog) -> None:
         self.path = path
         self.metrics = log.path
+        self.log = path / "train.log"
         self.checkpoints = path / CHECKPOINTS_FOLDER
         self.figures = path / "figures"
         self.summary = path / "summary.png"

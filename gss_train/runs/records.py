@@ -109,6 +109,11 @@ class ValidationRecord:
     best: bool
     vote: VoteRecord | None = None
 
+    def region_mean(self, region: str) -> float | None:
+        """Mean Dice of a region over the subsets; None where no subject has the scans of any."""
+        values = [value for scores in self.dice.values() if (value := scores[region]) is not None]
+        return sum(values) / len(values) if values else None
+
 
 @dataclass(frozen=True)
 class Records:
@@ -118,12 +123,14 @@ class Records:
         steps: records of some steps each.
         epochs: a record each.
         validations: likewise.
+        stage_validations: on all validation subjects and subsets, at the ends of stages.
         seconds: that it had trained for after the last epoch; None before the first.
     """
 
     steps: list[StepRecord]
     epochs: list[EpochRecord]
     validations: list[ValidationRecord]
+    stage_validations: list[ValidationRecord]
     seconds: float | None
 
 
@@ -133,7 +140,7 @@ def read_records(path: Path) -> Records:
     Raises:
         UserError: it cannot be understood; the message names it and the line.
     """
-    records = Records([], [], [], None)
+    records = Records([], [], [], [], None)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -152,9 +159,10 @@ def _add(records: Records, line: dict[str, Any]) -> Records:
         records.steps.append(StepRecord(**line))
     elif kind == "epoch":
         records.epochs.append(EpochRecord(**line))
-    elif kind == "validation":
+    elif kind in {"validation", "stage_validation"}:
         vote = line.pop("vote", None)
-        records.validations.append(ValidationRecord(**line, vote=None if vote is None else VoteRecord(**vote)))
+        record = ValidationRecord(**line, vote=None if vote is None else VoteRecord(**vote))
+        (records.validations if kind == "validation" else records.stage_validations).append(record)
     return replace(records, seconds=seconds)
 
 

@@ -192,20 +192,20 @@ def read_stored(
 
 def _pick_checkpoint(run: StoredRun, weights: WeightsName) -> dict[str, Any]:
     folder = run.folder
-    checkpoints = folder / CHECKPOINTS_FOLDER
+    store = CheckpointStore(folder / CHECKPOINTS_FOLDER, keep=1)
     if weights == "best":
-        best = checkpoints / "best.pt"
+        best = store.best
         if not best.exists():
             raise UserError(
                 f"--weights best: {folder} has no {best.name}, as it has not validated (--validate-every); take "
                 "--weights last"
             )
         return read_checkpoint(best)
-    content = CheckpointStore(checkpoints, keep=1).newest(lambda message: print(message, flush=True))
+    content = store.newest(lambda message: print(message, flush=True))
     if content is None:
         others = sorted(folder.glob("*.pt"))
         hint = f"; {others[-1]} can be named itself" if others else ""
-        raise UserError(f"{folder}: has no weights, there is no checkpoint in {checkpoints}{hint}")
+        raise UserError(f"{folder}: has no weights, there is no checkpoint in {store.folder}{hint}")
     position = content.get("position", {})
     # Checkpoints of earlier versions do not say it themselves.
     at_end = position.get("stage", 0) >= run.config.training.num_stages

@@ -47,7 +47,7 @@ def expect_volumes(raw: RawData) -> ExpectedVolumes | None:
     """Expect a brain of a usual size in scans like the first one whose header can be read; None if there is none.
 
     How large a brain is does not depend on how far a scan reaches around it. No volume reaches beyond its scan, or is
-    smaller than `grown_size` where the scan is not, or than a crop.
+    smaller than `grown_size` where the scan is not.
     """
     grid = _first_grid(raw)
     if grid is None:
@@ -55,10 +55,8 @@ def expect_volumes(raw: RawData) -> ExpectedVolumes | None:
     wanted = grid if raw.spacing is None else grid.with_spacing(raw.spacing)
     shape = to_triple(
         [
-            max(least, min(length, max(grown, math.ceil(brain / size))))
-            for brain, size, length, grown, least in zip(
-                _BRAIN_MM, wanted.spacing, wanted.shape, raw.grown_size, raw.crop, strict=True
-            )
+            min(length, max(grown, math.ceil(brain / size)))
+            for brain, size, length, grown in zip(_BRAIN_MM, wanted.spacing, wanted.shape, raw.grown_size, strict=True)
         ]
     )
     kept_label = 0.0 if wanted is grid else _TUMOUR_BOX_MM3 / math.prod(grid.spacing)

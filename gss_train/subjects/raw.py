@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gss_train.common import Triple, UserError, show_progress, times
+from gss_train.common import Triple, UserError, show_progress
 from gss_train.config import Config, PhantomOptions
 from gss_train.data import (
     DATASETS,
@@ -23,6 +23,7 @@ from gss_train.data import (
     size_name,
 )
 from gss_train.phantom import Grid, generate_phantoms, phantom_name
+from gss_train.subjects.cache import phantom_folder, prepared_folder
 
 _PHANTOM_SEED = 0
 _RULE = "=" * 78
@@ -37,7 +38,6 @@ class RawData:
         subjects: with different names.
         name: of the data set's prepared volumes.
         cache: folder that they go to, into one of their own.
-        crop: voxels per axis that a prepared volume has at least.
         grown_size: see `gss_train.data.prepare_dataset`.
         spacing: likewise.
         released_box: likewise.
@@ -47,7 +47,6 @@ class RawData:
     subjects: list[Subject]
     name: str
     cache: Path
-    crop: Triple
     grown_size: Triple
     spacing: Spacing | None = None
     released_box: bool = False
@@ -57,7 +56,7 @@ class RawData:
         """Where the prepared volumes go."""
         size = "" if self.spacing is None else f"-{size_name(self.spacing)}"
         box = "-released" if self.released_box else ""
-        return self.cache / "prepared" / f"{self.name}{size}{box}-crop{times(self.crop)}"
+        return prepared_folder(self.cache, f"{self.name}{size}{box}")
 
     @property
     def names(self) -> list[str]:
@@ -118,10 +117,10 @@ def find_raw(config: Config, dataset: Dataset) -> RawData:
         else:
             # A phantom may be smaller than the published box; its own box does as well and trains faster.
             root = _make_phantom(config.phantom, dataset, options.cache)
-            grown_size, name = options.crop, root.name
+            grown_size, name = (1, 1, 1), root.name
         subjects = find_subjects(root, dataset, require_labels=False)
     _print_found(subjects, root)
-    return RawData(dataset, subjects, name, options.cache, options.crop, grown_size, spacing, options.box == "released")
+    return RawData(dataset, subjects, name, options.cache, grown_size, spacing, options.box == "released")
 
 
 def _print_found(subjects: list[Subject], root: Path) -> None:
@@ -145,7 +144,7 @@ def _make_phantom(options: PhantomOptions, dataset: Dataset, cache: Path) -> Pat
         f"{_RULE}",
         flush=True,
     )
-    root = cache / "phantom" / name
+    root = phantom_folder(cache, name)
     with show_progress("phantom") as meter:
         try:
             generate_phantoms(

@@ -53,12 +53,14 @@ def find_source(config: Config, dataset: Dataset) -> Source:
     least_test = config.phantom.phantom_test_subjects if config.data.uses_phantom else 1
     whole = _divide(raw, config.data, least_test)
     train, test = whole.train[: config.data.max_training_subjects], whole.test[: config.data.max_test_subjects]
-    wanted = config.validation.validation_subjects if config.validation.validate_every else 0
-    source = Source(raw, Split(train, whole.validation, test, whole.name), whole.validation[:wanted])
+    often = whole.validation[: config.validation.validation_subjects if config.validation.validate_every else 0]
+    at_all = whole.validation if often and config.validation.stage_validation else often
+    source = Source(raw, Split(train, whole.validation, test, whole.name), at_all)
     left_out = len(whole.train) - len(train) + len(whole.test) - len(test)
     print(
         f"{len(train)} training and {len(test)} test subjects; "
-        f"{len(whole.validation)} validation subjects are set aside, {len(source.validation)} of them to validate on"
+        f"{len(whole.validation)} validation subjects are set aside, {len(often)} of them to validate on"
+        + (", all at the end of a stage" if len(at_all) > len(often) else "")
         + (f"; {left_out} left out by --max-training-subjects and --max-test-subjects" if left_out else "")
     )
     return source

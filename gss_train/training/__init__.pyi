@@ -1,4 +1,5 @@
 from gss_train.training.batches import BatchPlan as BatchPlan, Pass as Pass, TrainingBatches as TrainingBatches
+from gss_train.training.checkpoint_writer import CheckpointWriter as CheckpointWriter
 from gss_train.training.computation import Computation as Computation
 from gss_train.training.draws import (
     mask_seed as mask_seed,

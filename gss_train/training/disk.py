@@ -26,7 +26,7 @@ _BYTES_PER_TENSOR = 280
 _FIGURE_BYTES, _FIGURE_IN_TENSORBOARD_BYTES = 75_000, 130_000
 _STEPS_BYTES, _EPOCH_BYTES, _VALIDATION_BYTES = 1_200, 700, 12_000
 _SUBJECT_BYTES, _BYTES_PER_VIEWED_VOXEL, _VIEWED_SUBJECTS = 19_000, 2.0, 4
-_OTHER_BYTES = 200_000
+_OTHER_BYTES = 1_000_000
 _CHECKPOINTS, _PREPARED = "checkpoints", "prepared scans"
 
 
@@ -41,6 +41,7 @@ class RunSize:
         tensors: that these are.
         stages: that are trained.
         epochs: of all stages.
+        step_records: of all stages.
         source: of its subjects.
         volumes: that they are prepared to; None where that is not known.
         written: bytes that the run's folder has already.
@@ -52,6 +53,7 @@ class RunSize:
     tensors: int
     stages: int
     epochs: int
+    step_records: int
     source: Source
     volumes: ExpectedVolumes | None
     written: int = 0
@@ -67,6 +69,7 @@ class RunSize:
             len(tensors),
             len(plan.stages),
             sum(stage.epochs for stage in plan.stages),
+            plan.total_steps // plan.steps_per_record + len(plan.stages),
             source,
             volumes,
             sum(path.stat().st_size for path in plan.output.rglob("*") if path.is_file()),
@@ -90,10 +93,10 @@ class RunSize:
     def run_bytes(self) -> dict[str, int]:
         """Of the run folder, by what takes them."""
         record, validates = self.config.record, self._validations > 0
-        # One more while it is written, and the best, which may be none of the last.
-        checkpoints = record.keep_checkpoints + 1 + validates
+        # One more while it is written; the best is weights alone.
+        checkpoints = (record.keep_checkpoints + 1) * self.checkpoint_bytes
         return {
-            _CHECKPOINTS: checkpoints * self.checkpoint_bytes,
+            _CHECKPOINTS: checkpoints + validates * self.stage_end_bytes,
             "ends of stages": self.stages * self.stage_end_bytes,
             "figures and records": self._figure_bytes + self._record_bytes,
             "evaluation": self._evaluation_bytes,
@@ -117,8 +120,10 @@ class RunSize:
 
     @property
     def _record_bytes(self) -> int:
-        steps = self.epochs * self.config.training.steps_per_epoch // self.config.record.gather_every + self.epochs
-        return steps * _STEPS_BYTES + self.epochs * _EPOCH_BYTES + self._validations * _VALIDATION_BYTES + _OTHER_BYTES
+        # At the end of a stage it is of all subsets, three times as many.
+        validations = self._validations + 3 * self.stages
+        steps = self.step_records * _STEPS_BYTES + self.epochs * _EPOCH_BYTES
+        return steps + validations * _VALIDATION_BYTES + _OTHER_BYTES
 
     @property
     def _evaluation_bytes(self) -> int:

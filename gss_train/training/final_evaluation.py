@@ -64,7 +64,7 @@ def finish(
             "dice_mean_over_subsets": dict(zip(scores.names, scores.overall.tolist(), strict=True)),
         }
     )
-    _draw_summary(plan, network, subjects[0], window, folder)
+    _draw_summary(plan, network, subjects[0].padded_to(window.crop_size), window, folder)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:")
     _mark_finished(folder, summary_markdown(evaluation))
 

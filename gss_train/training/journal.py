@@ -71,6 +71,17 @@ class Journal:
         if self._scalars is not None:
             self._scalars.write_validation(record)
 
+    def write_stage_validation(self, record: ValidationRecord) -> None:
+        """Of a validation at the end of a stage."""
+        self._log("stage_validation", asdict(record))
+        if self._scalars is not None:
+            self._scalars.write_stage_validation(record)
+
+    @property
+    def best(self) -> ValidationRecord | None:
+        """The best validation so far; None before the first that has a Dice."""
+        return next((record for record in reversed(self.validations) if record.best), None)
+
     def draw_epoch(self, subject: PreparedSubject, image: Tensor, truth: Tensor, prediction: Tensor) -> None:
         """The figure of the last epoch; for the tensors see `gss_train.report.save_epoch_figure`."""
         if self.folder is None:

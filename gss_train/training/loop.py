@@ -54,9 +54,11 @@ def train(plan: TrainingPlan, state: TrainingState, batches: TrainingBatches, re
                     network, passes, objective, update, computation, processes, return_stats=return_stats
                 )
                 state.count_step(result)
-                recorder.on_step(state)
+                recorder.on_step(state, stage)
                 if state.step % gather_every == 0:
                     recorder.on_fetch(state, stage)
+                    if state.step_of_epoch < batches.plan.steps:
+                        recorder.save_if_due(state)
                 if processes.any(recorder.interrupted):
                     recorder.stop(state, stage)
             recorder.on_fetch(state, stage)

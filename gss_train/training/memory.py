@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from gss_train.common import Triple, UserError, amount
+from gss_train.common import Triple, UserError, amount, to_triple
 from gss_train.data import MODALITIES, MODALITY_SUBSETS
 from gss_train.inference import pick_precision
 from gss_train.models import NETWORKS
@@ -125,19 +125,21 @@ class StepSize:
 
     @classmethod
     def of(cls, plan: TrainingPlan, network: nn.Module, volume: Triple | None) -> StepSize:
-        """Of a run, its network, and what a whole subject is expected to have along each axis."""
-        options, training = plan.config.network, plan.config.training
+        """Of a run, its network, and what a prepared subject is expected to have along each axis."""
+        options, training, crop = plan.config.network, plan.config.training, plan.config.data.crop
+        # What is smaller than a window is padded.
+        padded = None if volume is None else to_triple([max(pair) for pair in zip(volume, crop, strict=True)])
         return cls(
             network=options.network,
             width=options.width or NETWORKS[options.network].width,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
-            crop=plan.config.data.crop,
+            crop=crop,
             crops=plan.batch_plan.pass_size,
             activation_checkpointing=options.activation_checkpointing,
             in_16_bits=plan.computation.in_16_bits,
             averaged=training.ema is not None,
             categories=plan.dataset.num_categories,
-            volume=volume,
+            volume=padded,
             on_card=plan.device.type == "cuda",
             passes=plan.batch_plan.passes,
             batch_dice=training.dice == "batch",
@@ -166,7 +168,8 @@ class StepSize:
         tensors = max(self.step_bytes, self.evaluation_bytes)
         if self.on_card:
             return round(tensors * (1 + _CARD_SHARE) + _CARD_BYTES)
-        return round(tensors + math.prod(self.crop) * self.crops * _CPU_BYTES_PER_VOXEL + _CPU_BYTES)
+        # And a copy of all that a checkpoint has, while it is written.
+        return round(tensors + self._weights + math.prod(self.crop) * self.crops * _CPU_BYTES_PER_VOXEL + _CPU_BYTES)
 
     @property
     def source(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gss_train.common import Processes
+from gss_train.common import CLOCK, Clock, Processes
 from gss_train.config import Config
 from gss_train.data import Dataset
 from gss_train.inference import pick_precision
@@ -17,6 +18,8 @@ from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_othe
 from gss_train.training.batches import BatchPlan
 from gss_train.training.computation import Computation
 from gss_train.training.schedule import Stage, plan_stages
+
+_MOST_STEP_RECORDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class TrainingPlan:
         stages: all that are to be trained, in order.
         batch_plan: how a step's samples are divided.
         drawing: draws its figures.
+        clock: by which it writes.
     """
 
     config: Config
@@ -59,6 +63,7 @@ class TrainingPlan:
     stages: tuple[Stage, ...]
     batch_plan: BatchPlan
     drawing: Drawing
+    clock: Clock = CLOCK
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +74,12 @@ class TrainingPlan:
     def total_steps(self) -> int:
         """Of all stages."""
         return self.batch_plan.steps * sum(stage.epochs for stage in self.stages)
+
+    @property
+    def steps_per_record(self) -> int:
+        """From one record of steps to the next: of a long run there are as many as people and programs can look at."""
+        gather_every = self.config.record.gather_every
+        return gather_every * math.ceil(self.total_steps / gather_every / _MOST_STEP_RECORDS)
 
 
 def plan_training(

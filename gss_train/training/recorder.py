@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from gss_train.common import Interrupted, Interruption, Meter, UserError, peak_memory_bytes
-from gss_train.data import PreparedSubject
+from gss_train.common import Interrupted, Interruption, UserError, duration, peak_memory_bytes
+from gss_train.data import MODALITY_SUBSETS, PreparedSubject
 from gss_train.inference import evaluation_mode, segment_tumour_crop
-from gss_train.runs import EpochRecord, RunFolder, StepRecord, save_checkpoint
+from gss_train.runs import EpochRecord, RunFolder, StepRecord, ValidationRecord
 from gss_train.training.bad_steps import dump_bad_step
 from gss_train.training.batches import TrainingBatches
+from gss_train.training.checkpoint_writer import CheckpointWriter
 from gss_train.training.gathering import TERMS, FetchedStep, longest_bad_row
 from gss_train.training.journal import Journal
+from gss_train.training.log import ProgressLines, TrainingLog, interludes_left
+from gss_train.training.pace import Pace
 from gss_train.training.plan import TrainingPlan
 from gss_train.training.schedule import Stage
 from gss_train.training.state import TrainingState
 from gss_train.training.validation import ValidationState, validate, validation_subsets
 
 _MAX_DUMPS = 16  # each holds a batch of whole crops
+_SECONDS_OF_A_LONG_RUN = 48 * 3600.0
 
 
 class Recorder:
-    """Follows the training of a run.
+    """Follows the training of a run, from its first step to its last, as a context.
 
     Args:
         plan: of the run.
         batches: of the training subjects.
-        validation: the validation subjects that are used.
+        validation: all validation subjects.
         folder: of the run, in the process that writes; None in the others.
         interruption: that may end the training.
-        meter: for people.
     """
 
     def __init__(
@@ -43,22 +48,23 @@ class Recorder:
         validation: Sequence[PreparedSubject],
         folder: RunFolder | None,
         interruption: Interruption,
-        meter: Meter,
     ) -> None:
         self.plan = plan
         self.batches = batches
-        self.subjects = validation
+        self.all_subjects = validation
+        self.subjects = validation[: plan.config.validation.validation_subjects]
         self.folder = folder
         self.interruption = interruption
-        self.meter = meter
+        self.log = TrainingLog(folder, plan.clock)
         self.journal = Journal(plan, folder)
-        self.store = None if folder is None else plan.checkpoints
+        self.writer: CheckpointWriter | None = None
+        if folder is not None:
+            self.writer = CheckpointWriter(plan.checkpoints, plan.config.record.checkpoint_minutes, plan.clock)
         self.validation = ValidationState()
-        self._best_step: int | None = None
         self._seconds_before = 0.0
-        self._started = time.monotonic()
-        self._rate = _Rate()
-        self._note = ""
+        self.pace = Pace(plan.clock)
+        self._lines = ProgressLines(plan, self.pace, self.log)
+        self._last_record = self.pace.mark()
 
     def begin(self, state: TrainingState, progress: dict[str, Any] | None) -> None:
         """Before the first step.
@@ -68,17 +74,13 @@ class Recorder:
             progress: what `save` wrote beside it, if it goes on from a checkpoint.
         """
         if progress is not None:
+            self.log.note(f"going on after step {state.step}")
             self.validation = ValidationState(**progress["validation"])
-            self._best_step = progress["best_step"]
             self._seconds_before = progress["seconds"]
             # A run that was killed between a checkpoint and what follows it would be left without the latter.
-            self._mark_if_best(state)
-            if self.store is not None:
-                self.store.tidy(state.step)
+            if self.folder is not None:
+                self.plan.checkpoints.tidy(state.step)
         self.journal.begin(state.step, 0 if progress is None else progress["metrics_length"])
-        self._started = time.monotonic()
-        self._rate = _Rate()
-        self.meter(state.step, self.plan.total_steps)
 
     @property
     def interrupted(self) -> bool:
@@ -88,12 +90,12 @@ class Recorder:
     @property
     def seconds(self) -> float:
         """That the run has trained for, before a stop and since."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self._seconds_before + self.pace.seconds
 
-    def on_step(self, state: TrainingState) -> None:
-        """Show it."""
-        self._rate.steps += 1
-        self.meter(state.step, self.plan.total_steps, self._note)
+    def on_step(self, state: TrainingState, stage: Stage) -> None:
+        """Show it, if nothing was shown for long."""
+        self.pace.steps += 1
+        self._lines.on_step(state, stage)
 
     def on_fetch(self, state: TrainingState, stage: Stage) -> None:
         """Count bad steps and write a record, where one is due.
@@ -111,7 +113,11 @@ class Recorder:
             # The first process that ends may take the others with it.
             self.plan.processes.barrier()
             raise UserError(_too_many_bad_steps(longest, fetched[-1], self.folder))
-        if fetched and state.step % self.plan.config.record.gather_every == 0:
+        if not fetched:
+            return
+        self.pace.remember()
+        self._lines.on_fetch(state)
+        if state.step % self.plan.steps_per_record == 0:
             self._write_steps(state, stage, state.epoch + 1)
 
     def _report_bad_step(self, step: FetchedStep, state: TrainingState, stage: Stage) -> None:
@@ -128,7 +134,7 @@ class Recorder:
             record |= {"subjects": subjects, "file": where}
         self.journal.write_bad_step(record)
         said = "loss or gradient is not finite, weights left alone"
-        print(f"Step {step.step + 1}: {said}; its batch: {where}", flush=True)
+        self.log.say(f"Step {step.step + 1}: {said}; its batch: {where}")
 
     def _write_steps(self, state: TrainingState, stage: Stage, epoch: int) -> None:
         recent = state.gathered.recent
@@ -143,18 +149,15 @@ class Recorder:
             gss_weight=stage.objective_at(state.stage_epoch, state.stage_step - 1).gss,
             gradient_norm=recent.gradient_norm,
             skipped_steps=recent.skipped,
-            samples_per_second=self._rate.steps_per_second() * self.batches.plan.batch_size,
+            samples_per_second=self.pace.steps_per_second(self._last_record) * self.batches.plan.batch_size,
             peak_memory_mb=peak_memory_bytes(self.plan.device) / 1e6,
         )
         state.gathered.begin_record()
-        self._rate = _Rate()
-        total = record.terms["total"]
-        self._note = stage.name if total is None else f"{stage.name}, loss {total:.3f}"
+        self._last_record = self.pace.mark()
         self.journal.write_steps(record)
 
     def on_epoch(self, state: TrainingState, stage: Stage) -> bool:
         """Write an epoch down, validate and draw where it is due; whether the stage shall end for want of progress."""
-        began = time.monotonic()
         if state.stage_epoch == 1:
             self.validation = self.validation.begin_stage()
         assert state.update is not None
@@ -169,40 +172,66 @@ class Recorder:
         )
         state.gathered.begin_epoch()
         self.journal.write_epoch(record, self.seconds)
-        config = self.plan.config
-        ends = False
-        if self.subjects and _is_due(state.epoch, config.validation.validate_every):
-            self._validate(state, stage)
-            ends = self.validation.should_stop(config.validation.early_stopping)
-        if self.folder is not None and _is_due(state.epoch, config.record.figure_every):
-            self._draw(state)
-        if (ends or state.stage_epoch >= stage.epochs) and state.gathered.recent.steps:
+        ends = self._validate_if_due(state, stage)
+        is_last = ends or state.stage_epoch >= stage.epochs
+        if is_last and state.gathered.recent.steps:
             # A record is about one stage.
             self._write_steps(state, stage, state.epoch)
-        self._rate.pause(time.monotonic() - began)
+        if is_last:
+            self._validate_stage(state, stage)
+        if self.folder is not None and _is_due(state.epoch, self.plan.config.record.figure_every):
+            with self.pace.interlude("figure"):
+                self._draw(state)
+        self._lines.on_epoch(state, stage, record.terms, self.journal.best, is_last=is_last)
         return ends
 
-    def _validate(self, state: TrainingState, stage: Stage) -> None:
+    def _validate_if_due(self, state: TrainingState, stage: Stage) -> bool:
+        """Whether the stage shall end for want of progress."""
+        options = self.plan.config.validation
+        if not self.subjects or not _is_due(state.epoch, options.validate_every):
+            return False
+        with self.pace.interlude("validation"):
+            record = self._validate(state, stage, self.subjects, validation_subsets(options.validation_subsets))
+        self.validation = self.validation.update(record.mean_dice)
+        if record.best:
+            self._hold(self.plan.checkpoints.best, state)
+        self.journal.write_validation(record)
+        self._lines.on_validation(record)
+        return self.validation.should_stop(options.early_stopping)
+
+    def _validate_stage(self, state: TrainingState, stage: Stage) -> None:
+        options = self.plan.config.validation
+        if options.stage_validation and options.validate_every and self.all_subjects:
+            with self.pace.interlude("stage validation"):
+                record = self._validate(state, stage, self.all_subjects, MODALITY_SUBSETS)
+            # Of other subjects and subsets than those that it would be compared with.
+            record = replace(record, best=False)
+            self.journal.write_stage_validation(record)
+            self._lines.on_stage_validation(record, len(self.all_subjects))
+
+    def _validate(
+        self,
+        state: TrainingState,
+        stage: Stage,
+        subjects: Sequence[PreparedSubject],
+        subsets: Sequence[Sequence[bool]],
+    ) -> ValidationRecord:
         plan = self.plan
         with plan.computation.autocast():
-            record = validate(
+            return validate(
                 state.evaluated,
-                self.subjects,
+                subjects,
                 plan.dataset,
                 plan.config.data.crop,
                 plan.device,
                 stage=stage.name,
                 epoch=state.epoch,
                 step=state.step,
-                subsets=validation_subsets(plan.config.validation.validation_subsets),
+                subsets=subsets,
                 processes=plan.processes,
                 best_before=self.validation.best_dice,
                 vote_settings=plan.config.self_support.settings(),
             )
-        self.validation = self.validation.update(record.mean_dice)
-        if record.best:
-            self._best_step = state.step
-        self.journal.write_validation(record)
 
     def _draw(self, state: TrainingState) -> None:
         subject = (*self.subjects, *self.batches.crops.subjects)[0]
@@ -211,72 +240,96 @@ class Recorder:
             self.journal.draw_epoch(subject, *segment_tumour_crop(network, subject, crop, self.plan.device))
 
     def on_stage(self, state: TrainingState, stage: Stage) -> None:
-        """Keep the weights of a finished stage, before the checkpoint with which the next one begins."""
+        """Keep the weights of a finished stage, to be written before the checkpoint with which the next one begins."""
+        self.pace.forget()
         if self.folder is not None:
-            save_checkpoint(self.folder.stage_checkpoint(stage.name), self._content(state))
+            self._hold(self.folder.stage_checkpoint(stage.name), state)
 
     def save_if_due(self, state: TrainingState) -> None:
-        """At the end of an epoch: every so often, between stages, and if no validation was better."""
-        every = self.plan.config.record.checkpoint_every
-        if state.stage_epoch == 0 or self._best_step == state.step or _is_due(state.epoch, every):
-            self.save(state)
+        """Every so many minutes, and between stages.
+
+        Raises:
+            OSError: the checkpoint before could not be written.
+        """
+        if self.writer is not None:
+            is_due = self.writer.is_due(epoch_ended=state.step_of_epoch == 0, stretch=self._stretch(state))
+            between_stages = state.update is None
+            if is_due or between_stages:
+                self.save(state)
+
+    def _stretch(self, state: TrainingState) -> float:
+        """Long runs write as many checkpoints as one of two days: what is written has a bound on slow devices too."""
+        left = self.pace.seconds_of(self.plan.total_steps - state.step, interludes_left(self.plan, state))
+        return 1.0 if left is None else max(1.0, (self.seconds + left) / _SECONDS_OF_A_LONG_RUN)
 
     def save(self, state: TrainingState) -> None:
-        """Write a checkpoint, from which the run can go on as if nothing had happened."""
-        if self.store is None:
+        """Begin to write a checkpoint, from which the run can go on as if nothing had happened.
+
+        Raises:
+            OSError: the checkpoint before could not be written.
+        """
+        if self.writer is None or self.folder is None:
             return
-        self.journal.flush()
-        self.store.save(state.step, self._content(state))
-        self._mark_if_best(state)
+        with self.pace.interlude("checkpoint"):
+            self.journal.flush()
+            content = {**state.state_dict(), **self._progress(state)}
+            content["progress"]["metrics_length"] = self.folder.metrics_length()
+            self.writer.save(state.step, content)
 
-    def _mark_if_best(self, state: TrainingState) -> None:
-        if self.store is not None and self._best_step == state.step:
-            self.store.mark_best(state.step)
+    def _hold(self, path: Path, state: TrainingState) -> None:
+        """Of a checkpoint, that which is of use to others than this run."""
+        if self.writer is not None:
+            with self.pace.interlude("checkpoint"):
+                content = state.state_dict()
+                weights = {name: content[name] for name in ("weights", "averaged", "position")}
+                self.writer.hold(path, {**weights, **self._progress(state)})
 
-    def _content(self, state: TrainingState) -> dict[str, Any]:
-        assert self.folder is not None
+    def _progress(self, state: TrainingState) -> dict[str, dict[str, Any]]:
         progress = {
             "training_subjects": sorted(state.training_subjects),
             "precision": self.plan.computation.precision,
             "validation": asdict(self.validation),
-            "best_step": self._best_step,
             "seconds": self.seconds,
             "finished": state.stage == len(self.plan.stages),
-            "metrics_length": self.folder.metrics_length(),
         }
-        return {**state.state_dict(), "progress": progress}
+        return {"progress": progress}
 
     def stop(self, state: TrainingState, stage: Stage) -> None:
         """Save, and end the training.
 
         Raises:
             Interrupted: always; with SIGTERM where the signal came to another process.
+            OSError: a checkpoint could not be written.
         """
         self.on_fetch(state, stage)
         self.save(state)
+        if self.writer is not None:
+            self.writer.wait()
         # The first process that ends may take the others with it.
         self.plan.processes.barrier()
         raise Interrupted(self.interruption.signal or signal.SIGTERM)
 
-    def close(self) -> None:
-        """After the last step."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """After the last step: wait for the last checkpoint, but not after a second Ctrl-C.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self.journal.close()
-
-
-class _Rate:
-    """Steps in a second since it was made, pauses left out."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._began = time.monotonic()
-
-    def pause(self, seconds: float) -> None:
-        """Time that went into something else."""
-        self._began += seconds
-
-    def steps_per_second(self) -> float:
-        """Until now."""
-        return self.steps / max(time.monotonic() - self._began, 1e-9)
+        if self.writer is not None and kind is not KeyboardInterrupt:
+            self.writer.wait()
+        spent = ", ".join(f"{name} {duration(all_of.seconds)}" for name, all_of in self.pace.interludes.items())
+        # What ended it may be that nothing can be written.
+        with suppress(OSError):
+            steps = duration(self.pace.mark().seconds)
+            self.log.note(f"{self.pace.steps:,} steps took {steps}" + (f", beside them {spent}" if spent else ""))
+            if error is not None:
+                self.log.note(f"ended: {error}")
 
 
 def _is_due(epoch: int, every: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import zlib
+from typing import NamedTuple
 
 from torch import nn
 
@@ -14,7 +15,19 @@ from gss_train.training.memory import StepSize, find_remedies, least_bytes
 from gss_train.training.plan import TrainingPlan
 
 
-def check_resources(plan: TrainingPlan, network: nn.Module, source: Source) -> StepSize:
+class Resources(NamedTuple):
+    """What a run is expected to need.
+
+    Attributes:
+        size: what decides over the memory.
+        lines: that were said of memory and disk.
+    """
+
+    size: StepSize
+    lines: list[str]
+
+
+def check_resources(plan: TrainingPlan, network: nn.Module, source: Source) -> Resources:
     """Say what a run is expected to need and what there is; refuse to begin where that is too little.
 
     A run that goes on and one that trains on a phantom are warned, as is any with `--ignore-resources`. Loader
@@ -25,9 +38,6 @@ def check_resources(plan: TrainingPlan, network: nn.Module, source: Source) -> S
         network: on its device.
         source: of its subjects.
 
-    Returns:
-        What decides over the memory.
-
     Raises:
         UserError: there is too little room, in this process or another one; it names the settings that would fit.
     """
@@ -36,16 +46,16 @@ def check_resources(plan: TrainingPlan, network: nn.Module, source: Source) -> S
     files = RunSize.of(plan, network, source, volumes)
     disks = Disks.of(plan.output, plan.config.data.cache, disk_room)
     room = _memory_of_this_process(plan)
-    for line in (_describe_memory(plan, size, room), *(f"Disk: {need}" for need in disks.needs(files))):
-        print(line)
+    lines = [_describe_memory(plan, size, room), *(f"Disk: {need}" for need in disks.needs(files))]
     if volumes is None:
-        print("Disk: how much prepared scans will take is not known, as no header of a scan can be read")
+        lines.append("Disk: how much prepared scans will take is not known, as no header of a scan can be read")
+    print("\n".join(lines), flush=True)
     lacks = _describe_lack_of_memory(plan, size, room)
     # All processes write to the same disks.
     if plan.processes.is_first:
         lacks += describe_lack(files, disks)
     _refuse_or_warn(plan, lacks)
-    return size
+    return Resources(size, lines)
 
 
 def _memory_of_this_process(plan: TrainingPlan) -> int | None:

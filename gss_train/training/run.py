@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import torch
@@ -18,13 +18,11 @@ from gss_train.common import (
     device_type,
     join_processes,
     pick_device,
-    show_progress,
-    times,
 )
 from gss_train.config import ENVIRONMENT_FILE, Config
-from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, millimetres
+from gss_train.data import Preparation, PreparedSubject, Split, TrainingCrops, in_use
 from gss_train.evaluation import split_settings
-from gss_train.inference import arithmetic, describe_precision
+from gss_train.inference import arithmetic
 from gss_train.models import SegmentationNetwork, build_network
 from gss_train.runs import (
     UNNAMED_SUBJECTS,
@@ -37,10 +35,12 @@ from gss_train.runs import (
     run_status,
 )
 from gss_train.subjects import Source, find_source, prepare_source, resolve_dataset
+from gss_train.training.announcement import announcement
 from gss_train.training.averaging import WeightAverage
 from gss_train.training.batches import TrainingBatches
 from gss_train.training.final_evaluation import finish
 from gss_train.training.gathering import Gathered
+from gss_train.training.log import TrainingLog
 from gss_train.training.loop import train
 from gss_train.training.memory import full_memory_explained
 from gss_train.training.plan import Drawing, TrainingPlan, plan_training
@@ -68,25 +68,27 @@ def run_training(config: Config, drawing: Drawing) -> None:
         if plan.status == "finished":
             _show_finished(plan)
             return
-        with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic):
-            _carry_out(plan)
+        with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic), ExitStack() as held:
+            _carry_out(plan, held)
 
 
-def _carry_out(plan: TrainingPlan) -> None:
+def _carry_out(plan: TrainingPlan, held: ExitStack) -> None:
     network, origin = _first_weights(plan)
-    _announce(plan, network, origin)
+    announced = announcement(plan, network, origin)
+    print("\n".join(announced), flush=True)
     source = _find_in_turn(plan, origin)
-    size = check_resources(plan, network, source)
-    source, preparation = _prepare_in_turn(plan, source)
+    resources = check_resources(plan, network, source)
+    source, preparation = _prepare_in_turn(plan, source, held)
     subjects = {subject.name: subject for subject in preparation.subjects}
     training, validation, test = (
         [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
     )
-    with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(size):
+    with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(resources.size):
         # Another process may have been here while the scans were prepared.
         if plan.processes.any(folder is not None and run_status(plan.output) == "finished"):
             _show_finished(plan)
             return
+        TrainingLog(folder, plan.clock).note(*announced, *resources.lines)
         batches = _batches(plan, training)
         state, progress = _load_state(plan, network, batches, origin)
         trained = _train(plan, state, progress, batches, validation, folder)
@@ -121,43 +123,6 @@ def _first_weights(plan: TrainingPlan) -> tuple[SegmentationNetwork, LoadedWeigh
     return network, load_weights(network, config.training.init_from, config, plan.dataset)
 
 
-def _announce(plan: TrainingPlan, network: SegmentationNetwork, origin: LoadedWeights | None) -> None:
-    """Say what was chosen."""
-    config, options, batch_plan, processes = plan.config, plan.config.training, plan.batch_plan, plan.processes
-    if origin is not None:
-        keys = origin.public_keys
-        which = "all weights" if keys is None else f"{len(keys.used)} public keys, {len(keys.unused)} not used"
-        print(f"Starting from {options.init_from}: {which}")
-    categories = plan.dataset.categories
-    print(f"{plan.dataset.title}: {len(categories)} categories ({', '.join(categories)})")
-    if config.run.preset == "quick" and not config.data.uses_phantom:
-        print("Preset quick: a first look at your data, not the published training, which is --preset paper")
-    if config.data.voxel_size is not None:
-        print(f"Scans and labels are brought to {millimetres(config.data.voxel_size)} (--spacing), predictions back")
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    others = f" and {processes.size - 1} more" if processes.size > 1 else ""
-    print(
-        f"Preset {config.run.preset}: {config.network.network} with {parameters:,} parameters on {plan.device}"
-        f"{others}, {describe_precision(options.precision, plan.device)}{_cudnn_said(plan.device)}"
-    )
-    stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan.stages)
-    divided = f" ({batch_plan.pass_size} at a time)" if batch_plan.pass_size < batch_plan.batch_size else ""
-    print(
-        f"Stages: {stages}; {batch_plan.steps} steps an epoch of {batch_plan.batch_size} crops{divided} of "
-        f"{times(config.data.crop)} voxels; seed {config.run.seed}",
-        flush=True,
-    )
-
-
-def _cudnn_said(device: torch.device) -> str:
-    """How cuDNN picks its algorithms, where there is cuDNN."""
-    if device.type != "cuda":
-        return ""
-    cudnn = torch.backends.cudnn
-    benchmark, deterministic = ("on" if holds else "off" for holds in (cudnn.benchmark, cudnn.deterministic))
-    return f", cuDNN benchmark {benchmark}, deterministic {deterministic}"
-
-
 def _find_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> Source:
     """The first process finds the scans, or makes some; the others wait, and find them."""
     if not plan.processes.is_first:
@@ -170,10 +135,11 @@ def _find_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> Source:
     return source
 
 
-def _prepare_in_turn(plan: TrainingPlan, source: Source) -> tuple[Source, Preparation]:
-    """The first process prepares; the others wait, and find it done."""
+def _prepare_in_turn(plan: TrainingPlan, source: Source, held: ExitStack) -> tuple[Source, Preparation]:
+    """The first process prepares; the others wait, and find it done. All keep the files until `held` ends."""
     if not plan.processes.is_first:
         plan.processes.barrier()
+    held.enter_context(in_use(source.raw.prepared_folder))
     prepared = prepare_source(source, skip_bad=plan.config.data.skip_bad)
     if plan.processes.is_first:
         plan.processes.barrier()
@@ -301,13 +267,9 @@ def _train(
         UserError: the numbers went bad.
         Interrupted: a signal came; the run is saved.
     """
-    with Interruption() as interruption, show_progress("training", quiet=folder is None) as meter:
-        recorder = Recorder(plan, batches, validation, folder, interruption, meter)
+    with Interruption() as interruption, Recorder(plan, batches, validation, folder, interruption) as recorder:
         recorder.begin(state, progress)
-        try:
-            train(plan, state, batches, recorder)
-        finally:
-            recorder.close()
+        train(plan, state, batches, recorder)
     # One that came after the last step; the others have to know, or they would wait for this process.
     if plan.processes.any(interruption.signal is not None):
         raise Interrupted(interruption.signal or signal.SIGTERM)

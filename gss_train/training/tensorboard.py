@@ -55,15 +55,17 @@ class ScalarWriter:
         agreement = zip(MODALITIES, record.vote["agreement"], strict=True)
         self._write(record.step, {f"agreement/{modality}": share for modality, share in agreement})
 
+    def write_stage_validation(self, record: ValidationRecord) -> None:
+        """Mean Dice, and that of each region by the modalities given, at the end of a stage."""
+        self._write_dice(record, "stage validation")
+
     def write_validation(self, record: ValidationRecord) -> None:
         """Mean Dice, that of each region by the modalities given, and what the vote knows.
 
         Of the vote the shares of its routes in each true category, and for each category Dice of the target, of each
         modality and of the fusion.
         """
-        self._write(record.step, {"validation/mean Dice": record.mean_dice})
-        for subset, scores in record.dice.items():
-            self._write(record.step, {f"validation/{name}/{subset}": value for name, value in scores.items()})
+        self._write_dice(record, "validation")
         if record.vote is None:
             return
         for category, routes in record.vote.routes.items():
@@ -85,6 +87,11 @@ class ScalarWriter:
     def close(self) -> None:
         """Write what is left, and close the file."""
         self._writer.close()
+
+    def _write_dice(self, record: ValidationRecord, group: str) -> None:
+        self._write(record.step, {f"{group}/mean Dice": record.mean_dice})
+        for subset, scores in record.dice.items():
+            self._write(record.step, {f"{group}/{name}/{subset}": value for name, value in scores.items()})
 
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:
         for tag, value in values.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +62,7 @@ class VoteCount:
 
         Args:
             subject: with whatever scans; with fewer than two there is no vote.
-            box: of the window in the subject's prepared volume.
+            box: of the window in the subject's voxels.
             features: of the window.
         """
         if sum(subject.available) < 2:
@@ -115,7 +114,7 @@ class _SubjectVotes:
     def __init__(
         self, subject: PreparedSubject, groups: CategoryGroups, settings: GSSSettings, device: torch.device
     ) -> None:
-        label = np.array(subject.open()["label"])
+        _, label = subject.crop((0, 0, 0), subject.shape)
         self.available = torch.tensor([subject.available], device=device)
         self.routes = torch.zeros(groups.num_categories, len(ROUTES), dtype=torch.float64)
         self._groups = groups

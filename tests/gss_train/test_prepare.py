@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gss_train.data import load_prepared
+from gss_train.data import in_use, load_prepared
 from gss_train.prepare import main
 from tests.gss_train.data.raw_files import make_folded_head, write_subject
 
@@ -179,9 +179,9 @@ def root(tmp_path: Path, subjects: Path) -> Path:
 
 
 def prepare(root: Path, *arguments: str) -> int:
-    """Runs the command with one worker and a small crop, and asserts that no raw file changes."""
+    """Runs the command with one worker, and asserts that no raw file changes."""
     before = contents(root)
-    settings = ["--cache", str(root.parent / "cache"), "--crop-size", "16", "--workers", "1"]
+    settings = ["--cache", str(root.parent / "cache"), "--workers", "1"]
     status = main(["--dataset", "brats2020", "--data-root", str(root), *settings, *arguments])
     assert contents(root) == before
     return status
@@ -192,7 +192,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def prepared_names(root: Path) -> list[str]:
-    folder = root.parent / "cache" / "prepared" / "brats2020-crop16x16x16"
+    folder = root.parent / "cache" / "prepared" / "brats2020"
     return [subject.name for subject in load_prepared(folder)]
 
 
@@ -313,7 +313,7 @@ def test_a_second_call_has_nothing_left_to_do(root: Path, capsys: pytest.Capture
 def test_the_released_box_is_apart_from_the_whole_one(root: Path) -> None:
     assert prepare(root) == prepare(root, "--box", "released") == 0
     folder = root.parent / "cache" / "prepared"
-    whole, released = (load_prepared(folder / f"brats2020{box}-crop16x16x16")[0] for box in ("", "-released"))
+    whole, released = (load_prepared(folder / f"brats2020{box}")[0] for box in ("", "-released"))
     assert (whole.metadata.recipe.released_box, released.metadata.recipe.released_box) == (False, True)
 
 
@@ -322,7 +322,7 @@ def test_scans_may_be_missing(root: Path) -> None:
         (root / BAD / f"{BAD}_{suffix}.nii").unlink()
     assert prepare(root, "--check") == 0
     assert prepare(root) == 0
-    first, second = load_prepared(root.parent / "cache" / "prepared" / "brats2020-crop16x16x16")
+    first, second = load_prepared(root.parent / "cache" / "prepared" / "brats2020")
     assert (first.available, first.has_label) == ((True, True, False, False), False)
     assert (second.available, second.has_label) == ((True,) * 4, True)
 
@@ -339,7 +339,10 @@ def test_a_cache_that_cannot_be_written_is_named(root: Path, capsys: pytest.Capt
         (["--dataset", "brats2020"], "--data-root: is missing"),
         (["--dataset", "brats2020", "--data-root", "raw", "--workers", "0"], "--workers: got 0"),
         (["--dataset", "brats2020", "--data-root", "raw", "--check", "--skip-bad"], "--skip-bad: cannot go with"),
-        (["--dataset", "brats2020", "--data-root", "raw", "--crop-size", "0"], "--crop-size: got"),
+        ([], "--dataset: is missing"),
+        (["--clean", "--check"], "--check: cannot go with --clean"),
+        (["--clean", "--data-root", "raw"], "--data-root: cannot go with --clean"),
+        (["--clean", "--dataset", "auto"], "--dataset: auto cannot go with --clean"),
     ],
 )
 def test_impossible_settings_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,3 +357,82 @@ def test_a_missing_folder_shows_the_expected_layout(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path / 'nowhere'}: no such folder")
     assert "BraTS20_Training_NNN/" in said
+
+
+def clean(root: Path, *arguments: str) -> int:
+    return main(["--clean", "--cache", str(root.parent / "cache"), *arguments])
+
+
+def lines_of(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_what_the_cache_holds_is_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = root.parent / "cache"
+    for name, size in (("prepared/brats2018-crop80x80x80", 1_300_000_000), ("phantom/brats2018-five/raw", 2_000_000)):
+        (cache / name).mkdir(parents=True)
+        with (cache / name / "scan.npy").open("wb") as file:
+            file.truncate(size)
+    assert prepare(root) == prepare(root, "--spacing", "2", "2", "3", "--box", "released") == 0
+    sizes = {
+        folder.name: sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".jsonl") / 1e6
+        for folder in (cache / "prepared").iterdir()
+    }
+    coarse = sizes["brats2020-2x2x3mm-released"]
+    expected = [
+        f"{cache} holds:",
+        "prepared/brats2018-crop80x80x80 1.3 GB of an earlier version: not used any more, may be deleted by hand",
+        f"prepared/brats2020 {sizes['brats2020']:.1f} MB 2 subjects, voxels as scanned, whole box",
+        f"prepared/brats2020-2x2x3mm-released {coarse:.1f} MB 2 subjects, voxels of 2 x 2 x 3 mm, released box",
+        "phantom/brats2018-five 2.0 MB scans of a phantom",
+        "all together 1.3 GB",
+    ]
+    assert lines_of(capsys.readouterr().out)[-6:] == expected
+
+
+def test_cleaning_deletes_what_was_prepared_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = root.parent / "cache"
+    assert prepare(root) == prepare(root, "--spacing", "2") == 0
+    folder, coarse = cache / "prepared" / "brats2020", cache / "prepared" / "brats2020-2x2x2mm"
+    for path in (folder / "notes.txt", cache / "prepared" / "old-crop80" / "a.npy", cache / "phantom" / "a" / "a.nii"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    capsys.readouterr()
+    assert clean(root, "--dataset", "brats2018") == 0
+    assert lines_of(capsys.readouterr().out) == [f"{cache} holds no prepared files of brats2018"]
+    assert len(prepared_names(root)) == 2
+    assert clean(root, "--dataset", "brats2020") == 0
+    listed, listed_coarse, *said = lines_of(capsys.readouterr().out)
+    assert re.fullmatch(rf"{folder}: 4 files, \d.\d MB, to be deleted", listed)
+    assert re.fullmatch(rf"{coarse}: 6 files, \d.\d MB, to be deleted", listed_coarse)
+    assert said == [f"Deleted: {folder}, but not what its index does not name: notes.txt", f"Deleted: {coarse}"]
+    left = ["phantom/a/a.nii", "prepared/brats2020/notes.txt", "prepared/old-crop80/a.npy"]
+    assert sorted(contents(cache)) == left
+    assert not coarse.exists()
+    assert clean(root) == 0
+    assert sorted(contents(cache)) == left
+
+
+def test_what_is_in_use_is_left_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare(root) == prepare(root, "--spacing", "2") == 0
+    folder = root.parent / "cache" / "prepared"
+    with in_use(folder / "brats2020"):
+        assert clean(root) == 2
+    assert f"Left alone: {folder / 'brats2020'} is in use" in capsys.readouterr().out
+    assert prepared_names(root) == [BAD, SOUND]
+    assert not (folder / "brats2020-2x2x2mm").exists()
+    assert clean(root) == 0
+    assert not (folder / "brats2020").exists()
+
+
+def test_one_damaged_index_keeps_all_from_being_deleted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare(root) == prepare(root, "--spacing", "2") == 0
+    index = root.parent / "cache" / "prepared" / "brats2020-2x2x2mm" / "index.jsonl"
+    index.write_text(f"{{}}\n{index.read_text()}")
+    before = contents(root.parent / "cache")
+    capsys.readouterr()
+    assert clean(root) == 2
+    assert f"error: {index}, line 1: " in capsys.readouterr().err
+    assert contents(root.parent / "cache") == before
+    assert prepare(root) == 0
+    assert f"{index}, line 1: " in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,10 @@ from gss_train.report.figures.style import BLACK, ROUTE_COLOURS, add_legend, col
 from gss_train.runs import EpochRecord, ValidationRecord, VoteRecord
 
 _EPOCHS_WITH_DOTS = 50
+# More than a panel has pixels for: a figure of thousands of epochs takes as long as one of hundreds.
+_MOST_POINTS = 500
+
+Point = TypeVar("Point")
 
 
 def draw_line(
@@ -28,11 +33,17 @@ def draw_line(
     width: float = 1.3,
     style: str = "-",
 ) -> None:
-    """A curve over epochs, with gaps where there is no value."""
+    """A curve over epochs, with gaps where there is no value; in long runs of every so many, counted from the last."""
+    epochs, values = _thinned(epochs), _thinned(values)
     heights = [math.nan if value is None else value for value in values]
     # A lone epoch shows as a dot; in long runs dots would hide the line.
     size = 5 if len(epochs) <= _EPOCHS_WITH_DOTS else 1
     axis.plot(epochs, heights, marker=".", markersize=size, linewidth=width, linestyle=style, color=colour, label=label)
+
+
+def _thinned(points: Sequence[Point]) -> Sequence[Point]:
+    every = math.ceil(len(points) / _MOST_POINTS)
+    return points[::-every][::-1] if every > 1 else points
 
 
 def draw_validations(axis: Axes, validations: Sequence[ValidationRecord]) -> None:
@@ -40,20 +51,13 @@ def draw_validations(axis: Axes, validations: Sequence[ValidationRecord]) -> Non
     epochs = [record.epoch for record in validations]
     draw_line(axis, epochs, [record.mean_dice for record in validations], "mean", BLACK, width=2)
     for number, region in enumerate(REGIONS):
-        draw_line(
-            axis, epochs, [_mean_over_subsets(record, region) for record in validations], region, colour_of(number)
-        )
+        draw_line(axis, epochs, [record.region_mean(region) for record in validations], region, colour_of(number))
     best = [(record.epoch, record.mean_dice) for record in validations if record.best and record.mean_dice is not None]
     if best:
         axis.plot(*best[-1], marker="*", markersize=11, linestyle="", color=BLACK, label="best")
     axis.set_ylim(0, 1)
     add_legend(axis)
     label_epochs(axis, "validation Dice")
-
-
-def _mean_over_subsets(record: ValidationRecord, region: str) -> float | None:
-    values = [value for scores in record.dice.values() if (value := scores[region]) is not None]
-    return sum(values) / len(values) if values else None
 
 
 def voted(validations: Sequence[ValidationRecord]) -> list[tuple[int, VoteRecord]]:
@@ -63,6 +67,7 @@ def voted(validations: Sequence[ValidationRecord]) -> list[tuple[int, VoteRecord
 
 def draw_routes(axes: Sequence[Axes], votes: Sequence[tuple[int, VoteRecord]], dataset: Dataset) -> None:
     """A panel for each category: the shares of its true voxels by route, stacked, with gaps where there was none."""
+    votes = _thinned(votes)
     epochs = np.array([epoch for epoch, _ in votes], dtype=float)
     between = (epochs[1:] + epochs[:-1]) / 2
     half = (between[0] - epochs[0], epochs[-1] - between[-1]) if len(between) else (0.5, 0.5)

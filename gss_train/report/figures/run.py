@@ -106,7 +106,7 @@ def save_summary(
     ratios = (1, 1.05, 1.05, 1.05) if votes else (1, 1.05)
     level, metadata = level_with_most_tumour(truth.numpy()), subject.metadata
     # Where it lies in the whole volume, and in which: that of the files, or what it was brought to.
-    whole_level = level - metadata.padding[2][0] + metadata.box[2][0]
+    whole_level = level - subject.padding[2][0] + metadata.box[2][0]
     whole = "the scan" if metadata.recipe.spacing is None else f"the scan at {millimetres(metadata.spacing)}"
     with run_figure(path, 14, 12 if votes else 6.4) as figure:
         pictures, curves, *rest = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]

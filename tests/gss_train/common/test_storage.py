@@ -42,7 +42,8 @@ def test_killed_at_any_moment_and_started_again_gives_what_an_undisturbed_run_gi
     write_raw(raw, 2)
     killed = kill_everywhere("tests.gss_train.common.preparing:prepare", tmp_path / "out", str(raw))
     expected = contents(tmp_path / "out" / "undisturbed")
-    assert sorted(expected) == [f"BraTS20_Training_00{number}.{kind}" for number in (1, 2) for kind in ("json", "npy")]
+    files = [f"BraTS20_Training_00{number}.{kind}" for number in (1, 2) for kind in ("json", "npy")]
+    assert sorted(expected) == [*files, "index.jsonl"]
     assert len(killed) > 16
     for folder in killed:
         assert contents(folder) == expected, folder.name
@@ -59,7 +60,7 @@ def test_a_run_interrupted_while_writing_leaves_nothing_that_looks_complete(
             prepare(out, raw, size=16)
     # The older description must not stand beside the newer voxels.
     assert load_prepared(out) == []
-    assert [path.name for path in out.iterdir()] == ["BraTS20_Training_001.npy"]
+    assert sorted(path.name for path in out.iterdir()) == ["BraTS20_Training_001.npy", "index.jsonl"]
 
 
 def test_a_full_disk_is_named_and_loses_nothing(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,15 +72,16 @@ def test_a_full_disk_is_named_and_loses_nothing(raw: Path, tmp_path: Path, monke
         patch.setattr(storage.os, "fsync", disk_full)
         with pytest.raises(OSError, match="No space left on device") as caught:
             prepare(out, raw)
-    assert str(caught.value).startswith(f"{out}: cannot write BraTS20_Training_002.npy")
+    assert str(caught.value).startswith(f"{out}: cannot write index.jsonl")
     assert "MB are free there" in str(caught.value)
-    assert contents(out) == before
+    # It may name what was not made.
+    assert {**contents(out), "index.jsonl": before["index.jsonl"]} == before
     assert len(prepare(out, raw).subjects) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_named(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="cannot write BraTS20_Training_001") as caught:
+    with pytest.raises(OSError, match=r"cannot write index\.jsonl") as caught:
         prepare(tmp_path / "file" / "out", raw)
     assert str(tmp_path / "file" / "out") in str(caught.value)
     assert (tmp_path / "file").read_text() == "no folder"

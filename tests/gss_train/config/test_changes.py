@@ -36,7 +36,7 @@ def refusal(old: dict[str, Any], new: dict[str, Any]) -> str:
         "--workers 3 --cache elsewhere",
         "--device cuda:1 --output elsewhere",
         "--activation-checkpointing --compile --channels-last --deterministic --max-bad-steps 0",
-        "--resume never --keep-checkpoints 5 --checkpoint-every 2 --gather-every 3 --no-tensorboard --figure-every 0",
+        "--resume never --keep-checkpoints 5 --checkpoint-minutes 2 --gather-every 3 --no-tensorboard --figure-every 0",
         "--final-evaluation none --ignore-resources",
     ],
 )
@@ -98,8 +98,8 @@ def test_every_setting_but_those_is_compared() -> None:
     free = {
         *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "protocol"),
         *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
-        *("resume", "keep_checkpoints", "checkpoint_every", "gather_every", "tensorboard", "figure_every"),
-        *("final_evaluation", "ignore_resources"),
+        *("resume", "keep_checkpoints", "checkpoint_minutes", "gather_every", "tensorboard", "figure_every"),
+        *("final_evaluation", "stage_validation", "ignore_resources"),
     }
     for section, options in settings("--data-root", "raw").items():
         for name in options:

@@ -35,7 +35,7 @@ QUICK = ["--dataset", "brats2015", "--preset", "quick"]
             "--early-stopping: cannot go with --validate-every 0: it goes by validations",
         ),
         ("--keep-checkpoints 0", "--keep-checkpoints: got 0, need 1 or more"),
-        ("--checkpoint-every 0", "--checkpoint-every: got 0, need 1 or more"),
+        ("--checkpoint-minutes -1", "--checkpoint-minutes: got -1.0, need 0 or more"),
         ("--gather-every 0", "--gather-every: got 0, need 1 or more"),
         ("--figure-every -1", "--figure-every: got -1, need 0 or more"),
     ],
@@ -111,7 +111,7 @@ def test_all_options_of_a_step_and_its_records_can_be_given_together() -> None:
     flags = (
         "--batch-size 4 --accumulate 2 --dice per-sample --precision bfloat16 --channels-last --compile --ema 0.99 "
         "--clip-gradient 1 --gss-warmup 5 --gss-ramp 10 --max-bad-steps 0 --validate-every 1 --validation-subjects 3 "
-        "--validation-subsets all --early-stopping 2 --resume never --keep-checkpoints 1 --checkpoint-every 2 "
+        "--validation-subsets all --early-stopping 2 --resume never --keep-checkpoints 1 --checkpoint-minutes 2 "
         "--gather-every 7 --no-tensorboard --figure-every 0 --final-evaluation dice"
     )
     config = parse_config([*QUICK, *flags.split()])
@@ -121,7 +121,7 @@ def test_all_options_of_a_step_and_its_records_can_be_given_together() -> None:
     assert training.compile
     assert (training.ema, training.clip_gradient, training.max_bad_steps) == (0.99, 1.0, 0)
     assert (training.gss_warmup, training.gss_ramp) == (5, 10)
-    assert config.validation == ValidationOptions(1, 3, "all", 2)
+    assert config.validation == ValidationOptions(1, 3, "all", early_stopping=2)
     assert config.record == RecordOptions("never", 1, 2, 7, tensorboard=False, figure_every=0, final_evaluation="dice")
 
 

@@ -34,7 +34,8 @@ folder, path = sys.argv[1], pathlib.Path(sys.argv[2])
 start, size, elsewhere = (tuple(map(int, text.split())) for text in sys.argv[3:])
 subject = load_prepared(folder)[0]
 shape = tuple(np.load(path, mmap_mode="r").shape)
-subject = dataclasses.replace(subject, path=path, metadata=dataclasses.replace(subject.metadata, shape=shape))
+metadata = dataclasses.replace(subject.metadata, box=tuple((0, length) for length in shape))
+subject = dataclasses.replace(subject, path=path, metadata=metadata)
 whole = subject.open()
 assert isinstance(whole, np.memmap)
 item = whole.dtype.itemsize

@@ -12,6 +12,7 @@ import pytest
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
+from gss_train.data.boxes import padding_to
 from gss_train.data.datasets import DATASETS, MODALITIES, Dataset, Subject
 from gss_train.data.layouts import find_subjects
 from gss_train.data.normalisation import normalise_scans
@@ -99,15 +100,7 @@ def test_box_grows_on_both_sides_within_the_volume(
     subject = write_and_find(tmp_path / "raw", make_raw((14, 12, 12), (brain, (2, 10), (2, 10))))
     prepared = prepare_subject(subject, brats2020, tmp_path / "out", (least, 1, 1))
     assert prepared.metadata.box[0] == expected
-    assert prepared.metadata.padding[0] == (0, 0)
     assert prepared.shape[0] == expected[1] - expected[0]
-
-
-def test_the_box_may_grow_beyond_the_minimum_but_is_not_padded_for_it(tmp_path: Path, brats2020: Dataset) -> None:
-    subject = write_and_find(tmp_path / "raw", make_raw((14, 12, 12), ((4, 8), (2, 10), (2, 10))))
-    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (6, 6, 6), (12, 128, 128))
-    assert prepared.metadata.box == ((0, 12), (0, 12), (0, 12))
-    assert prepared.shape == (12, 12, 12)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +121,7 @@ def test_the_box_of_the_public_preparation(
 ) -> None:
     raw = make_raw((14, 12, 12), (brain, (2, 10), (2, 10)))
     subject = write_and_find(tmp_path / "raw", raw)
-    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (1, 1, 1), (least, 1, 1), released_box=True)
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (least, 1, 1), released_box=True)
     assert prepared.metadata.box == (expected, (2, 9), (2, 9))
     box = tuple(slice(*ends) for ends in prepared.metadata.box)
     # Mean and deviation are those of the brain in the box.
@@ -137,23 +130,6 @@ def test_the_box_of_the_public_preparation(
     image, label = whole(prepared)
     np.testing.assert_allclose(image, scores, rtol=2**-10, atol=1e-4)
     np.testing.assert_array_equal(label, categories)
-
-
-def test_volumes_below_the_minimum_are_padded_with_background(
-    tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset
-) -> None:
-    subject, raw = raw_subject
-    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (17, 13, 16))
-    assert prepared.shape == (17, 13, 16)
-    assert prepared.metadata.padding == ((1, 2), (0, 0), (2, 2))
-    image, label = whole(prepared)
-    everything = (slice(None), slice(None), slice(None))
-    scores, categories = expected_volume(raw, everything, brats2020.label_values)
-    padding = ((1, 2), (0, 0), (2, 2))
-    np.testing.assert_array_equal(label, np.pad(categories, padding))
-    for modality, background in enumerate(prepared.background):
-        padded = np.pad(scores[modality], padding, constant_values=background)
-        np.testing.assert_allclose(image[modality], padded, rtol=2**-10, atol=1e-4)
 
 
 def test_description_tells_where_everything_comes_from(
@@ -166,7 +142,7 @@ def test_description_tells_where_everything_comes_from(
     assert text["grade"] is None
     assert text["spacing"] == [1, 1, 1]
     np.testing.assert_allclose(text["affine"], RAS_AFFINE)
-    assert text["settings"]["minimum_size"] == [4, 4, 4]
+    assert text["settings"]["grown_size"] == [4, 4, 4]
     assert set(text["sources"]) == {*MODALITIES, "label"}
     for modality in MODALITIES:
         stat = subject.images[modality].stat()
@@ -188,6 +164,7 @@ def test_file_is_a_memory_mappable_array_of_voxels(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "BraTS20_Training_001.json",
         "BraTS20_Training_001.npy",
+        "index.jsonl",
     ]
 
 
@@ -205,7 +182,7 @@ def test_tumour_voxels_are_drawn_from_the_tumour(tmp_path: Path, brats2020: Data
 
 
 def test_few_tumour_voxels_are_all_listed(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
-    prepared = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (16, 16, 16))
+    prepared = prepare_subject(raw_subject[0], brats2020, tmp_path / "out", (16, 16, 16)).padded_to((20, 20, 20))
     _, label = whole(prepared)
     np.testing.assert_array_equal(prepared.tumour_voxels, np.argwhere(label))
 
@@ -227,26 +204,20 @@ def test_missing_scans_are_0_and_count_for_nothing(
     subject, raw = raw_subject
     partial = replace(subject, images={modality: subject.images[modality] for modality in present})
     prepared = prepare_subject(partial, brats2020, tmp_path / "out", (17, 13, 16))
+    assert prepared.metadata.box == ((0, 14), (0, 13), (0, 12))
     image, label = whole(prepared)
     assert prepared.available == tuple(modality in present for modality in MODALITIES)
     brain = sum(raw.images[modality].astype(np.float64) for modality in present) > 0
-    occupied = [(int(p.min()), int(p.max()) + 1) for p in np.nonzero(sum(raw.images[m] != 0 for m in present))]
-    box = tuple(slice(first, last) for first, last in prepared.metadata.box)
-    assert all(b.start <= first and last <= b.stop for b, (first, last) in zip(box, occupied, strict=True))
-    inside = tuple(
-        slice(before, length - after)
-        for (before, after), length in zip(prepared.metadata.padding, prepared.shape, strict=True)
-    )
     for number, modality in enumerate(MODALITIES):
         if modality in present:
             scan = raw.images[modality].astype(np.float64)
             scores = (scan - scan[brain].mean()) / scan[brain].std()
-            np.testing.assert_allclose(image[number][inside], scores[box], rtol=2**-10, atol=1e-4)
+            np.testing.assert_allclose(image[number], scores, rtol=2**-10, atol=1e-4)
             np.testing.assert_array_equal(image[number][0, 0, 0], np.float16(prepared.background[number]))
         else:
             np.testing.assert_array_equal(image[number].view(np.uint16), 0)
             assert prepared.background[number] == 0
-    np.testing.assert_array_equal(label[inside], np.vectorize(brats2020.label_values.index)(raw.label)[box])
+    np.testing.assert_array_equal(label, np.vectorize(brats2020.label_values.index)(raw.label))
 
 
 def test_files_of_any_orientation_give_the_same_voxels(
@@ -302,10 +273,10 @@ def test_other_settings_or_changed_files_are_prepared_again(
 ) -> None:
     subject, raw = raw_subject
     prepare_subject(subject, brats2020, tmp_path / "out", (4, 4, 4))
-    assert prepare_subject(subject, brats2020, tmp_path / "out", (16, 4, 4)).shape[0] == 16
+    assert prepare_subject(subject, brats2020, tmp_path / "out", (14, 4, 4)).shape[0] == 14
     raw.images["T2"][5, 5, 5] = 9000
     write_nifti(subject.images["T2"], raw.images["T2"])
-    image, _ = whole(prepare_subject(subject, brats2020, tmp_path / "out", (16, 4, 4)))
+    image, _ = whole(prepare_subject(subject, brats2020, tmp_path / "out", (14, 4, 4)))
     assert image[3].max() > 5
 
 
@@ -337,7 +308,7 @@ def test_errors_in_the_raw_files_are_raised_with_all_faults(tmp_path: Path, brat
         (subject.images["T1"], "error", "every brain voxel of T1 is 0, values should differ"),
     ]
     assert all(fault.remedy.split()[0] in str(caught.value) for fault in caught.value.faults)
-    assert not (tmp_path / "out").exists()
+    assert load_prepared(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -419,7 +390,7 @@ def test_raw_files_may_move(tmp_path: Path, raw_subject: tuple[Subject, Raw], br
 
 def test_impossible_arguments_are_refused(tmp_path: Path, raw_subject: tuple[Subject, Raw], brats2020: Dataset) -> None:
     subject = raw_subject[0]
-    with pytest.raises(ValueError, match="minimum_size"):
+    with pytest.raises(ValueError, match="grown_size"):
         prepare_subject(subject, brats2020, tmp_path / "out", (4, 0, 4))
     with pytest.raises(ValueError, match="workers"):
         prepare_dataset([subject], brats2020, tmp_path / "out", (4, 4, 4), workers=0)
@@ -432,7 +403,7 @@ COARSE = (2.0, 2.0, 2.0)
 
 def prepare_coarse(subject: Subject, dataset: Dataset, folder: Path) -> Preparation:
     # The box is the whole volume, however far a scan reaches.
-    return prepare_dataset([subject], dataset, folder, (8, 8, 8), 1, grown_size=(20, 18, 16), spacing=COARSE)
+    return prepare_dataset([subject], dataset, folder, (20, 18, 16), 1, spacing=COARSE)
 
 
 def on_another_grid(path: Path) -> None:
@@ -513,10 +484,12 @@ def test_the_box_of_a_prediction_is_that_of_a_training(tmp_path: Path, brats2020
     raw = make_raw(shape=(30, 30, 30), box=((1, 9), (2, 10), (4, 9)))
     subject = write_and_find(tmp_path / "raw", raw)
     # The crop is larger than what the box is grown to, and the brain lies at the volume's end.
-    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (16, 16, 16), (12, 12, 12))
+    prepared = prepare_subject(subject, brats2020, tmp_path / "out", (12, 12, 12)).padded_to((16, 16, 16))
     scans = {modality: reorient(read_volume(path)).voxels for modality, path in subject.images.items()}
-    normalised = normalise_scans(scans, (16, 16, 16), (12, 12, 12))
-    np.testing.assert_array_equal(normalised.voxels["image"], prepared.open()["image"])
+    normalised = normalise_scans(scans, (12, 12, 12))
+    padding = padding_to((16, 16, 16), normalised.box, (30, 30, 30), (12, 12, 12))
+    assert prepared.shape == (16, 16, 16)
+    np.testing.assert_array_equal(normalised.image(padding), whole(prepared)[0])
 
 
 def test_what_lies_outside_the_first_scans_extent_is_told(tmp_path: Path, brats2020: Dataset) -> None:

@@ -9,13 +9,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gss_train.data import MODALITIES, Subject
+from gss_train.data import MODALITIES, Subject, TrainingCrops
 from gss_train.data.grids import Grid
 from gss_train.data.layouts import LayoutError
 from gss_train.data.preparation import Preparation, prepare_dataset
 from gss_train.data.prepared import PreparedSubject
 from gss_train.data.resampling import most_probable, resample_label
 from gss_train.data.volumes import read_volume, reorient
+from tests.gss_train.data.prepared_files import padded_file
 from tests.real_scans import DATASET, NOT_SET, each_subject, real_subjects, voxels_of
 
 COARSE = (4.0, 4.0, 4.0)
@@ -24,20 +25,19 @@ REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 
 def prepare(subject: Subject, folder: Path, spacing: tuple[float, float, float] | None = None) -> Preparation:
     grown = (128, 128, 128) if spacing is None else (32, 32, 32)
-    return prepare_dataset([subject], DATASET, folder, (80, 80, 80), 1, None, grown, spacing)
+    return prepare_dataset([subject], DATASET, folder, grown, 1, None, spacing)
 
 
 def whole(prepared: PreparedSubject) -> tuple[np.ndarray, np.ndarray]:
     """Image [4,D,H,W] and label [D,H,W] of the whole grid: what was cut off is background."""
     metadata = prepared.metadata
     image, label = prepared.crop((0, 0, 0), prepared.shape)
-    inside = tuple(slice(b, n - a) for (b, a), n in zip(metadata.padding, metadata.shape, strict=True))
     box = tuple(slice(*ends) for ends in metadata.box)
     images = np.empty((4, *metadata.original_shape), np.float32)
     images[:] = np.array(metadata.background)[:, None, None, None]
-    images[:, *box] = image[:, *inside]
+    images[:, *box] = image
     labels = np.zeros(metadata.original_shape, np.uint8)
-    labels[box] = label[inside]
+    labels[box] = label
     return images, labels
 
 
@@ -92,6 +92,17 @@ def test_coarse_voxels_hold_the_same_brain_and_tumour(subject: Subject, tmp_path
         # The mean over the brain stays, and its volume: half filled voxels count as much as they hold.
         assert np.count_nonzero(brain) * 64 == pytest.approx(np.count_nonzero(raw), rel=0.05)
         assert values[brain].mean() == pytest.approx(raw[raw != 0].mean(), rel=0.03)
+
+
+@each_subject
+def test_crops_are_those_of_the_volume_padded_before(subject: Subject, tmp_path: Path) -> None:
+    (prepared,) = prepare(subject, tmp_path / "out").subjects
+    for crop_size in ((80, 80, 80), (112, 112, 112), (128, 128, 128), (96, 144, 176)):
+        padded = padded_file(prepared, crop_size, tmp_path / "padded")
+        plain, expected = (TrainingCrops([each], crop_size, 6, seed=1, tumour_share=0.5) for each in (prepared, padded))
+        for index in range(6):
+            for key, value in expected[index].items():
+                np.testing.assert_array_equal(plain[index][key], value)
 
 
 def middle(mask: np.ndarray) -> np.ndarray:

@@ -61,13 +61,14 @@ def test_is_the_segmentation_of_the_prepared_subject(
     assert predict(models[name], files, output) == 0
     trained = load_trained(models[name], torch.device("cpu"))
     subject = Subject("prepared", None, files, None)
-    prepared = prepare_subject(subject, trained.dataset, tmp_path / "cache", CROP, (128, 128, 128))
-    image = torch.from_numpy(prepared.crop((0, 0, 0), prepared.shape)[0].astype(np.float32))
+    prepared = prepare_subject(subject, trained.dataset, tmp_path / "cache", (128, 128, 128))
+    seen = prepared.padded_to(CROP)
+    image = torch.from_numpy(seen.crop((0, 0, 0), seen.shape)[0].astype(np.float32))
     window = SlidingWindow(CROP)
     categories = mean_probabilities([Member(trained.network, window)], image, prepared.available).argmax(0).numpy()
     metadata = prepared.metadata
     expected = np.zeros(metadata.original_shape, np.uint8)
-    inside = tuple(slice(b, n - a) for (b, a), n in zip(metadata.padding, metadata.shape, strict=True))
+    inside = tuple(slice(b, n - a) for (b, a), n in zip(seen.padding, seen.shape, strict=True))
     expected[tuple(slice(*sides) for sides in metadata.box)] = categories[inside]
     expected = np.array(trained.dataset.label_values, np.uint8)[restore_orientation(expected, metadata.orientation)]
     found = read(output)

@@ -22,6 +22,7 @@ from gss_train.data import DATASETS, MODALITIES, REGIONS, PreparedSubject
 from gss_train.data.prepared import VOXEL_DTYPE, Metadata, Recipe, write_prepared
 from gss_train.inference import segment_tumour_crop
 from gss_train.report import save_epoch_figure, save_summary
+from gss_train.report.figures.curves import draw_line
 from gss_train.report.figures.style import SCREEN_STYLE
 from gss_train.runs.records import EpochRecord, ValidationRecord, VoteRecord
 
@@ -47,10 +48,8 @@ def make_subject() -> PreparedSubject:
     metadata = Metadata(
         name="Subject_7",
         grade=None,
-        shape=SHAPE,
         original_shape=(40, 40, 40),
         box=((0, 10), (0, 8), (20, 24)),
-        padding=((0, 0), (0, 0), (2, 0)),
         affine=tuple(tuple(row) for row in np.eye(4).tolist()),
         spacing=(1.0, 1.0, 1.0),
         orientation="LPS",
@@ -62,10 +61,10 @@ def make_subject() -> PreparedSubject:
         sources={},
         digests={},
         warnings=(),
-        recipe=Recipe(1, "brats2015", (0, 1, 2, 3, 4), SHAPE, SHAPE),
+        recipe=Recipe(1, "brats2015", (0, 1, 2, 3, 4), SHAPE),
         tumour_voxels=(),
     )
-    return PreparedSubject("Subject_7", Path("no-such.npy"), metadata)
+    return PreparedSubject("Subject_7", Path("no-such.npy"), metadata, ((0, 0), (0, 0), (2, 0)))
 
 
 def make_volumes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -420,7 +419,8 @@ def write_subject(folder: Path, tumour: tuple[tuple[int, int, int], ...]) -> tup
     voxels["image"] = np.random.default_rng(0).standard_normal((*SHAPE, 4))
     for voxel in tumour:
         voxels["label"][voxel] = 2
-    metadata = dataclasses.replace(make_subject().metadata, tumour_voxels=tumour, available=(True, False, True, True))
+    box, available = tuple((0, length) for length in SHAPE), (True, False, True, True)
+    metadata = dataclasses.replace(make_subject().metadata, box=box, tumour_voxels=tumour, available=available)
     return write_prepared(folder / "Subject_7.npy", voxels, metadata), voxels
 
 
@@ -445,3 +445,14 @@ def test_one_crop_around_the_tumour_is_segmented_from_all_scans(
     assert torch.equal(network.given, image[None])
     assert (prediction.dtype, prediction.shape) == (torch.uint8, (4, 4, 4))
     assert torch.equal(prediction, (image[[0, 2, 3]].sum(dim=0) > 0).to(torch.uint8))
+
+
+def test_a_curve_of_thousands_of_epochs_has_no_more_points_than_a_panel_shows() -> None:
+    axis = Figure().subplots()
+    epochs = range(1, 6001)
+    draw_line(axis, epochs, [1 / epoch for epoch in epochs], "total", "black")
+    places, heights = axis.lines[0].get_data()
+    assert len(places) <= 500
+    assert places[-1] == 6000
+    assert places[0] <= 20
+    np.testing.assert_allclose(heights, 1 / np.array(places))

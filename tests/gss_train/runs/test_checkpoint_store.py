@@ -109,7 +109,6 @@ def test_what_a_killed_process_could_not_remove_goes_when_the_run_goes_on(store:
     store.folder.mkdir()
     for step in (5, 10, 15):
         save_checkpoint(store.folder / f"step-{step:08d}.pt", state(step))
-    (store.folder / ".best.pt.link").write_text("x")
     store.tidy(15)
     assert names(store) == ["step-00000010.pt", "step-00000015.pt"]
 
@@ -153,70 +152,8 @@ def test_none_that_can_be_read_is_an_error(store: CheckpointStore) -> None:
     assert [name in line for name, line in zip(["step-00000010", "step-00000005"], said, strict=True)] == [True, True]
 
 
-def no_links(*_: object) -> None:
-    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_the_best_outlives_its_step(links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not links:
-        monkeypatch.setattr("os.link", no_links)
-    best = store.folder / "best.pt"
-    store.save(5, state(5))
-    for _ in range(2):  # once more, as a run that goes on from it does
-        store.mark_best(5)
-        assert names(store) == ["best.pt", "step-00000005.pt"]
-    for step in (10, 15, 20):
-        store.save(step, state(step))
-    assert step_of(best) == 5
-    store.mark_best(15)
-    assert step_of(best) == 15
-    assert names(store) == ["best.pt", "step-00000015.pt", "step-00000020.pt"]
-    assert newest(store) == (20, [])
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_best_one_that_cannot_be_marked_leaves_the_one_before(
-    links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not links:
-        monkeypatch.setattr("os.link", no_links)
-    for step in (5, 10):
-        store.save(step, state(step))
-    store.mark_best(5)
-    before = names(store)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", no_links)
-        with pytest.raises(OSError, match="not permitted"):
-            store.mark_best(10)
-    assert step_of(store.folder / "best.pt") == 5
-    with pytest.raises(OSError, match=r"step-00000015\.pt"):
-        store.mark_best(15)
-    assert step_of(store.folder / "best.pt") == 5
-    assert names(store) == before
-
-
-def test_marking_goes_on_where_it_was_killed(store: CheckpointStore) -> None:
-    for step in (5, 10):
-        store.save(step, state(step))
-    os.link(store.folder / "step-00000005.pt", store.folder / ".best.pt.link")
-    store.mark_best(10)
-    assert step_of(store.folder / "best.pt") == 10
-    assert names(store) == ["best.pt", "step-00000005.pt", "step-00000010.pt"]
-
-
-def test_the_best_is_not_changed_by_a_later_save_of_its_step(store: CheckpointStore) -> None:
-    store.save(5, state(5))
-    store.mark_best(5)
-    store.save(5, state(6))
-    assert step_of(store.folder / "best.pt") == 5
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_new_names_reach_the_disk(links: bool, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the folder itself, of the checkpoint and of the best one."""
-    if not links:
-        monkeypatch.setattr("os.link", no_links)
+def test_new_names_reach_the_disk(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the folder itself and of the checkpoint."""
     synced: list[list[str]] = []
 
     def noted(descriptor: int) -> None:
@@ -227,13 +164,13 @@ def test_new_names_reach_the_disk(links: bool, store: CheckpointStore, monkeypat
 
     monkeypatch.setattr("os.fsync", noted)
     store.save(5, state(5))
-    store.mark_best(5)
-    assert synced == [["checkpoints"], ["step-00000005.pt"], ["best.pt", "step-00000005.pt"]]
+    assert synced == [["checkpoints"], ["step-00000005.pt"]]
 
 
-def test_a_damaged_best_one_does_not_matter(store: CheckpointStore) -> None:
+def test_the_best_is_none_that_a_run_goes_on_from(store: CheckpointStore) -> None:
     store.save(5, state(5))
-    (store.folder / "best.pt").write_bytes(b"no checkpoint")
+    save_checkpoint(store.best, state(7))
     assert newest(store) == (5, [])
-    store.mark_best(5)
-    assert step_of(store.folder / "best.pt") == 5
+    for step in (10, 15, 20):
+        store.save(step, state(step))
+    assert step_of(store.best) == 7

@@ -99,7 +99,8 @@ def make_run(path: Path, *, ema: float | None = None, finished: bool = True) -> 
         }
         store.save(step, content)
         save_checkpoint(path / f"stage-{step}.pt", content)
-    store.mark_best(1)
+        if step == 1:
+            save_checkpoint(store.best, content)
     return Run(path, last, best, averaged)
 
 

@@ -40,10 +40,9 @@ def _begin(folder: RunFolder) -> dict[str, Any]:
     state = _store(folder).newest(damaged)
     if state is None:
         weights = {name: torch.arange(4.0) + number for number, name in enumerate("abc")}
-        state = {"weights": weights, "progress": {"step": 0, "best_step": None, "metrics_length": 0}}
+        state = {"weights": weights, "progress": {"step": 0, "metrics_length": 0}}
     progress = state["progress"]
     if progress["step"] > 0:
-        _mark_if_best(folder, progress)
         _store(folder).tidy(progress["step"])
     folder.cut_metrics(progress["metrics_length"])
     return state
@@ -56,14 +55,8 @@ def _step(folder: RunFolder, state: dict[str, Any]) -> None:
     folder.log_metrics({"kind": "steps", "step": progress["step"], "sum": float(sum(state["weights"].values()).sum())})
     if progress["step"] in _BEST:
         folder.log_metrics({"kind": "validation", "step": progress["step"]})
-        progress["best_step"] = progress["step"]
+        save_checkpoint(_store(folder).best, state)
     progress["metrics_length"] = folder.metrics_length()
     if progress["step"] == 3:
         save_checkpoint(folder.stage_checkpoint("baseline"), state)
     _store(folder).save(progress["step"], state)
-    _mark_if_best(folder, progress)
-
-
-def _mark_if_best(folder: RunFolder, progress: dict[str, Any]) -> None:
-    if progress["best_step"] == progress["step"]:
-        _store(folder).mark_best(progress["step"])

@@ -16,20 +16,19 @@ from tests.real_scans import NOT_SET, real_subjects
 
 def raw_data(root: Path, *flags: str) -> RawData:
     settings = ["--preset", "quick", "--dataset", "brats2020", "--data-root", str(root)]
-    config = parse_config([*settings, "--cache", str(root / "cache"), "--spacing", "None", "--crop-size", "16", *flags])
+    config = parse_config([*settings, "--cache", str(root / "cache"), "--spacing", "None", *flags])
     return find_raw(*resolve_dataset(config))
 
 
 @pytest.mark.parametrize(
     ("flags", "shape"),
     [
-        # All of the scan; the brain in it; a crop that is larger than it.
+        # No more than the scan, no more than a brain.
         ([], (24, 179, 24)),
-        (["--spacing", "4"], (16, 45, 16)),
-        (["--crop-size", "32"], (32, 179, 32)),
+        (["--spacing", "4"], (6, 45, 6)),
     ],
 )
-def test_a_volume_is_a_brain_of_what_is_scanned_and_no_smaller_than_a_crop(
+def test_a_volume_is_a_brain_and_no_more_than_what_is_scanned(
     flags: list[str], shape: tuple[int, int, int], tmp_path: Path
 ) -> None:
     write_subject(tmp_path / "BraTS20_Training_001", make_head((24, 240, 24)), ".nii")
@@ -58,10 +57,10 @@ def test_real_brains_take_about_what_is_expected(spacing: tuple[float, float, fl
     """On average, and no more."""
     subjects, dataset = real_subjects(), DATASETS["brats2018"]
     grown = (128, 128, 128) if spacing is None else (64, 64, 64)
-    raw = RawData(dataset, subjects, "real", tmp_path, (32, 32, 32), grown, spacing)
+    raw = RawData(dataset, subjects, "real", tmp_path, grown, spacing)
     expected = expect_volumes(raw)
     assert expected is not None
-    prepare_dataset(subjects, dataset, tmp_path / "there", raw.crop, None, None, grown, spacing)
+    prepare_dataset(subjects, dataset, tmp_path / "there", grown, spacing=spacing)
     mean = sum(path.stat().st_size for path in (tmp_path / "there").iterdir()) / len(subjects)
     assert np.isclose(expected.bytes_each, mean, rtol=0.25)
     assert mean <= expected.bytes_each

@@ -48,7 +48,7 @@ def test_auto_says_what_it_found_and_keeps_its_name(tmp_path: Path, capsys: pyte
     config, dataset = resolve_dataset(parse_config(["--dataset", "auto", "--data-root", str(tmp_path)]))
     assert (config.data.dataset, dataset.name) == ("brats2021", "brats2021")
     assert f"Recognised BraTS2021 (brats2021): 5 subjects below {tmp_path}" in capsys.readouterr().out
-    assert find_source(config, dataset).raw.prepared_folder.name.startswith("brats2021-4x4x4mm-crop")
+    assert find_source(config, dataset).raw.prepared_folder.name == "brats2021-4x4x4mm"
 
 
 def test_unlabelled_subjects_are_counted_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_custom_data_is_found_through_its_manifest(tmp_path: Path, capsys: pytes
     (tmp_path / "labels.json").write_text(json.dumps(FOUR))
     source = find("--dataset", "custom", "--manifest", tmp_path / "mine.csv", "--categories", tmp_path / "labels.json")
     assert len(source.split.train + source.split.validation + source.split.test) == 3
-    assert source.raw.prepared_folder.name.startswith("custom-mine-4x4x4mm-crop")
+    assert source.raw.prepared_folder.name == "custom-mine-4x4x4mm"
     assert f"3 subjects found in {tmp_path / 'mine.csv'}" in capsys.readouterr().out
 
 
@@ -130,6 +130,18 @@ def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str | Path]:
         (tmp_path / f"{part}.txt").write_text(listed)
     arguments: list[str | Path] = ["--dataset", "custom", "--manifest", tmp_path / "mine.csv", "--split-file", tmp_path]
     return [*arguments, "--spacing", "None", "--crop-size", "16", "--cache", tmp_path / "cache"]
+
+
+def test_another_crop_size_prepares_nothing(custom: list[str | Path], capsys: pytest.CaptureFixture[str]) -> None:
+    def stamps(crop_size: int) -> dict[str, int]:
+        source, preparation = prepare_source(find(*custom, "--crop-size", str(crop_size)), skip_bad=False)
+        assert all(min(subject.padded_to((crop_size,) * 3).shape) >= crop_size for subject in preparation.subjects)
+        return {path.name: path.stat().st_mtime_ns for path in source.raw.prepared_folder.iterdir()}
+
+    first = stamps(16)
+    capsys.readouterr()
+    assert stamps(48) == first
+    assert "preparing: 4/4" in capsys.readouterr().out
 
 
 def test_custom_data_is_prepared(custom: list[str | Path], tmp_path: Path) -> None:

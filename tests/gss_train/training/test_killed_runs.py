@@ -93,8 +93,9 @@ def test_killed_before_operations_on_its_files(scans: Path, undisturbed: Path, t
     kills = sorted(random.Random(SEED).sample(range(10, 70), 4))
     print(f"seed {SEED}: killed before operations {kills}")
     output = tmp_path / "run"
-    for operation in (*kills, None):
-        process = start(arguments(scans, output), output, operation)
+    for life, operation in enumerate((*kills, None)):
+        # Every other one has checkpoints at the ends of stages alone.
+        process = start([*arguments(scans, output), "--checkpoint-minutes", str(life % 2 * 15)], output, operation)
         process.join()
         assert process.exitcode == (0 if operation is None else -signal.SIGKILL)
     assert_same_end(output, undisturbed)

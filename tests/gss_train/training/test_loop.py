@@ -62,7 +62,7 @@ class Listener:
     def interrupted(self) -> bool:
         return self.steps == self.stop_after
 
-    def on_step(self, state: TrainingState) -> None:
+    def on_step(self, state: TrainingState, stage: Stage) -> None:
         self.steps = state.step
         self.on_each_step()
 

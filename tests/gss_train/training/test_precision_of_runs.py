@@ -21,8 +21,8 @@ from gss_train.predict import main as predict
 from gss_train.runs import read_stored
 from gss_train.runs.checkpoints import read_checkpoint
 from gss_train.training import Drawing
+from gss_train.training.announcement import announcement
 from gss_train.training.plan import plan_training
-from gss_train.training.run import _announce
 from tests.gss_train.inference.arithmetic_seen import Arithmetic, arithmetic_now
 from tests.gss_train.inference.tiny import flags, scan_files
 from tests.gss_train.training.tiny import metrics, run, write_scans
@@ -140,7 +140,7 @@ def test_a_device_without_tf32_computes_in_float32_and_says_so(
     scans: Path, seen: Seen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(scans, tmp_path / "run", *SHORT, "--precision", "tf32") == 0
-    assert seen_once(seen) == {"training": computed()}
+    assert seen_once(seen) == {"training": computed(), "evaluation": computed()}
     assert "float32 in place of tf32, which cpu lacks" in capsys.readouterr().out
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert (environment["precision_asked_for"], environment["precision"]) == ("tf32", "float32")
@@ -186,7 +186,6 @@ def test_on_a_card_the_line_of_the_precision_says_all_of_it(
     said: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What is announced before the training; there is no card here."""
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _device=None: capability)
@@ -196,5 +195,5 @@ def test_on_a_card_the_line_of_the_precision_says_all_of_it(
     plan = plan_training(config, DATASETS["brats2020"], torch.device("cuda:1"), ALONE, drawing)
     network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4)
     with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic):
-        _announce(plan, network, None)
-    assert f" on cuda:1, {said}\n" in capsys.readouterr().out
+        lines = announcement(plan, network, None)
+    assert any(line.endswith(f" on cuda:1, {said}") for line in lines)

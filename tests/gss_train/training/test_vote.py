@@ -197,7 +197,7 @@ def test_the_vote_is_that_of_the_objective(network: Positional, tmp_path: Path, 
     voxels = np.load(subject.path)[:CROP, :CROP, :CROP]
     voxels["label"] = 2
     np.save(subject.path, voxels)
-    subject = dataclasses.replace(subject, metadata=dataclasses.replace(subject.metadata, shape=(CROP,) * 3))
+    subject = dataclasses.replace(subject, metadata=dataclasses.replace(subject.metadata, box=((0, CROP),) * 3))
     image, truth = read_subject(subject)
     # Seeing the validation's voxels, all of them: the training leaves some out.
     loss = Objective(DATASET.groups, gss_objective(SelfSupportOptions(**options, mask_ratio=0.0)))

@@ -20,7 +20,7 @@ SETTINGS = [
     *("--preset", "quick", "--dataset", "brats2020", "--device", "cpu", "--spacing", "None"),
     *("--network", "uhved", "--width", "2", "--crop-size", "16", "--batch-size", "2"),
     *("--baseline-epochs", "1", "--rounds", "1", "--epochs", "1", "--steps-per-epoch", "2"),
-    *("--no-tensorboard", "--figure-every", "0", "--final-evaluation", "none"),
+    *("--no-tensorboard", "--figure-every", "0", "--final-evaluation", "none", "--checkpoint-minutes", "0"),
 ]
 
 

@@ -65,10 +65,8 @@ def make_subject(folder: Path, name: str, seed: int, size: int) -> PreparedSubje
     metadata = Metadata(
         name=name,
         grade=None,
-        shape=voxels.shape,
         original_shape=voxels.shape,
         box=((0, size),) * 3,
-        padding=((0, 0),) * 3,
         affine=tuple(tuple(row) for row in np.eye(4).tolist()),
         spacing=(1.0, 1.0, 1.0),
         orientation="LPS",
@@ -80,7 +78,7 @@ def make_subject(folder: Path, name: str, seed: int, size: int) -> PreparedSubje
         sources={},
         digests={},
         warnings=(),
-        recipe=Recipe(1, "brats2018", (0, 1, 2, 4), voxels.shape, voxels.shape),
+        recipe=Recipe(1, "brats2018", (0, 1, 2, 4), voxels.shape),
         tumour_voxels=(),
     )
     return PreparedSubject(name, folder / f"{name}.npy", metadata)
