@@ -14,8 +14,10 @@ from gss_train.common.interruption import (
 )
 from gss_train.common.processes import ALONE as ALONE, Processes as Processes, join_processes as join_processes
 from gss_train.common.progress import Meter as Meter, show_progress as show_progress
+from gss_train.common.room import DiskRoom as DiskRoom, disk_room as disk_room, memory_room as memory_room
 from gss_train.common.sizes import (
     Triple as Triple,
+    amount as amount,
     check_axes as check_axes,
     check_size as check_size,
     times as times,

@@ -1,4 +1,4 @@
-"""Lengths along the three axes of a volume, a crop or a window."""
+"""Lengths along the three axes of a volume, a crop or a window; amounts of bytes."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ def check_axes(argument: str, axes: tuple[int, ...], *, stride: int, least: int)
 def times(lengths: Sequence[int]) -> str:
     """For people, such as "80x80x80"."""
     return "x".join(map(str, lengths))
+
+
+def amount(count: float) -> str:
+    """Bytes for people, such as "9.8 GB" or "73 MB"."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))
+    return f"{count / unit:.{0 if count >= 100 * unit else 3}{'f' if count >= 100 * unit else 'g'}} {name}"

@@ -13,7 +13,7 @@ from gss_train.config.options import KINDS, flag_of, with_defaults
 # Where a run computes, how it loads, how it computes the same numbers (but for rounding), when it gives up, and what it
 # writes: neither crops nor weights nor scores depend on these. On each other option one of them does.
 _FREE = {
-    *("workers", "cache", "device", "output", "preset", "protocol"),
+    *("workers", "cache", "device", "output", "preset", "protocol", "ignore_resources"),
     *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
     "stage_validation",
     *KINDS["record"],

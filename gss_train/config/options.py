@@ -499,6 +499,8 @@ class RunOptions:
         output: folder of the run; by default one under `runs/`, named by data set, network and time.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes the first GPU if there is one.
         seed: of weights, crops, augmentation and masks.
+        ignore_resources: begin even where memory or disk are expected not to do, with a warning; a run that goes on and
+            one on a phantom are merely warned anyway.
     """
 
     preset: PresetName = "auto"
@@ -506,6 +508,7 @@ class RunOptions:
     output: Path | None = None
     device: str = "auto"
     seed: int = 0
+    ignore_resources: bool = False
 
     def __post_init__(self) -> None:
         _at_least(0, self, "seed")

@@ -71,7 +71,9 @@ from gss_train.data.subsets import (
 from gss_train.data.verification import check_dataset as check_dataset, check_volumes as check_volumes
 from gss_train.data.volumes import (
     Volume as Volume,
+    VolumeError as VolumeError,
     check_volume_file as check_volume_file,
+    read_grid as read_grid,
     read_volume as read_volume,
     reorient as reorient,
     restore_orientation as restore_orientation,

@@ -60,11 +60,7 @@ def read_metaimage(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64
         ValueError, zlib.error: it is no such file, or damaged; the message says in which way.
     """
     fields, data = _split(path.read_bytes())
-    for name, value in _EXPECTED.items():
-        _choose(fields, {value: value}, name)
-    shape = _numbers(fields, 3, int, "DimSize")
-    if min(shape) < 1:
-        raise ValueError(f"its header has DimSize {fields['DimSize']!r}, should be 3 numbers of at least 1")
+    shape = _shape(fields)
     order = _choose(fields, {"True": ">", "False": "<"}, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     dtype = np.dtype(order + _choose(fields, _DTYPES, "ElementType"))
     size = math.prod(shape) * dtype.itemsize
@@ -72,10 +68,21 @@ def read_metaimage(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64
         data = _decompress(data, size)
     if len(data) != size:
         found = "more" if len(data) > size else str(len(data))
-        kind = f"voxels of type {dtype} and shape {tuple(shape)}"
+        kind = f"voxels of type {dtype} and shape {shape}"
         raise ValueError(f"it holds {found} of the {size} bytes of {kind} that its header claims")
     voxels = np.frombuffer(data, dtype).reshape(shape, order="F")
     return voxels.astype(dtype.newbyteorder("=")), _affine(fields)
+
+
+def read_metaimage_grid(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+    """Reads shape and affine, as of `read_metaimage`, from the header alone.
+
+    Raises:
+        OSError, ValueError: likewise.
+    """
+    with path.open("rb") as file:
+        fields, _ = _split(file.read(_LONGEST_HEADER))
+    return _shape(fields), _affine(fields)
 
 
 def write_metaimage(file: BinaryIO, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
@@ -122,6 +129,15 @@ def _split(content: bytes) -> tuple[dict[str, str], memoryview]:
         if name == _LAST_FIELD:
             return _DEFAULTS | fields, memoryview(content)[position:]
     raise ValueError(f"its header has no field {_LAST_FIELD!r}")
+
+
+def _shape(fields: Mapping[str, str]) -> tuple[int, ...]:
+    for name, value in _EXPECTED.items():
+        _choose(fields, {value: value}, name)
+    shape = tuple(_numbers(fields, 3, int, "DimSize"))
+    if min(shape) < 1:
+        raise ValueError(f"its header has DimSize {fields['DimSize']!r}, should be 3 numbers of at least 1")
+    return shape
 
 
 def _affine(fields: Mapping[str, str]) -> npt.NDArray[np.float64]:

@@ -52,6 +52,22 @@ def read_nifti(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
         raise ValueError(str(error)) from error
 
 
+@np.errstate(all="ignore")
+def read_nifti_grid(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+    """Reads shape and affine, as of `read_nifti`, from the header alone.
+
+    Raises:
+        OSError, EOFError, ValueError, zlib.error: likewise.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        content = file.read(max(_HEADERS))
+    try:
+        header = _read_header(content)
+        return tuple(map(int, header.get_data_shape())), np.asarray(header.get_best_affine(), np.float64)
+    except (HeaderDataError, WrapStructError) as error:
+        raise ValueError(str(error)) from error
+
+
 def write_nifti(file: BinaryIO | gzip.GzipFile, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
     """Writes NIfTI-1, such that every program finds the voxels where the affine says."""
     image: Any = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]

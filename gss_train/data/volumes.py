@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gss_train.common import UserError
 from gss_train.data.datasets import VOLUME_ENDINGS
 from gss_train.data.grids import Grid
-from gss_train.data.metaimage import read_metaimage, write_metaimage
+from gss_train.data.metaimage import read_metaimage, read_metaimage_grid, write_metaimage
 
 # Where the voxel axes of official BraTS files point.
 _ORIENTATION = "LPS"
@@ -75,6 +75,28 @@ def read_volume(path: Path) -> Volume:
         raise _unreadable(path, error) from error
     _check(path, volume)
     return volume
+
+
+def read_grid(path: Path) -> Grid:
+    """Reads where the voxels of a file lie, in the orientation of `reorient`, from its header alone.
+
+    Raises:
+        VolumeError: the header cannot be read or used.
+    """
+    check_volume_file(path)
+    try:
+        if path.suffix == ".mha":
+            shape, affine = read_metaimage_grid(path)
+        else:
+            from gss_train.data.nifti import read_nifti_grid  # noqa: PLC0415  (imports nibabel)
+
+            shape, affine = read_nifti_grid(path)
+    except (OSError, EOFError, OverflowError, ValueError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    # One voxel in memory, whatever the header claims.
+    volume = Volume(np.broadcast_to(np.uint8(0), shape), affine)
+    _check(path, volume)
+    return reorient(volume).grid
 
 
 def check_volume_file(path: Path) -> None:

@@ -1,4 +1,5 @@
 from gss_train.subjects.cache import clean_cache as clean_cache, describe_cache as describe_cache
+from gss_train.subjects.expected import ExpectedVolumes as ExpectedVolumes, expect_volumes as expect_volumes
 from gss_train.subjects.preparation import (
     prepare_source as prepare_source,
     prepare_subjects as prepare_subjects,

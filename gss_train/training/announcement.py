@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from gss_train.common import times
 from gss_train.data import millimetres
 from gss_train.inference import describe_precision
 from gss_train.runs import LoadedWeights
-from gss_train.training.memory import StepSize, describe_need
 from gss_train.training.plan import TrainingPlan
 
 
-def announcement(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | None) -> list[str]:
-    """Lines that say what was chosen, and what it is expected to need.
+def announcement(plan: TrainingPlan, network: nn.Module, origin: LoadedWeights | None) -> list[str]:
+    """Lines that say what was chosen.
 
     Args:
         plan: of the run.
-        size: of its steps.
+        network: that it trains.
         origin: of the first weights, if they are not drawn.
     """
     lines = []
@@ -34,9 +34,10 @@ def announcement(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | Non
         lines.append(
             f"Scans and labels are brought to {millimetres(config.data.voxel_size)} (--spacing), predictions back"
         )
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     others = f" and {processes.size - 1} more" if processes.size > 1 else ""
     lines.append(
-        f"Preset {config.run.preset}: {config.network.network} with {size.parameters:,} parameters on {plan.device}"
+        f"Preset {config.run.preset}: {config.network.network} with {parameters:,} parameters on {plan.device}"
         f"{others}, {describe_precision(options.precision, plan.device)}{_cudnn_said(plan.device)}"
     )
     stages = ", then ".join(f"{stage.name} of {stage.epochs} epochs" for stage in plan.stages)
@@ -45,7 +46,6 @@ def announcement(plan: TrainingPlan, size: StepSize, origin: LoadedWeights | Non
         f"Stages: {stages}; {batch_plan.steps} steps an epoch of {batch_plan.batch_size} crops{divided} of "
         f"{times(config.data.crop)} voxels; seed {config.run.seed}"
     )
-    lines.append(describe_need(size))
     return lines
 
 

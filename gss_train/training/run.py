@@ -42,9 +42,10 @@ from gss_train.training.final_evaluation import finish
 from gss_train.training.gathering import Gathered
 from gss_train.training.log import TrainingLog
 from gss_train.training.loop import train
-from gss_train.training.memory import StepSize, full_memory_explained
+from gss_train.training.memory import full_memory_explained
 from gss_train.training.plan import Drawing, TrainingPlan, plan_training
 from gss_train.training.recorder import Recorder
+from gss_train.training.resources import check_resources
 from gss_train.training.state import TrainingState
 
 
@@ -73,20 +74,21 @@ def run_training(config: Config, drawing: Drawing) -> None:
 
 def _carry_out(plan: TrainingPlan, held: ExitStack) -> None:
     network, origin = _first_weights(plan)
-    size = StepSize.of(plan, network)
-    announced = announcement(plan, size, origin)
+    announced = announcement(plan, network, origin)
     print("\n".join(announced), flush=True)
-    source, preparation = _prepare_in_turn(plan, origin, held)
+    source = _find_in_turn(plan, origin)
+    resources = check_resources(plan, network, source)
+    source, preparation = _prepare_in_turn(plan, source, held)
     subjects = {subject.name: subject for subject in preparation.subjects}
     training, validation, test = (
         [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
     )
-    with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(size):
+    with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(resources.size):
         # Another process may have been here while the scans were prepared.
         if plan.processes.any(folder is not None and run_status(plan.output) == "finished"):
             _show_finished(plan)
             return
-        TrainingLog(folder, plan.clock).note(*announced)
+        TrainingLog(folder, plan.clock).note(*announced, *resources.lines)
         batches = _batches(plan, training)
         state, progress = _load_state(plan, network, batches, origin)
         trained = _train(plan, state, progress, batches, validation, folder)
@@ -121,18 +123,27 @@ def _first_weights(plan: TrainingPlan) -> tuple[SegmentationNetwork, LoadedWeigh
     return network, load_weights(network, config.training.init_from, config, plan.dataset)
 
 
-def _prepare_in_turn(plan: TrainingPlan, origin: LoadedWeights | None, held: ExitStack) -> tuple[Source, Preparation]:
-    """The first process prepares; the others wait, and find it done. All keep the files until `held` ends."""
+def _find_in_turn(plan: TrainingPlan, origin: LoadedWeights | None) -> Source:
+    """The first process finds the scans, or makes some; the others wait, and find them."""
     if not plan.processes.is_first:
         plan.processes.barrier()
     source = find_source(plan.config, plan.dataset)
     if origin is not None:
         _refuse_leak(plan, origin, source.split.test)
-    held.enter_context(in_use(source.raw.prepared_folder))
-    source, preparation = prepare_source(source, skip_bad=plan.config.data.skip_bad)
     if plan.processes.is_first:
         plan.processes.barrier()
-    return source, preparation
+    return source
+
+
+def _prepare_in_turn(plan: TrainingPlan, source: Source, held: ExitStack) -> tuple[Source, Preparation]:
+    """The first process prepares; the others wait, and find it done. All keep the files until `held` ends."""
+    if not plan.processes.is_first:
+        plan.processes.barrier()
+    held.enter_context(in_use(source.raw.prepared_folder))
+    prepared = prepare_source(source, skip_bad=plan.config.data.skip_bad)
+    if plan.processes.is_first:
+        plan.processes.barrier()
+    return prepared
 
 
 def _refuse_leak(plan: TrainingPlan, origin: LoadedWeights, test: Sequence[str]) -> None:

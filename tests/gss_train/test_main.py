@@ -210,7 +210,7 @@ def test_a_full_memory_says_which_settings_help(
     said = capsys.readouterr().err
     assert said.startswith("error: the memory is full")
     assert "--activation-checkpointing" in said
-    assert said.count("x of the memory") == 3
+    assert "were expected" in said
 
 
 def test_rows_of_bad_numbers_end_the_run_and_leave_the_batches(

@@ -37,7 +37,7 @@ def refusal(old: dict[str, Any], new: dict[str, Any]) -> str:
         "--device cuda:1 --output elsewhere",
         "--activation-checkpointing --compile --channels-last --deterministic --max-bad-steps 0",
         "--resume never --keep-checkpoints 5 --checkpoint-minutes 2 --gather-every 3 --no-tensorboard --figure-every 0",
-        "--final-evaluation none",
+        "--final-evaluation none --ignore-resources",
     ],
 )
 def test_what_does_not_change_what_is_learnt_may_change(flags: str) -> None:
@@ -99,7 +99,7 @@ def test_every_setting_but_those_is_compared() -> None:
         *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "protocol"),
         *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
         *("resume", "keep_checkpoints", "checkpoint_minutes", "gather_every", "tensorboard", "figure_every"),
-        *("final_evaluation", "stage_validation"),
+        *("final_evaluation", "stage_validation", "ignore_resources"),
     }
     for section, options in settings("--data-root", "raw").items():
         for name in options:

@@ -9,7 +9,15 @@ import pytest
 import SimpleITK
 from hypothesis import given, settings, strategies as st
 
-from gss_train.data.volumes import Volume, VolumeError, read_volume, reorient, restore_orientation, write_volume
+from gss_train.data.volumes import (
+    Volume,
+    VolumeError,
+    read_grid,
+    read_volume,
+    reorient,
+    restore_orientation,
+    write_volume,
+)
 from tests.gss_train.data.raw_files import RAS_AFFINE, write_mha, write_nifti
 
 
@@ -116,6 +124,20 @@ def test_what_is_written_is_read_and_is_the_same_file_each_time(
         assert volume.voxels.dtype == dtype
         np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
     assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["scan.mha", "scan.nii", "scan.nii.gz"])
+def test_the_grid_of_a_file_is_that_of_its_volume_whatever_its_voxels_are(tmp_path: Path, name: str) -> None:
+    """Turned and flipped; the voxels are noise, so that compressed ones are long, and their end is cut off."""
+    affine = np.array([[0, 0, 3.0, 5], [0.5, 0, 0, -7], [0, -2.0, 0, 11], [0, 0, 0, 1]])
+    voxels = np.random.default_rng(0).integers(0, 30_000, (16, 15, 14)).astype(np.int16)
+    with (tmp_path / name).open("wb") as file:
+        write_volume(file, name, voxels, affine)
+    expected = reorient(read_volume(tmp_path / name)).grid
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:2000])
+    grid = read_grid(tmp_path / name)
+    assert grid.shape == expected.shape == (14, 16, 15)
+    np.testing.assert_allclose(grid.affine, expected.affine)
 
 
 @pytest.mark.parametrize("name", ["scan.mha", "scan.nii", "scan.nii.gz"])

@@ -22,7 +22,6 @@ from gss_train.runs import read_stored
 from gss_train.runs.checkpoints import read_checkpoint
 from gss_train.training import Drawing
 from gss_train.training.announcement import announcement
-from gss_train.training.memory import StepSize
 from gss_train.training.plan import plan_training
 from tests.gss_train.inference.arithmetic_seen import Arithmetic, arithmetic_now
 from tests.gss_train.inference.tiny import flags, scan_files
@@ -191,11 +190,10 @@ def test_on_a_card_the_line_of_the_precision_says_all_of_it(
     """What is announced before the training; there is no card here."""
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _device=None: capability)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: capability >= (8, 0))
-    monkeypatch.setattr("gss_train.training.announcement.describe_need", lambda _size: "")
     config = parse_config(["--dataset", "brats2020", *arguments, "--output", str(tmp_path / "run")])
     drawing = Drawing(lambda *_: None, lambda *_: None)
     plan = plan_training(config, DATASETS["brats2020"], torch.device("cuda:1"), ALONE, drawing)
     network = build_network("rfnet", 4, crop_size=(16, 16, 16), width=4)
     with arithmetic(plan.computation.precision, deterministic=plan.computation.deterministic):
-        lines = announcement(plan, StepSize.of(plan, network), None)
+        lines = announcement(plan, network, None)
     assert any(line.endswith(f" on cuda:1, {said}") for line in lines)
