@@ -8,7 +8,7 @@ from datetime import timedelta
 from gss_train.common import Clock, duration, peak_memory_bytes
 from gss_train.data import REGIONS
 from gss_train.runs import RunFolder, ValidationRecord
-from gss_train.training.pace import Interlude, Mark, Pace
+from gss_train.training.pace import Mark, Pace
 from gss_train.training.plan import TrainingPlan
 from gss_train.training.schedule import Stage
 from gss_train.training.state import TrainingState
@@ -159,27 +159,12 @@ class ProgressLines:
 
     def _left(self, state: TrainingState) -> str | None:
         """Time and end, such as "about 3 h 20 min left, until Mon 30 Nov 15:40"."""
-        seconds = self._pace.seconds_of(self._plan.total_steps - state.step, interludes_left(self._plan, state))
+        interludes = self._plan.interludes_left(state.epoch, state.stage)
+        seconds = self._pace.seconds_left(self._plan.total_steps - state.step, interludes)
         if seconds is None:
             return None
         end = self._plan.clock.now() + timedelta(seconds=seconds)
         return f"about {duration(seconds)} left, until {end:%a %d %b %H:%M}"
-
-
-def interludes_left(plan: TrainingPlan, state: TrainingState) -> dict[Interlude, int]:
-    """How many of each are still to come, if no stage ends early."""
-    epochs = sum(stage.epochs for stage in plan.stages)
-    validation, record = plan.config.validation, plan.config.record
-
-    def left(every: int) -> int:
-        return epochs // every - state.epoch // every if every else 0
-
-    stages = len(plan.stages) - state.stage if validation.stage_validation and validation.validate_every else 0
-    return {
-        "validation": left(validation.validate_every),
-        "figure": left(record.figure_every),
-        "stage validation": stages,
-    }
 
 
 def _epoch(plan: TrainingPlan, stage: Stage, epoch: int, stage_epoch: int) -> str:

@@ -42,6 +42,7 @@ class Pace:
     Attributes:
         steps: taken.
         interludes: by kind.
+        seconds_before: that the run had trained for before it was stopped.
 
     Args:
         clock: by which it goes.
@@ -50,6 +51,7 @@ class Pace:
     def __init__(self, clock: Clock) -> None:
         self.steps = 0
         self.interludes: dict[Interlude, Interludes] = {}
+        self.seconds_before = 0.0
         self._clock = clock
         self._began = clock.seconds()
         self._marks: deque[Mark] = deque()
@@ -58,6 +60,11 @@ class Pace:
     def seconds(self) -> float:
         """Since it began."""
         return self._clock.seconds() - self._began
+
+    @property
+    def seconds_of_run(self) -> float:
+        """That it has trained for, before a stop and since."""
+        return self.seconds_before + self.seconds
 
     def mark(self) -> Mark:
         """This moment."""
@@ -99,7 +106,7 @@ class Pace:
         first, last = self._marks[0], self._marks[-1]
         return (last.seconds - first.seconds) / (last.steps - first.steps)
 
-    def seconds_of(self, steps: int, interludes: Mapping[Interlude, int]) -> float | None:
+    def seconds_left(self, steps: int, interludes: Mapping[Interlude, int]) -> float | None:
         """What is expected for so many steps, and so many interludes as there were before; None where it is not known.
 
         Interludes of which there was none yet are not counted.

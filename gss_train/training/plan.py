@@ -17,6 +17,7 @@ from gss_train.inference import pick_precision
 from gss_train.runs import CheckpointStore, RunStatus, check_output, refuse_other_settings, run_status
 from gss_train.training.batches import BatchPlan
 from gss_train.training.computation import Computation
+from gss_train.training.pace import Interlude
 from gss_train.training.schedule import Stage, plan_stages
 
 _MOST_STEP_RECORDS = 10_000
@@ -74,6 +75,20 @@ class TrainingPlan:
     def total_steps(self) -> int:
         """Of all stages."""
         return self.batch_plan.steps * sum(stage.epochs for stage in self.stages)
+
+    def interludes_left(self, epoch: int, stage: int) -> dict[Interlude, int]:
+        """How many of each are still to come after so many epochs, in a stage of this number, if none ends early."""
+        validation, epochs = self.config.validation, sum(stage.epochs for stage in self.stages)
+
+        def left(every: int) -> int:
+            return epochs // every - epoch // every if every else 0
+
+        at_stages = validation.stage_validation and validation.validate_every > 0
+        return {
+            "validation": left(validation.validate_every),
+            "figure": left(self.config.record.figure_every),
+            "stage validation": len(self.stages) - stage if at_stages else 0,
+        }
 
     @property
     def steps_per_record(self) -> int:

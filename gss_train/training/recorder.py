@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,18 +15,17 @@ from gss_train.inference import evaluation_mode, segment_tumour_crop
 from gss_train.runs import EpochRecord, RunFolder, StepRecord, ValidationRecord
 from gss_train.training.bad_steps import dump_bad_step
 from gss_train.training.batches import TrainingBatches
-from gss_train.training.checkpoint_writer import CheckpointWriter
 from gss_train.training.gathering import TERMS, FetchedStep, longest_bad_row
 from gss_train.training.journal import Journal
-from gss_train.training.log import ProgressLines, TrainingLog, interludes_left
+from gss_train.training.log import ProgressLines, TrainingLog
 from gss_train.training.pace import Pace
 from gss_train.training.plan import TrainingPlan
+from gss_train.training.saver import Saver
 from gss_train.training.schedule import Stage
 from gss_train.training.state import TrainingState
 from gss_train.training.validation import ValidationState, validate, validation_subsets
 
 _MAX_DUMPS = 16  # each holds a batch of whole crops
-_SECONDS_OF_A_LONG_RUN = 48 * 3600.0
 
 
 class Recorder:
@@ -57,12 +55,9 @@ class Recorder:
         self.interruption = interruption
         self.log = TrainingLog(folder, plan.clock)
         self.journal = Journal(plan, folder)
-        self.writer: CheckpointWriter | None = None
-        if folder is not None:
-            self.writer = CheckpointWriter(plan.checkpoints, plan.config.record.checkpoint_minutes, plan.clock)
         self.validation = ValidationState()
-        self._seconds_before = 0.0
         self.pace = Pace(plan.clock)
+        self.saver = Saver(plan, folder, self.journal, self.pace)
         self._lines = ProgressLines(plan, self.pace, self.log)
         self._last_record = self.pace.mark()
 
@@ -71,12 +66,12 @@ class Recorder:
 
         Args:
             state: of the training.
-            progress: what `save` wrote beside it, if it goes on from a checkpoint.
+            progress: what the saver wrote beside it, if it goes on from a checkpoint.
         """
         if progress is not None:
             self.log.note(f"going on after step {state.step}")
             self.validation = ValidationState(**progress["validation"])
-            self._seconds_before = progress["seconds"]
+            self.pace.seconds_before = progress["seconds"]
             # A run that was killed between a checkpoint and what follows it would be left without the latter.
             if self.folder is not None:
                 self.plan.checkpoints.tidy(state.step)
@@ -86,11 +81,6 @@ class Recorder:
     def interrupted(self) -> bool:
         """Whether a signal came."""
         return self.interruption.signal is not None
-
-    @property
-    def seconds(self) -> float:
-        """That the run has trained for, before a stop and since."""
-        return self._seconds_before + self.pace.seconds
 
     def on_step(self, state: TrainingState, stage: Stage) -> None:
         """Show it, if nothing was shown for long."""
@@ -171,7 +161,7 @@ class Recorder:
             vote=state.gathered.vote(),
         )
         state.gathered.begin_epoch()
-        self.journal.write_epoch(record, self.seconds)
+        self.journal.write_epoch(record, self.pace.seconds_of_run)
         ends = self._validate_if_due(state, stage)
         is_last = ends or state.stage_epoch >= stage.epochs
         if is_last and state.gathered.recent.steps:
@@ -194,7 +184,7 @@ class Recorder:
             record = self._validate(state, stage, self.subjects, validation_subsets(options.validation_subsets))
         self.validation = self.validation.update(record.mean_dice)
         if record.best:
-            self._hold(self.plan.checkpoints.best, state)
+            self.saver.hold_best(state, self.validation)
         self.journal.write_validation(record)
         self._lines.on_validation(record)
         return self.validation.should_stop(options.early_stopping)
@@ -242,57 +232,15 @@ class Recorder:
     def on_stage(self, state: TrainingState, stage: Stage) -> None:
         """Keep the weights of a finished stage, to be written before the checkpoint with which the next one begins."""
         self.pace.forget()
-        if self.folder is not None:
-            self._hold(self.folder.stage_checkpoint(stage.name), state)
+        self.saver.hold_stage(stage.name, state, self.validation)
 
     def save_if_due(self, state: TrainingState) -> None:
-        """Every so many minutes, and between stages.
+        """Write a checkpoint every so many minutes, and between stages.
 
         Raises:
-            OSError: the checkpoint before could not be written.
+            OSError: the one before could not be written.
         """
-        if self.writer is not None:
-            is_due = self.writer.is_due(epoch_ended=state.step_of_epoch == 0, stretch=self._stretch(state))
-            between_stages = state.update is None
-            if is_due or between_stages:
-                self.save(state)
-
-    def _stretch(self, state: TrainingState) -> float:
-        """Long runs write as many checkpoints as one of two days: what is written has a bound on slow devices too."""
-        left = self.pace.seconds_of(self.plan.total_steps - state.step, interludes_left(self.plan, state))
-        return 1.0 if left is None else max(1.0, (self.seconds + left) / _SECONDS_OF_A_LONG_RUN)
-
-    def save(self, state: TrainingState) -> None:
-        """Begin to write a checkpoint, from which the run can go on as if nothing had happened.
-
-        Raises:
-            OSError: the checkpoint before could not be written.
-        """
-        if self.writer is None or self.folder is None:
-            return
-        with self.pace.interlude("checkpoint"):
-            self.journal.flush()
-            content = {**state.state_dict(), **self._progress(state)}
-            content["progress"]["metrics_length"] = self.folder.metrics_length()
-            self.writer.save(state.step, content)
-
-    def _hold(self, path: Path, state: TrainingState) -> None:
-        """Of a checkpoint, that which is of use to others than this run."""
-        if self.writer is not None:
-            with self.pace.interlude("checkpoint"):
-                content = state.state_dict()
-                weights = {name: content[name] for name in ("weights", "averaged", "position")}
-                self.writer.hold(path, {**weights, **self._progress(state)})
-
-    def _progress(self, state: TrainingState) -> dict[str, dict[str, Any]]:
-        progress = {
-            "training_subjects": sorted(state.training_subjects),
-            "precision": self.plan.computation.precision,
-            "validation": asdict(self.validation),
-            "seconds": self.seconds,
-            "finished": state.stage == len(self.plan.stages),
-        }
-        return {"progress": progress}
+        self.saver.save_if_due(state, self.validation)
 
     def stop(self, state: TrainingState, stage: Stage) -> None:
         """Save, and end the training.
@@ -302,9 +250,8 @@ class Recorder:
             OSError: a checkpoint could not be written.
         """
         self.on_fetch(state, stage)
-        self.save(state)
-        if self.writer is not None:
-            self.writer.wait()
+        self.saver.save(state, self.validation)
+        self.saver.wait()
         # The first process that ends may take the others with it.
         self.plan.processes.barrier()
         raise Interrupted(self.interruption.signal or signal.SIGTERM)
@@ -321,8 +268,8 @@ class Recorder:
             OSError: it could not be written.
         """
         self.journal.close()
-        if self.writer is not None and kind is not KeyboardInterrupt:
-            self.writer.wait()
+        if kind is not KeyboardInterrupt:
+            self.saver.wait()
         spent = ", ".join(f"{name} {duration(all_of.seconds)}" for name, all_of in self.pace.interludes.items())
         # What ended it may be that nothing can be written.
         with suppress(OSError):

@@ -36,14 +36,14 @@ def training() -> Training:
 def test_nothing_is_said_before_some_steps(training: Training) -> None:
     training.steps(19, 1)
     assert training.pace.seconds_per_step is None
-    assert training.pace.seconds_of(100, {}) is None
+    assert training.pace.seconds_left(100, {}) is None
 
 
 def test_the_first_steps_which_prepare_the_device_do_not_count(training: Training) -> None:
     training.steps(10, 30)
     training.steps(40, 0.5)
     assert training.pace.seconds_per_step == pytest.approx(0.5)
-    assert training.pace.seconds_of(1000, {}) == pytest.approx(500)
+    assert training.pace.seconds_left(1000, {}) == pytest.approx(500)
 
 
 def test_what_steps_wait_for_is_no_part_of_them_but_of_the_time_left(training: Training) -> None:
@@ -52,7 +52,7 @@ def test_what_steps_wait_for_is_no_part_of_them_but_of_the_time_left(training: T
         training.validate(seconds)
         training.steps(50, 1)
     assert training.pace.seconds_per_step == pytest.approx(1)
-    assert training.pace.seconds_of(100, {"validation": 2, "figure": 5}) == pytest.approx(100 + 2 * 15)
+    assert training.pace.seconds_left(100, {"validation": 2, "figure": 5}) == pytest.approx(100 + 2 * 15)
     assert training.pace.seconds == pytest.approx(180)
 
 
