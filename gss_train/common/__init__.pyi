@@ -27,3 +27,4 @@ from gss_train.common.storage import (
     remove_stale_partials as remove_stale_partials,
     sync_folder as sync_folder,
 )
+from gss_train.common.workers import default_workers as default_workers, end_with_parent as end_with_parent

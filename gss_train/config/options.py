@@ -465,6 +465,8 @@ class RecordOptions:
         figure_every: epochs from one figure to the next; 0 for none.
         final_evaluation: what the run computes at its end on the test subjects: `all` Dice, HD95, sensitivity and
             precision; `dice` Dice alone; `none` nothing. `python -m gss_train.evaluate` can compute the scores later.
+        final_weights: which weights are scored then: the `last`, or `all`, those of the best validation and of each
+            finished stage too.
     """
 
     resume: Literal["auto", "never"] = "auto"
@@ -474,10 +476,13 @@ class RecordOptions:
     tensorboard: bool = True
     figure_every: int = 1
     final_evaluation: Literal["none", "dice", "all"] = "all"
+    final_weights: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:
         _at_least(1, self, "keep_checkpoints", "checkpoint_every", "gather_every")
         _at_least(0, self, "figure_every")
+        if self.final_weights == "all" and self.final_evaluation == "none":
+            raise OptionError("final_weights", "got all beside --final-evaluation none, need dice or all there")
 
 
 @dataclass(frozen=True)
