@@ -177,20 +177,26 @@ def plan(options: EvaluateArguments) -> Plan:
     for output in outputs:
         evaluation.refuse_taken(output)
     data = evaluation.choose_data(first, stated)
+    crop_size = None if options.crop_size is None else data.config.data.crop
+    on = common.pick_device("cpu")
+    built = [runs.build_trained(stored, on, dataset=data.dataset, crop_size=crop_size) for _, stored in found]
     part, split = evaluation.find_part(data, options.part)
     raw = part.only(part.names[: options.max_subjects])
-    networks = tuple(
-        _plan_network(options, names, stored, output, data, raw, split, device)
-        for (names, stored), output in zip(found, outputs, strict=True)
-    )
-    crop_size = networks[0].trained.crop_size
+    if options.part != "train":
+        for _, stored in found:
+            evaluation.refuse_training_subjects(stored, raw.names)
+    titles = [", ".join(names) for names, _ in found]
+    networks = [
+        _plan_network(options, title, trained, output, raw, split, device)
+        for title, trained, output in zip(titles, built, outputs, strict=True)
+    ]
     is_run = options.model.is_dir()
     return Plan(
         name=options.model.resolve().name if is_run else options.model.stem,
-        networks=networks,
+        networks=tuple(networks),
         raw=raw,
         skip_bad=data.config.data.skip_bad,
-        window=inference.SlidingWindow(crop_size, options.weighting, options.flips),
+        window=inference.SlidingWindow(built[0].crop_size, options.weighting, options.flips),
         device=device,
         measures=tuple(name for name in evaluation.MEASURES if options.hd95 or name != "hd95_mm"),
         viewed=options.view_subjects,
@@ -206,27 +212,24 @@ def _read_one(options: EvaluateArguments) -> list[tuple[list[str], runs.StoredNe
 
 def _plan_network(
     options: EvaluateArguments,
-    names: list[str],
-    stored: runs.StoredNetwork,
+    title: str,
+    trained: runs.TrainedNetwork,
     output: Path,
-    data: evaluation.EvaluationData,
     raw: subjects.RawData,
     split: Split | None,
     device: torch.device,
 ) -> PlannedNetwork:
-    crop_size = None if options.crop_size is None else data.config.data.crop
-    trained = runs.build_trained(stored, common.pick_device("cpu"), dataset=data.dataset, crop_size=crop_size)
-    if options.part != "train":
-        evaluation.refuse_training_subjects(stored, raw.names)
-    asked = options.precision or stored.precision or "float32"
+    asked = options.precision or trained.precision or "float32"
     precision = inference.pick_precision(asked, device)
-    title = ", ".join(names)
-    print(f"{title}: Computes in {inference.describe_precision(asked, device)} on {device}", flush=True)
+    which = f"{title}: computes" if options.weights == "all" else "Computes"
+    print(f"{which} in {inference.describe_precision(asked, device)} on {device}", flush=True)
     settings = {
         "network": trained.network_name,
-        "weights": names[0],
+        "weights": title.partition(",")[0],
         "part": options.part,
-        **evaluation.split_settings(data.dataset, split, stored.training_subjects, is_stated=options.split is not None),
+        **evaluation.split_settings(
+            trained.dataset, split, trained.training_subjects, is_stated=options.split is not None
+        ),
         "crop_size": list(trained.crop_size),
         "spacing": None if raw.spacing is None else list(raw.spacing),
         "weighting": options.weighting,

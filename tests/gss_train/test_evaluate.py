@@ -300,14 +300,15 @@ def test_by_default_it_is_with_the_network_and_says_what_is_different(
     flags: dict[str, Any], ending: str, run: Path
 ) -> None:
     planned = plan(EvaluateArguments(run, **{"device": "cpu", **flags}))
-    assert planned.output == run / f"evaluation{ending}"
+    (network,) = planned.networks
+    assert network.output == run / f"evaluation{ending}"
     assert planned.raw.released_box == (flags.get("box") == "released")
     assert ("hd95_mm" in planned.measures) == flags.get("hd95", True)
 
 
 def test_by_default_it_is_beside_a_file(exported: Path, scans: Path) -> None:
     arguments = EvaluateArguments(exported, part="train", data_root=scans, device="cpu")
-    assert plan(arguments).output == exported.with_name("tiny-evaluation-train")
+    assert plan(arguments).networks[0].output == exported.with_name("tiny-evaluation-train")
 
 
 def test_errors_that_need_no_torch_do_not_wait_for_it() -> None:
