@@ -1,7 +1,7 @@
 """Scores of whole subjects, HD95 included: in one process, and in several as an evaluation starts them.
 
-Smooth predictions are as of a trained network, a tumour that is somewhat elsewhere; in noisy ones each fiftieth voxel has
-a category of its own, as of a network after its first steps, and distances go between as many surfaces.
+Smooth predictions are as of a trained network, a tumour that is somewhat elsewhere; in noisy ones each fiftieth voxel
+has a category of its own, as of a network after its first steps, and distances go between as many surfaces.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def _add_noise(label: Tensor) -> Tensor:
 def test_scoring(measure: Measure, size: Size, kind: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start of the processes counts: they are started after some cases, as in an evaluation."""
     pytest.importorskip("monai", reason="needs the training dependencies")
-    from gss_train.evaluation import MEASURES  # noqa: PLC0415  (needs the training dependencies)
-    from gss_train.evaluation.scorers import Scorers  # noqa: PLC0415  (as above)
+    from gss_train.evaluation import MEASURES, scorers  # noqa: PLC0415  (needs the training dependencies)
 
+    if size == "small":
+        # Else there would be too little to start any.
+        monkeypatch.setattr(scorers, "_WORTH_SECONDS", 0)
     workers, cases = workers or default_workers(), _CASES[kind][size]
     truth = _tumour(_VOLUME[size], 0)
     smooth = _tumour(_VOLUME[size], 0.015)
@@ -58,8 +60,8 @@ def test_scoring(measure: Measure, size: Size, kind: str, workers: int, monkeypa
     figures: Figures = {}
 
     def score() -> None:
-        with Scorers(DATASETS["brats2020"], tuple(MEASURES), cases, workers) as scorers:
-            waiting = [scorers.submit(prediction, truth, (1.0, 1.0, 1.0)) for _ in range(cases)]
+        with scorers.Scorers(DATASETS["brats2020"], tuple(MEASURES), cases, workers) as started:
+            waiting = [started.submit(prediction, truth, (1.0, 1.0, 1.0)) for _ in range(cases)]
             for future in waiting:
                 future.result()
 

@@ -210,22 +210,26 @@ class _Progress:
         """Find what is there of the same job, and remove everything else."""
         parts = json.loads(json.dumps(self._job.parts))
         before = _read(self.folder / _JOB)
+        subjects = segmented_path(self.folder, "").parent
+        kept = {LOCK, _JOB, _DONE, subjects.name} if before == parts else {LOCK}
+        for entry in self.folder.iterdir():
+            if entry.name in kept:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         if before != parts:
-            for entry in self.folder.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                elif entry.name != LOCK:
-                    entry.unlink()
             if before is not None:
                 other = ", ".join(name for name in parts if before.get(name) != parts[name])
                 print(f"An unfinished evaluation had other {other}: this one begins anew", flush=True)
             self._write(self.folder / _JOB, parts)
             return
-        for folder in (self.folder, self.folder / _DONE, segmented_path(self.folder, "").parent):
+        for folder in (self.folder / _DONE, subjects):
             remove_stale_partials(folder, locked=True)
         for subject in self._job.subjects:
             self._take_over(subject.name)
-        for path in segmented_path(self.folder, "").parent.glob("*.npz"):
+        for path in subjects.glob("*.npz"):
             if path.name.removesuffix(".npz") not in self._job.names_viewed:
                 path.unlink()
         count = len(self._job.subjects)
@@ -294,10 +298,8 @@ def _score(job: Job, progress: _Progress, processes: Processes) -> SubsetScores:
         progress.save(subject, scores)
         scored += 1
 
-    with (
-        Interruption(meanwhile) as interruption,
-        show_progress("evaluating", quiet=not processes.is_first) as meter,
-    ):
+    quiet = not processes.is_first or scored == len(job.subjects)
+    with Interruption(meanwhile) as interruption, show_progress("evaluating", quiet=quiet) as meter:
 
         def report(done: int, total: int, note: str) -> None:
             meter(done, total, note)
