@@ -168,7 +168,8 @@ def carry_out(job: Job, output: Path, *, processes: Processes = ALONE, draw: Dra
             print(f"Scored already, with the same weights and settings: {output}", flush=True)
             if draw is not None and not (output / FIGURES).exists():
                 draw(folder / FIGURES, finished, read_segmented(output))
-                (folder / FIGURES).replace(output / FIGURES)
+                if (folder / FIGURES).exists():
+                    (folder / FIGURES).replace(output / FIGURES)
     if processes.is_first:
         # Unlocked before: there are file systems that keep the name of an open file.
         shutil.rmtree(folder)
