@@ -19,7 +19,7 @@ from gss_train.common import default_workers
 from gss_train.data import DATASETS
 
 _VOLUME = {"full": (136, 168, 136), "small": (32, 40, 32)}
-_CASES = {"smooth": {"full": 240, "small": 6}, "noisy": {"full": 60, "small": 6}}
+_CASES = {"smooth": {"full": 240, "small": 6}, "noisy": {"full": 40, "small": 6}}
 _RADII = (0.26, 0.16, 0.1)  # of the three categories, as shares of an axis; they lie in each other
 _NOISE = 0.02
 

@@ -9,6 +9,7 @@ from gss_train.common.errors import UserError as UserError
 from gss_train.common.interruption import (
     Interrupted as Interrupted,
     Interruption as Interruption,
+    hold_interrupts as hold_interrupts,
     ignore_interrupts as ignore_interrupts,
 )
 from gss_train.common.processes import ALONE as ALONE, Processes as Processes, join_processes as join_processes

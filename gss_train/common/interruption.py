@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -98,6 +99,19 @@ def _say(line: str) -> None:
 def exit_status(number: signal.Signals) -> int:
     """As shells and schedulers know it: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + number
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Signals wait until the end; in processes that are started meanwhile until `ignore_interrupts`, or for ever."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ignore_interrupts(worker_id: int = 0) -> None:  # noqa: ARG001  (what a DataLoader passes)

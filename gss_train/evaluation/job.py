@@ -288,7 +288,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _score(job: Job, progress: _Progress, processes: Processes) -> SubsetScores:
     viewed, scored = set(job.names_viewed), len(progress.known)
     workers = default_workers() // processes.local_size if job.workers is None else job.workers
-    meanwhile = "finishing this window; what is scored is kept"
+    meanwhile = "finishing this window or score; what is scored is kept"
 
     def keep(subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
         if subject.name in viewed:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gss_train.common import UserError, end_with_parent, ignore_interrupts
+from gss_train.common import UserError, end_with_parent, hold_interrupts, ignore_interrupts
 from gss_train.data import Dataset
 from gss_train.evaluation.metrics import region_measures
 
@@ -88,8 +88,10 @@ class Scorers:
         self._left -= 1
         how = self._dataset, tuple(spacing), self._measures
         if self._pool is not None:
-            # As a tensor, it would take a file of the shared memory, of which there may be little.
-            return self._pool.submit(_score_volumes, prediction.numpy(), truth.numpy(), *how)
+            # The first ones start a process each, which must not die of a Ctrl-C while it imports. A tensor would take
+            # a file of the shared memory, of which there may be little.
+            with hold_interrupts():
+                return self._pool.submit(_score_volumes, prediction.numpy(), truth.numpy(), *how)
         began = time.monotonic()
         done: Future[Scores] = Future()
         done.set_result(_score(prediction, truth, *how))

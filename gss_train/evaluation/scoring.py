@@ -130,6 +130,7 @@ class _Share:
         progress: see `evaluate_subsets`.
         on_scores: likewise.
         scores: of the subjects that have them all, by name.
+        windows: that are done of the subject under way.
     """
 
     subjects: Sequence[PreparedSubject]
@@ -138,16 +139,18 @@ class _Share:
     progress: Meter
     on_scores: OnScores | None
     scores: dict[str, Tensor] = field(default_factory=dict)
+    windows: int = 0
 
     def __post_init__(self) -> None:
         self._windows = [number_of_windows(subject.shape, self.window) for subject in self.subjects]
         self._segmented = 0
         self._waiting: list[tuple[PreparedSubject, dict[int, Future[Scores]]]] = []
-        self.report(0)
+        self.report()
 
-    def report(self, windows: int) -> None:
+    def report(self, windows: int = 0) -> None:
         """So many windows of the subject under way are done; take the scores that have come meanwhile."""
         self._take()
+        self.windows = windows
         done = sum(self._windows[: self._segmented]) + windows
         self.progress(done, sum(self._windows), f"{len(self.scores)} of {len(self.subjects)} subjects scored")
 
@@ -159,11 +162,11 @@ class _Share:
 
     def collect(self, unfinished: int) -> None:
         """Wait until no more than so many subjects lack scores."""
-        self.report(0)
+        self.report()
         while len(self._waiting) > unfinished:
             cases = [future for _, futures in self._waiting for future in futures.values() if not future.done()]
             wait(cases, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
-            self.report(0)
+            self.report()
 
     def _take(self) -> None:
         ready = [pair for pair in self._waiting if all(future.done() for future in pair[1].values())]
@@ -200,6 +203,8 @@ def _segment_and_score(
         truth = _truth(subject, label).to(where)
         for place, prediction in zip(possible, compared, strict=True):
             cases[place] = scorers.submit(prediction.to(where), truth, spacing)
+            # Each may take seconds, and a signal may be waiting.
+            share.report(share.windows)
     if keep is not None:
         keep(subject, image, label, predictions)
     share.add(subject, cases)
