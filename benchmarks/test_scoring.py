@@ -19,7 +19,7 @@ from gss_train.common import default_workers
 from gss_train.data import DATASETS
 
 _VOLUME = {"full": (136, 168, 136), "small": (32, 40, 32)}
-_CASES = {"smooth": {"full": 240, "small": 6}, "noisy": {"full": 40, "small": 6}}
+_CASES = {"smooth": {"full": 300, "small": 6}, "noisy": {"full": 60, "small": 6}}
 _RADII = (0.26, 0.16, 0.1)  # of the three categories, as shares of an axis; they lie in each other
 _NOISE = 0.02
 
@@ -49,9 +49,8 @@ def test_scoring(measure: Measure, size: Size, kind: str, workers: int, monkeypa
     pytest.importorskip("monai", reason="needs the training dependencies")
     from gss_train.evaluation import MEASURES, scorers  # noqa: PLC0415  (needs the training dependencies)
 
-    if size == "small":
-        # Else there would be too little to start any.
-        monkeypatch.setattr(scorers, "_WORTH_SECONDS", 0)
+    # Else there would be too little to start any.
+    monkeypatch.setattr(scorers, "_WORTH_SECONDS", 0)
     workers, cases = workers or default_workers(), _CASES[kind][size]
     truth = _tumour(_VOLUME[size], 0)
     smooth = _tumour(_VOLUME[size], 0.015)

@@ -21,6 +21,7 @@ from gss_train.common import (
     Interrupted,
     Interruption,
     Processes,
+    UserError,
     default_workers,
     open_replacing,
     peak_memory_bytes,
@@ -180,7 +181,11 @@ def _read_finished(output: Path, job: Job) -> Evaluation | None:
     """What is in the output, if it is all that the job would write."""
     if not is_evaluation(output):
         return None
-    found = read_evaluation(output)
+    try:
+        found = read_evaluation(output)
+    except UserError as error:
+        print(f"{error}; it is computed again", flush=True)
+        return None
     settings = {name: value for name, value in found.settings.items() if name not in _OF_THE_CLOCK}
     is_same = found.fingerprint == job.fingerprint and settings == job.settings
     return found if is_same and all(segmented_path(output, name).exists() for name in job.names_viewed) else None

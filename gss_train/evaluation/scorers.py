@@ -21,9 +21,9 @@ from gss_train.common import UserError, end_with_parent, hold_interrupts, ignore
 from gss_train.data import Dataset
 from gss_train.evaluation.metrics import region_measures
 
-# What is left has to take so long in this process that others are worth their start: each takes 3 seconds of a
-# processor and 0.4 GB to import what it needs.
-_WORTH_SECONDS = 20.0
+# What is left has to take so long in this process that others are worth their start, also where they find a processor
+# taken: each takes 3 seconds of one and 0.4 GB to import what it needs.
+_WORTH_SECONDS = 60.0
 # The first case waits for imports, and a subset may be odd: it goes by the median of some.
 _FEWEST_TIMED, _MOST_TIMED = 5, 15
 # It takes long; all other measures are computed in a moment, where the predictions are.

@@ -180,6 +180,17 @@ def test_one_that_is_complete_is_left_as_it_is(
     assert windows_of(make_job(subjects, settings=settings), output) == COUNT * WINDOWS
 
 
+def test_a_damaged_one_is_computed_again(
+    subjects: list[PreparedSubject], output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carry_out(make_job(subjects), output)
+    before = contents(output)
+    (output / "scores.json").write_text("{")
+    assert windows_of(make_job(subjects), output) == COUNT * WINDOWS
+    assert "it is computed again" in capsys.readouterr().out
+    assert contents(output) == before
+
+
 def test_seconds_are_those_of_all_processes(subjects: list[PreparedSubject], output: Path) -> None:
     begin(subjects, output)
     path = unfinished_folder(output) / "scores" / "subject-1.json"
