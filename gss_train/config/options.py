@@ -481,8 +481,8 @@ class RecordOptions:
     def __post_init__(self) -> None:
         _at_least(1, self, "keep_checkpoints", "checkpoint_every", "gather_every")
         _at_least(0, self, "figure_every")
-        if self.final_weights == "all" and self.final_evaluation == "none":
-            raise OptionError("final_weights", "got all beside --final-evaluation none, need dice or all there")
+        if self.final_weights != "last" and self.final_evaluation == "none":
+            raise OptionError("final_weights", "cannot go with --final-evaluation none, which scores nothing")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_every_setting_but_those_is_compared() -> None:
         *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "protocol"),
         *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
         *("resume", "keep_checkpoints", "checkpoint_every", "gather_every", "tensorboard", "figure_every"),
-        "final_evaluation",
+        *("final_evaluation", "final_weights"),
     }
     for section, options in settings("--data-root", "raw").items():
         for name in options:
