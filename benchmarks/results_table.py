@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 EAGER, COMPILED, PUBLISHED, PLAIN, PAPER = "eager", "torch.compile", "published steps", "plain", "paper"
-WHOLE_PASSES = "15 passes"
+WHOLE_PASSES, ONE_PROCESS = "15 passes", "one process"
 
 RATIOS = {
     "times_faster_than_eager": EAGER,
@@ -15,6 +15,7 @@ RATIOS = {
     "times_faster_than_plain": PLAIN,
     "times_faster_than_paper": PAPER,
     "times_faster_than_whole_passes": WHOLE_PASSES,
+    "times_faster_than_one_process": ONE_PROCESS,
 }
 """The figures that compare a result with another one of its group: that one's name."""
 _MEMORY = ("peak_extra_mb", "resident_growth_mb")

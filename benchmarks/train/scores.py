@@ -95,5 +95,5 @@ def _by_name(names: Sequence[str], values: Tensor) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in zip(names, values.tolist(), strict=True)}
 
 
-def _keep_quiet(done: int, total: int) -> None:
+def _keep_quiet(done: int, total: int, note: str) -> None:
     """A subject takes seconds."""

@@ -10,6 +10,7 @@ from gss_train.common.errors import UserError as UserError
 from gss_train.common.interruption import (
     Interrupted as Interrupted,
     Interruption as Interruption,
+    hold_interrupts as hold_interrupts,
     ignore_interrupts as ignore_interrupts,
 )
 from gss_train.common.processes import ALONE as ALONE, Processes as Processes, join_processes as join_processes
@@ -31,3 +32,4 @@ from gss_train.common.storage import (
     sync_folder as sync_folder,
     writing as writing,
 )
+from gss_train.common.workers import default_workers as default_workers, end_with_parent as end_with_parent

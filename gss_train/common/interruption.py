@@ -1,4 +1,4 @@
-"""Signals that end a training: the step under way is finished and the run saved first."""
+"""Signals that end long work: the step under way is finished and saved first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -18,14 +19,18 @@ _STANDARD_ERROR = 2
 
 
 class Interrupted(Exception):  # noqa: N818  (no error)
-    """A training was ended by a signal, after it was saved.
+    """Work was ended by a signal, after it was saved.
 
     Attributes:
         signal: which.
+
+    Args:
+        number: of the signal.
+        kept: what is saved, for people.
     """
 
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(f"stopped by {number.name}")
+    def __init__(self, number: signal.Signals, kept: str = "") -> None:
+        super().__init__(f"stopped by {number.name}{'; ' if kept else ''}{kept}")
         self.signal = number
 
 
@@ -40,10 +45,14 @@ class Interruption:
 
     Attributes:
         signal: that came, None before.
+
+    Args:
+        meanwhile: what is said to be done before the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meanwhile: str = "finishing this step, then saving") -> None:
         self.signal: signal.Signals | None = None
+        self._meanwhile = meanwhile
         self._came = 0.0
         self._process = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
@@ -68,7 +77,7 @@ class Interruption:
         elif self.signal is None:
             self.signal = signal.Signals(number)
             self._came = time.monotonic()
-            _say(f"{self.signal.name}: finishing this step, then saving; once more to stop at once")
+            _say(f"{self.signal.name}: {self._meanwhile}; once more to stop at once")
         elif time.monotonic() - self._came >= _ONE_STOP_SECONDS:
             _act_as_usual(number, frame)
 
@@ -92,8 +101,21 @@ def exit_status(number: signal.Signals) -> int:
     return 128 + number
 
 
-def ignore_interrupts(worker_id: int) -> None:  # noqa: ARG001  (what a DataLoader passes)
-    """Leave signals to the trainer; for a DataLoader's worker processes, as `worker_init_fn`.
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Signals wait until the end; in processes that are started meanwhile until `ignore_interrupts`, or for ever."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_interrupts(worker_id: int = 0) -> None:  # noqa: ARG001  (what a DataLoader passes)
+    """Leave signals to the trainer; for worker processes, a DataLoader's too, as `worker_init_fn`.
 
     A Ctrl-C goes to all processes of a terminal, and the SIGTERM of a scheduler, of torchrun or of `timeout` to all of
     a job. Workers that died of it would take from the trainer the batches of its last step. They end when the trainer

@@ -22,6 +22,7 @@ class Processes:
         rank: its number, from 0; the first writes all files.
         size: how many there are.
         local_rank: its number among those of the same machine, and of its GPU there.
+        local_size: how many there are on the same machine.
         host_group: for what is agreed on between the hosts, without the devices; None alone.
         group: for what the devices add up; None alone.
     """
@@ -29,6 +30,7 @@ class Processes:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
     host_group: distributed.ProcessGroup | None = None
     group: distributed.ProcessGroup | None = None
 
@@ -83,8 +85,8 @@ def join_processes(device_type: str) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
     # Preparation may take long, while the other processes wait.
     host_group = distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
-    yield Processes(
-        distributed.get_rank(), distributed.get_world_size(), local_rank, host_group, distributed.group.WORLD
-    )
+    size = distributed.get_world_size()
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    yield Processes(distributed.get_rank(), size, local_rank, local_size, host_group, distributed.group.WORLD)
     # Not after an error: the others would hear of the end before anybody hears of the cause.
     distributed.destroy_process_group()

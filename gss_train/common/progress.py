@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-_SECONDS_BETWEEN_LINES = 600.0
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 60.0, 600.0
 _SECONDS_REMEMBERED = 3600.0
 
 Meter = Callable[..., None]
@@ -19,8 +19,8 @@ Meter = Callable[..., None]
 def show_progress(title: str, quiet: bool = False) -> Iterator[Meter]:
     """A meter for one piece of work.
 
-    On a terminal it is a bar. Elsewhere the first and the last report are a line each, and in between at most one in
-    ten minutes.
+    On a terminal it is a bar. Elsewhere the first and the last report are a line each, and in between one a minute at
+    first; when the work takes hours, one in ten minutes.
 
     Args:
         title: says which work.
@@ -77,7 +77,7 @@ class _Lines:
         now = time.monotonic()
         if self.last_line is None:
             self.done_before = done
-        elif now - self.last_line < _SECONDS_BETWEEN_LINES:
+        elif now - self.last_line < min(max(_SHORTEST_SECONDS, (now - self.start) / 10), _LONGEST_SECONDS):
             self.unsaid = (done, total, note)
             return
         self.say(done, total, note)

@@ -470,6 +470,8 @@ class RecordOptions:
         figure_every: epochs from one figure to the next; 0 for none.
         final_evaluation: what the run computes at its end on the test subjects: `all` Dice, HD95, sensitivity and
             precision; `dice` Dice alone; `none` nothing. `python -m gss_train.evaluate` can compute the scores later.
+        final_weights: which weights are scored then: the `last`, or `all`, those of the best validation and of each
+            finished stage too.
     """
 
     resume: Literal["auto", "never"] = "auto"
@@ -479,10 +481,13 @@ class RecordOptions:
     tensorboard: bool = True
     figure_every: int = 25
     final_evaluation: Literal["none", "dice", "all"] = "all"
+    final_weights: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:
         _at_least(1, self, "keep_checkpoints", "gather_every")
         _at_least(0, self, "checkpoint_minutes", "figure_every")
+        if self.final_weights != "last" and self.final_evaluation == "none":
+            raise OptionError("final_weights", "cannot go with --final-evaluation none, which scores nothing")
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from gss_train.common import UserError
-
-_MAX_WORKERS = 8  # each holds a whole subject, up to 1 GB
+from gss_train.common import UserError, default_workers, end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,7 +35,7 @@ def map_unordered(
         ValueError: `workers` is below 1.
         Exception: the first that `function` raises; items not begun by then are left.
     """
-    workers = _available_processors() if workers is None else workers
+    workers = default_workers() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers: got {workers}, need at least 1")
     workers = min(workers, len(items))
@@ -56,7 +52,7 @@ def _map_in_pool(
 ) -> Iterator[tuple[Item, Result]]:
     # Spawned, because a fork of a process with running threads can hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
     try:
         futures = {pool.submit(function, item): item for item in items}
         for future in as_completed(futures):
@@ -68,23 +64,3 @@ def _map_in_pool(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A killed parent would leave its workers waiting for ever."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _available_processors() -> int:
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        count = os.cpu_count() or 1
-    return min(count, _MAX_WORKERS)

@@ -1,14 +1,13 @@
 from gss_train.evaluation.folder import (
     SegmentedSubject as SegmentedSubject,
     is_evaluation as is_evaluation,
-    open_replacing_folder as open_replacing_folder,
     read_evaluation as read_evaluation,
     read_segmented as read_segmented,
     refuse_taken as refuse_taken,
     write_evaluation as write_evaluation,
-    write_segmented as write_segmented,
 )
 from gss_train.evaluation.intervals import bootstrap_interval as bootstrap_interval, interval_of as interval_of
+from gss_train.evaluation.job import Job as Job, carry_out as carry_out
 from gss_train.evaluation.metrics import (
     MEASURES as MEASURES,
     region_dice as region_dice,
@@ -23,6 +22,7 @@ from gss_train.evaluation.published import (
 )
 from gss_train.evaluation.scoring import evaluate_subsets as evaluate_subsets, read_subject as read_subject
 from gss_train.evaluation.subjects import (
+    EvaluationData as EvaluationData,
     choose_data as choose_data,
     find_part as find_part,
     refuse_training_subjects as refuse_training_subjects,
@@ -35,5 +35,6 @@ from gss_train.evaluation.subset_scores import (
 from gss_train.evaluation.summary import (
     describe_origin as describe_origin,
     summary_markdown as summary_markdown,
+    weights_markdown as weights_markdown,
 )
 from gss_train.evaluation.tables import dice_csv as dice_csv

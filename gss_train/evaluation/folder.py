@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,8 +26,8 @@ from gss_train.evaluation.summary import origin_markdown
 from gss_train.evaluation.tables import paper_csv, paper_markdown, subjects_csv
 
 _VERSION = 1
-_SCORES, _SUBJECTS = "scores.json", "subjects"
-_FILES, _FOLDERS = (_SCORES, "subjects.csv", "table.csv", "table.md"), (_SUBJECTS, "figures")
+_SCORES, _SUBJECTS, FIGURES = "scores.json", "subjects", "figures"
+_FILES, _FOLDERS = (_SCORES, "subjects.csv", "table.csv", "table.md"), (_SUBJECTS, FIGURES)
 _BY_NAME = {subset_name(subset): subset for subset in MODALITY_SUBSETS}
 # Of the intensities in the brain; what lies beyond is shown like them.
 _DARKEST_PERCENT, _BRIGHTEST_PERCENT = 0.5, 99.5
@@ -64,38 +61,41 @@ def is_evaluation(folder: Path) -> bool:
     return (folder / _SCORES).exists()
 
 
+def unfinished_folder(path: Path) -> Path:
+    """Where an evaluation lies that is to take the place of `path` once it is complete."""
+    return path.with_name(f".{path.absolute().name}.unfinished")
+
+
 def refuse_taken(path: Path) -> None:
     """Refuse a path at which there is something else, so that nothing is overwritten but an earlier evaluation.
 
     Raises:
         UserError: it is a file, or a folder with something else.
     """
-    if path.exists() and not (path.is_dir() and (is_evaluation(path) or not any(path.iterdir()))):
+    if not path.exists() or (path.is_dir() and (is_evaluation(path) or not any(path.iterdir()))):
+        return
+    # Of one that was killed while it took its place.
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
+    if not (unfinished_folder(path).exists() and names <= {*_FILES, *_FOLDERS}):
         raise UserError(f"--output: {path} exists and is not an empty folder or an evaluation; name another one")
 
 
-@contextmanager
-def open_replacing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, whose content takes the place of an earlier evaluation once it is complete.
+def replace_evaluation(path: Path, complete: Path) -> None:
+    """The files of a complete evaluation, in a folder beside `path`, take the place of an earlier one's.
 
     Raises:
         OSError: a file cannot be written or removed; the message names it.
     """
-    temporary = path.with_name(f".{path.absolute().name}.{os.getpid()}.partial")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        path.mkdir(exist_ok=True)
-        # The first to go and the last to come: without it the folder is no evaluation.
-        for name in _FILES:
-            (path / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            if (path / name).exists():
-                shutil.rmtree(path / name)
-        for entry in sorted(temporary.iterdir(), key=lambda entry: entry.name == _SCORES):
-            entry.replace(path / entry.name)
-    finally:
-        shutil.rmtree(temporary)
+    path.mkdir(exist_ok=True)
+    # The first to go and the last to come: without it the folder is no evaluation.
+    for name in _FILES:
+        (path / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        if (path / name).exists():
+            shutil.rmtree(path / name)
+    for name in (*_FOLDERS, *reversed(_FILES)):
+        if (complete / name).exists():
+            (complete / name).replace(path / name)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -109,6 +109,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     content = {
         "version": _VERSION,
         "name": evaluation.name,
+        "fingerprint": evaluation.fingerprint,
         "dataset": evaluation.dataset.to_json(),
         "settings": dict(evaluation.settings),
         "regions": list(scores.names),
@@ -151,7 +152,13 @@ def read_evaluation(folder: Path) -> Evaluation:
         scores = SubsetScores(subjects, names, measures, subsets)
         if not subjects or "dice" not in measures:
             raise ValueError("it has no subjects, or no Dice")  # noqa: TRY301
-        return Evaluation(str(content["name"]), Dataset.from_json(content["dataset"]), scores, content["settings"])
+        return Evaluation(
+            str(content["name"]),
+            Dataset.from_json(content["dataset"]),
+            scores,
+            dict(content["settings"]),
+            str(content.get("fingerprint", "")),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: cannot be read, need the scores of `python -m gss_train.evaluate`: {error}"
@@ -180,8 +187,13 @@ def write_segmented(folder: Path, subject: PreparedSubject, image: Tensor, truth
         predictions=predictions.numpy().astype(np.uint8),
         spacing=np.array(subject.metadata.spacing, np.float64),
     )
-    with open_replacing(folder / _SUBJECTS / f"{subject.name}.npz") as file:
+    with open_replacing(segmented_path(folder, subject.name)) as file:
         file.write(content.getbuffer())
+
+
+def segmented_path(folder: Path, name: str) -> Path:
+    """The file of a subject to look at in an evaluation's folder."""
+    return folder / _SUBJECTS / f"{name}.npz"
 
 
 def read_segmented(folder: Path) -> list[SegmentedSubject]:
@@ -229,7 +241,7 @@ def _numbers(values: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(values, list):
         return [_numbers(value) for value in values]
-    return None if math.isnan(values) else round(values, 9)
+    return None if math.isnan(values) else values
 
 
 def _write(path: Path, text: str) -> None:

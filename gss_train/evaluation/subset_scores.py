@@ -63,12 +63,14 @@ class Evaluation:
         scores: of every subject and subset.
         settings: JSON values: "network", "weights", "part", "crop_size", "spacing", "weighting", "flips"; where known
             "split" and "trained_as_published" (see `split_settings`), "precision", "seconds" and "peak_memory_mb".
+        fingerprint: of all that the scores depend on; empty where it is not known.
     """
 
     name: str
     dataset: Dataset
     scores: SubsetScores
     settings: Mapping[str, Any]
+    fingerprint: str = ""
 
 
 def with_mean_over_subsets(scores: Tensor) -> Tensor:

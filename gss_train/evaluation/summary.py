@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gss_train.data import describe_split
 from gss_train.evaluation.metrics import SCORES
 from gss_train.evaluation.published import comparable_split, published_remark, published_rows
@@ -40,6 +42,18 @@ def origin_markdown(evaluation: Evaluation) -> str:
     table = Table(("mean of 15 subsets", *SCORES, "source"), rows).to_markdown("dice", (":---", *["---:"] * 4, ":---"))
     remark = published_remark(evaluation)
     return f"{lines}\nDice (%) beside published averages, {split.title}:\n\n{table}\n{remark}\n"
+
+
+def weights_markdown(evaluations: Mapping[str, Evaluation]) -> str:
+    """Dice of several weights of a run on the same subjects: a row for each, by the name that is given."""
+    first = next(iter(evaluations.values())).scores
+    columns = [f"{name}, {of}" for of in ("mean of 15 subsets", "all modalities") for name in first.names]
+    rows = [
+        [name, *evaluation.scores.overall.tolist(), *evaluation.scores.mean[-1].tolist()]
+        for name, evaluation in evaluations.items()
+    ]
+    table = Table(("weights", *columns), rows).to_markdown("dice", (":---", *["---:"] * len(columns)))
+    return f"Dice in per cent on {len(first.subjects)} subjects:\n\n{table}"
 
 
 def summary_markdown(evaluation: Evaluation) -> str:

@@ -11,6 +11,7 @@ from gss_train.inference.precision import (
 from gss_train.inference.predictor import Predictor as Predictor
 from gss_train.inference.segmentation import (
     evaluation_mode as evaluation_mode,
+    number_of_windows as number_of_windows,
     segment_subsets as segment_subsets,
     subset_probabilities as subset_probabilities,
 )

@@ -84,6 +84,7 @@ def subset_probabilities(
     image: Tensor,
     window: SlidingWindow,
     subsets: Sequence[Sequence[bool]],
+    progress: Progress | None = None,
     on_window: OnWindow | None = None,
 ) -> Tensor:
     """The probabilities of one volume's categories from several subsets of its modalities.
@@ -94,7 +95,7 @@ def subset_probabilities(
         Float32 `[S, C, D, H, W]` on the CPU; they sum to 1 in each voxel.
     """
     probabilities: Tensor | None = None
-    for planes, sums in _sums_by_plane(network, image, window, subsets, None, on_window):
+    for planes, sums in _sums_by_plane(network, image, window, subsets, progress, on_window):
         if probabilities is None:
             probabilities = torch.empty((*sums.shape[:2], *image.shape[1:]), dtype=torch.float32)
         # A voxel's probabilities sum to the weights of its windows, once for each flip.

@@ -11,6 +11,7 @@ from gss_train.runs.folder import (
     refuse_other_settings as refuse_other_settings,
     run_status as run_status,
 )
+from gss_train.runs.lock import LOCK as LOCK, locked as locked
 from gss_train.runs.records import (
     EpochRecord as EpochRecord,
     StepRecord as StepRecord,
@@ -32,4 +33,6 @@ from gss_train.runs.weights import (
     export_network as export_network,
     load_trained as load_trained,
     load_weights as load_weights,
+    read_different as read_different,
+    weights_digest as weights_digest,
 )

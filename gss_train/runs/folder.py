@@ -72,7 +72,6 @@ class RunFolder:
         checkpoints: the folder of the last checkpoints, and of the best.
         figures: the folder of pictures.
         summary: the picture of the run.
-        evaluation: the folder of the scores on the test subjects.
         tensorboard: the folder of TensorBoard's files.
         bad_steps: the folder of batches with bad numbers.
     """
@@ -84,7 +83,6 @@ class RunFolder:
         self.checkpoints = path / CHECKPOINTS_FOLDER
         self.figures = path / "figures"
         self.summary = path / "summary.png"
-        self.evaluation = path / "evaluation"
         self.tensorboard = path / "tensorboard"
         self.bad_steps = path / "bad-steps"
         self._log = log
@@ -107,9 +105,8 @@ class RunFolder:
             # Another process may have been in between.
             check_output(path, resume=resume)
             folder = cls(path, log)
-            scores = (folder.evaluation, folder.evaluation / "subjects")
             # Whoever wrote what is there is dead, on this machine or another one.
-            for part in (path, folder.checkpoints, folder.figures, folder.bad_steps, *scores):
+            for part in (path, folder.checkpoints, folder.figures, folder.bad_steps):
                 remove_stale_partials(part, locked=True)
             yield folder
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from gss_train.common import Triple, UserError, times
 from gss_train.config import CONFIG_FILE, ComputedPrecision, Config, config_from_json, with_defaults
@@ -23,7 +24,7 @@ _WANTED = "need a run folder, one of its checkpoints, an exported network, or a 
 UNNAMED_SUBJECTS = "(unnamed subjects)"
 """Stands among the training subjects of a network for those of weights that it began from, where these name none."""
 
-WeightsName = Literal["last", "best"]
+_STAGE = re.compile(r"(?P<name>baseline|gss-round-(?P<round>[0-9]+))\.pt")
 
 
 @dataclass(frozen=True)
@@ -156,16 +157,23 @@ class StoredNetwork(Architecture):
     precision: ComputedPrecision | None = None
 
 
+def names_of_weights(folder: Path) -> list[str]:
+    """Names of the weights that a run folder has, as `read_stored` takes them: last, best, and finished stages."""
+    stages = [match for path in folder.iterdir() if (match := _STAGE.fullmatch(path.name)) is not None]
+    best = ["best"] if CheckpointStore(folder / CHECKPOINTS_FOLDER, keep=1).best.exists() else []
+    return ["last", *best, *(match["name"] for match in sorted(stages, key=lambda match: int(match["round"] or 0)))]
+
+
 def read_stored(
-    path: Path, weights: WeightsName = "last", *, averaged: bool = True, assumed: Architecture | None = None
+    path: Path, weights: str = "last", *, averaged: bool = True, assumed: Architecture | None = None
 ) -> StoredNetwork:
     """Read what is at a path; what a file is, is told from its content, whatever its name.
 
     Args:
         path: a run folder, one of its checkpoints, a file of `export_network`, or a checkpoint that the authors of
             RFNet, GSS or mmFormer publish.
-        weights: of a run folder: those after its last step, or those of its best validation. Files are taken as they
-            are.
+        weights: of a run folder: "last", those after its last step; "best", those of its best validation; or those at
+            the end of a stage, such as "baseline" or "gss-round-1". Files are taken as they are.
         averaged: of a run with `--ema`: whether to take the averaged weights, as the run itself evaluates, or the
             trained ones.
         assumed: what a checkpoint is of that lies in no run folder; None: there, it cannot be used.
@@ -190,7 +198,7 @@ def read_stored(
     return _from_public(path, content)
 
 
-def _pick_checkpoint(run: StoredRun, weights: WeightsName) -> dict[str, Any]:
+def _pick_checkpoint(run: StoredRun, weights: str) -> dict[str, Any]:
     folder = run.folder
     store = CheckpointStore(folder / CHECKPOINTS_FOLDER, keep=1)
     if weights == "best":
@@ -201,6 +209,11 @@ def _pick_checkpoint(run: StoredRun, weights: WeightsName) -> dict[str, Any]:
                 "--weights last"
             )
         return read_checkpoint(best)
+    if weights != "last":
+        names = names_of_weights(folder)
+        if weights not in names:
+            raise UserError(f"--weights: got {weights}, {folder} has {', '.join(names)}")
+        return read_checkpoint(folder / f"{weights}.pt")
     content = store.newest(lambda message: print(message, flush=True))
     if content is None:
         others = sorted(folder.glob("*.pt"))

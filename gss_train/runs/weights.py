@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from gss_train.config import ComputedPrecision, Config
 from gss_train.data import REGIONS, Dataset, Spacing
 from gss_train.models import NETWORKS, CheckpointReport, SegmentationNetwork, build_network, load_public_checkpoint
 from gss_train.runs.checkpoints import CheckpointError, save_checkpoint
-from gss_train.runs.stored import EXPORT_FORMAT, Architecture, StoredNetwork, WeightsName, read_stored
+from gss_train.runs.stored import EXPORT_FORMAT, Architecture, StoredNetwork, names_of_weights, read_stored
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def load_trained(
     path: Path,
     device: torch.device,
     *,
-    weights: WeightsName = "last",
+    weights: str = "last",
     dataset: Dataset | None = None,
     crop_size: Triple | None = None,
 ) -> TrainedNetwork:
@@ -122,6 +123,31 @@ def build_trained(
         stored.spacing,
         stored.precision,
     )
+
+
+def read_different(folder: Path) -> list[tuple[list[str], StoredNetwork]]:
+    """All weights of a run folder, those that are the same only once, with all of their names.
+
+    Raises:
+        UserError: there are none, or they are damaged; the message names the file.
+    """
+    by_digest: dict[str, tuple[list[str], StoredNetwork]] = {}
+    for name in names_of_weights(folder):
+        stored = read_stored(folder, name)
+        by_digest.setdefault(weights_digest(stored.weights), ([], stored))[0].append(name)
+    return list(by_digest.values())
+
+
+def weights_digest(weights: Mapping[str, Any]) -> str:
+    """A fingerprint of weights, by their names, wherever they are."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name]
+        if not isinstance(value, Tensor):
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def export_network(trained: TrainedNetwork, path: Path) -> None:

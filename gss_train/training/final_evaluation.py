@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from gss_train.common import show_progress
 from gss_train.data import PreparedSubject
 from gss_train.evaluation import (
     MEASURES,
     Evaluation,
-    SubsetScores,
+    Job,
+    carry_out,
     dice_csv,
-    evaluate_subsets,
     read_subject,
     summary_markdown,
-    write_evaluation,
-    write_segmented,
+    weights_markdown,
 )
 from gss_train.inference import SlidingWindow, segment_subsets
 from gss_train.models import SegmentationNetwork
-from gss_train.runs import RunFolder, read_records
+from gss_train.runs import RunFolder, build_trained, read_different, read_records
 from gss_train.training.plan import TrainingPlan
 
+_EVALUATION = "evaluation"
 # Enough to look at, without a copy of the data set.
 _VIEWED_SUBJECTS = 4
 
@@ -49,13 +47,15 @@ def finish(
         if folder is not None:
             _mark_finished(folder, _not_evaluated(folder))
         return
-    window = SlidingWindow(plan.config.data.crop)
-    scores = _evaluate(plan, network.eval(), subjects, window, folder)
-    if folder is None:
+    job = _job(plan, network.eval(), subjects, split_settings)
+    with plan.computation.autocast():
+        evaluation = carry_out(job, plan.output / _EVALUATION, processes=plan.processes)
+        others = _evaluate_others(plan, job) if plan.config.record.final_weights == "all" else None
+    if folder is None or evaluation is None:
         return
-    settings = {**_evaluation_settings(plan, window), **split_settings}
-    evaluation = Evaluation(folder.path.name, plan.dataset, scores, settings)
-    write_evaluation(folder.evaluation, evaluation)
+    if others is not None:
+        folder.write_text("weights.md", weights_markdown({title: own or evaluation for title, own in others.items()}))
+    scores = evaluation.scores
     folder.write_text("subsets.csv", dice_csv(scores))
     folder.log_metrics(
         {
@@ -64,51 +64,48 @@ def finish(
             "dice_mean_over_subsets": dict(zip(scores.names, scores.overall.tolist(), strict=True)),
         }
     )
-    _draw_summary(plan, network, subjects[0].padded_to(window.crop_size), window, folder)
+    _draw_summary(plan, network, subjects[0].padded_to(job.window.crop_size), job.window, folder)
     print(f"\nDice in per cent on {len(subjects)} held-out subjects, by the modalities given:")
     _mark_finished(folder, summary_markdown(evaluation))
 
 
-def _evaluate(
+def _job(
     plan: TrainingPlan,
     network: SegmentationNetwork,
     subjects: Sequence[PreparedSubject],
-    window: SlidingWindow,
-    folder: RunFolder | None,
-) -> SubsetScores:
-    # Of those that the first process segments.
-    viewed = {subject.name for subject in subjects[:: plan.processes.size][:_VIEWED_SUBJECTS]}
-
-    def keep(subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
-        if folder is not None and subject.name in viewed:
-            write_segmented(folder.evaluation, subject, image, truth, predictions)
-
-    with show_progress("evaluating", quiet=folder is None) as meter, plan.computation.autocast():
-        return evaluate_subsets(
-            network,
-            subjects,
-            plan.dataset,
-            window,
-            plan.device,
-            meter,
-            processes=plan.processes,
-            measures=("dice",) if plan.config.record.final_evaluation == "dice" else MEASURES,
-            keep=keep,
-        )
-
-
-def _evaluation_settings(plan: TrainingPlan, window: SlidingWindow) -> dict[str, object]:
+    split_settings: Mapping[str, Any],
+) -> Job:
     """Without clocks, so that a run that was interrupted leaves what one leaves that was not."""
-    return {
+    window = SlidingWindow(plan.config.data.crop)
+    settings = {
         "network": plan.config.network.network,
         "weights": "last",
         "part": "test",
+        **split_settings,
         "crop_size": list(window.crop_size),
         "spacing": None if plan.config.data.voxel_size is None else list(plan.config.data.voxel_size),
         "weighting": window.weighting,
         "flips": window.flips,
         "precision": plan.computation.precision,
     }
+    measures = ("dice",) if plan.config.record.final_evaluation == "dice" else tuple(MEASURES)
+    return Job(
+        plan.output.name, network, subjects, plan.dataset, window, plan.device, measures, settings, _VIEWED_SUBJECTS
+    )
+
+
+def _evaluate_others(plan: TrainingPlan, job: Job) -> dict[str, Evaluation | None]:
+    """Score all weights of the run but the last, which have been scored and are None here; by their names."""
+    found: dict[str, Evaluation | None] = {}
+    for names, stored in read_different(plan.output):
+        title, (name, *_) = ", ".join(names), names
+        found[title] = None
+        if name != "last":
+            print(f"Evaluating {title}", flush=True)
+            network = build_trained(stored, plan.device).network
+            own = dataclasses.replace(job, network=network, settings={**job.settings, "weights": name})
+            found[title] = carry_out(own, plan.output / f"{_EVALUATION}-{name}", processes=plan.processes)
+    return found
 
 
 def _draw_summary(

@@ -129,7 +129,7 @@ def validate(
     )
 
 
-def _keep_quiet(done: int, total: int) -> None:
+def _keep_quiet(done: int, total: int, note: str) -> None:
     """Validations are short, and one among many."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,11 +20,14 @@ from gss_train.common.errors import UserError
 from gss_train.data import published_lists
 from gss_train.data.published_lists import PublishedSplit
 from gss_train.evaluate import EvaluateArguments, main, plan
+from gss_train.evaluation import read_evaluation
 from gss_train.evaluation.subjects import choose_data, find_part
 from gss_train.main import main as train
 from gss_train.report.__main__ import main as report
+from gss_train.runs.checkpoints import read_checkpoint, save_checkpoint
 from gss_train.runs.stored import read_stored
 from gss_train.runs.weights import export_network, load_trained
+from tests.gss_train.common.killed import contents
 from tests.gss_train.data.raw_files import make_head, write_subject
 from tests.gss_train.training.tiny import one_processor, small_figures, write_scans
 
@@ -239,6 +243,10 @@ def no_such_device(run: Path, exported: Path, scans: Path) -> Refusal:
     return [run, "--device", "abacus"], "--device: got 'abacus'"
 
 
+def no_such_weights(run: Path, exported: Path, scans: Path) -> Refusal:
+    return [run, "--weights", "gss-round-2"], f"--weights: got gss-round-2, {run} has last, best, baseline"
+
+
 def no_such_crop(run: Path, exported: Path, scans: Path) -> Refusal:
     return [run, "--crop-size", "20"], "multiple of 8"
 
@@ -247,7 +255,7 @@ def no_such_crop(run: Path, exported: Path, scans: Path) -> Refusal:
     "case",
     [
         *(all_of_its_subjects, its_training_subjects_by_another_split, no_scans_for_a_file, no_network, a_taken_output),
-        *(other_categories, half_a_fold, no_such_device, no_such_crop),
+        *(other_categories, half_a_fold, no_such_device, no_such_weights, no_such_crop),
     ],
     ids=lambda case: case.__name__,
 )
@@ -273,7 +281,11 @@ def test_what_cannot_be_scored_is_said_in_one_line_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--max-subjects", "0"), ("--view-subjects", "-1"), ("--crop-size", "0"), ("--part", "best")]
+    ("flag", "value"),
+    [
+        *(("--max-subjects", "0"), ("--workers", "0"), ("--view-subjects", "-1"), ("--crop-size", "0")),
+        ("--part", "best"),
+    ],
 )
 def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -287,6 +299,7 @@ def test_flags_out_of_range_end_it_at_once(flag: str, value: str, capsys: pytest
     [
         ({}, ""),
         ({"weights": "best", "part": "validation", "dataset": "brats2020"}, "-validation-best"),
+        ({"weights": "baseline", "flips": True}, "-flips-baseline"),
         ({"part": "train", "fold": 0, "folds": 3}, "-train-other-split"),
         ({"split": "seeded"}, "-other-split"),
         ({"max_subjects": 1, "crop_size": (16, 24, 16)}, "-1-subjects-crop16x24x16"),
@@ -300,14 +313,67 @@ def test_by_default_it_is_with_the_network_and_says_what_is_different(
     flags: dict[str, Any], ending: str, run: Path
 ) -> None:
     planned = plan(EvaluateArguments(run, **{"device": "cpu", **flags}))
-    assert planned.output == run / f"evaluation{ending}"
+    (network,) = planned.networks
+    assert network.output == run / f"evaluation{ending}"
     assert planned.raw.released_box == (flags.get("box") == "released")
     assert ("hd95_mm" in planned.measures) == flags.get("hd95", True)
 
 
 def test_by_default_it_is_beside_a_file(exported: Path, scans: Path) -> None:
     arguments = EvaluateArguments(exported, part="train", data_root=scans, device="cpu")
-    assert plan(arguments).output == exported.with_name("tiny-evaluation-train")
+    assert plan(arguments).networks[0].output == exported.with_name("tiny-evaluation-train")
+
+
+@pytest.fixture(scope="module")
+def stages(run: Path) -> Path:
+    """The run with one more stage, whose weights are others; those of its best validation are its last ones."""
+    folder = run.parent / "stages"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("evaluation*", "weights*"))
+    content = read_checkpoint(folder / "baseline.pt")
+    content["averaged"] = {name: value * 1.1 for name, value in content["averaged"].items()}
+    save_checkpoint(folder / "gss-round-1.pt", content)
+    return folder
+
+
+ALL_WEIGHTS = ["--weights", "all", "--device", "cpu", "--no-hd95", "--view-subjects", "0"]
+
+
+def test_all_weights_are_scored_once_each_and_compared(
+    stages: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(vars(report_door), "save_evaluation_figures", lambda *_: [])
+    assert main([str(stages), *ALL_WEIGHTS]) == 0
+    table = (stages / "weights-no-hd95.md").read_text()
+    assert table in capsys.readouterr().out
+    _, _, head, _, *rows = table.splitlines()
+    assert head.startswith("| weights | WT, mean of 15 subsets | ")
+    titles = [row.split(" | ")[0] for row in rows]
+    assert titles == ["| last, best, baseline", "| gss-round-1"]
+    for row, (name, weights) in zip(rows, (("", "last"), ("-gss-round-1", "gss-round-1")), strict=True):
+        own = read_evaluation(stages / f"evaluation-no-hd95{name}")
+        assert own.settings["weights"] == weights
+        cells = row.strip("| ").split(" | ")[1:]
+        means = [*own.scores.overall.tolist(), *own.scores.mean[-1].tolist()]
+        assert [float(cell) for cell in cells] == pytest.approx([100 * mean for mean in means], abs=0.006)
+    assert rows[0].split("|")[2:] != rows[1].split("|")[2:]
+    assert not (stages / "evaluation-no-hd95-best").exists()
+
+    # What is complete is not scored again, nor is a stage that is named.
+    before = contents(stages)
+    assert main([str(stages), *ALL_WEIGHTS]) == 0
+    assert capsys.readouterr().out.count("Scored already") == 2
+    assert main([str(stages), *ALL_WEIGHTS, "--weights", "gss-round-1"]) == 0
+    assert capsys.readouterr().out.count("Scored already") == 1
+    assert contents(stages) == before
+
+
+def test_all_weights_can_go_elsewhere(stages: Path, tmp_path: Path) -> None:
+    planned = plan(EvaluateArguments(stages, weights="all", part="validation", output=tmp_path, device="cpu"))
+    assert [network.output for network in planned.networks] == [
+        tmp_path / "evaluation-validation",
+        tmp_path / "evaluation-validation-gss-round-1",
+    ]
+    assert planned.table == tmp_path / "weights-validation.md"
 
 
 def test_errors_that_need_no_torch_do_not_wait_for_it() -> None:

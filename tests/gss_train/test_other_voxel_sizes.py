@@ -98,12 +98,12 @@ def test_an_export_is_scored_and_predicts_as_its_run(run: Path, exported: Path, 
     for model in (run, exported):
         planned = plan(EvaluateArguments(model, data_root=scans, part="train", device="cpu"))
         assert planned.raw.spacing == (2.0, 2.0, 2.0)
-        assert planned.settings["spacing"] == [2.0, 2.0, 2.0]
+        assert planned.networks[0].settings["spacing"] == [2.0, 2.0, 2.0]
     finer = plan(
         EvaluateArguments(exported, data_root=scans, part="train", max_subjects=1, spacing=(1.5,), device="cpu")
     )
     assert finer.raw.spacing == (1.5, 1.5, 1.5)
-    assert finer.output.name == "exported-evaluation-train-1-subjects-1.5x1.5x1.5mm"
+    assert finer.networks[0].output.name == "exported-evaluation-train-1-subjects-1.5x1.5x1.5mm"
 
 
 def test_scans_on_other_grids_are_predicted_on_the_first_ones(

@@ -99,7 +99,7 @@ def test_every_setting_but_those_is_compared() -> None:
         *("workers", "cache", "data_root", "manifest", "device", "output", "preset", "protocol"),
         *("activation_checkpointing", "compile", "channels_last", "deterministic", "max_bad_steps"),
         *("resume", "keep_checkpoints", "checkpoint_minutes", "gather_every", "tensorboard", "figure_every"),
-        *("final_evaluation", "stage_validation", "ignore_resources"),
+        *("final_evaluation", "final_weights", "stage_validation", "ignore_resources"),
     }
     for section, options in settings("--data-root", "raw").items():
         for name in options:

@@ -38,6 +38,10 @@ QUICK = ["--dataset", "brats2015", "--preset", "quick"]
         ("--checkpoint-minutes -1", "--checkpoint-minutes: got -1.0, need 0 or more"),
         ("--gather-every 0", "--gather-every: got 0, need 1 or more"),
         ("--figure-every -1", "--figure-every: got -1, need 0 or more"),
+        (
+            "--final-weights all --final-evaluation none",
+            "--final-weights: cannot go with --final-evaluation none, which scores nothing",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

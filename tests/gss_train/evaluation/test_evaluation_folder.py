@@ -19,10 +19,11 @@ from gss_train.common.errors import UserError
 from gss_train.data import DATASETS, MODALITY_SUBSETS, PreparedSubject
 from gss_train.evaluation.folder import (
     Evaluation,
-    open_replacing_folder,
     read_evaluation,
     read_segmented,
     refuse_taken,
+    replace_evaluation,
+    unfinished_folder,
     write_evaluation,
     write_segmented,
 )
@@ -51,7 +52,7 @@ def test_what_is_written_is_read(evaluation: Evaluation, tmp_path: Path) -> None
     assert found.scores.subsets == MODALITY_SUBSETS
     assert tuple(found.scores.measures) == tuple(MEASURES)
     for name, values in evaluation.scores.measures.items():
-        torch.testing.assert_close(found.scores.measures[name], values, atol=1e-9, rtol=0, equal_nan=True)
+        assert torch.equal(found.scores.measures[name].nan_to_num(-1), values.nan_to_num(-1))
 
 
 def test_scores_can_be_used_without_this_package(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -236,30 +237,27 @@ def earlier(tmp_path: Path) -> Path:
 
 
 def test_a_complete_evaluation_takes_the_place_of_the_earlier_one(earlier: Path) -> None:
-    with open_replacing_folder(earlier) as folder:
-        fill(folder, "new", "scores.json", "subjects/b.npz")
-        assert content(earlier)["scores.json"] == "old"
+    complete = unfinished_folder(earlier)
+    fill(complete, "new", "scores.json", "subjects/b.npz", "scores/b.json")
+    replace_evaluation(earlier, complete)
     assert content(earlier) == {"scores.json": "new", "subjects/b.npz": "new", "notes.txt": "old"}
-    assert list(earlier.parent.iterdir()) == [earlier]
 
 
-def test_an_incomplete_one_leaves_the_earlier_one_alone(earlier: Path) -> None:
-    def be_interrupted() -> None:
-        with open_replacing_folder(earlier) as folder:
-            fill(folder, "new", "subjects/a.npz")
-            raise KeyboardInterrupt
+def test_the_scores_come_last_and_go_first(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds them finds all else as well."""
+    complete = unfinished_folder(earlier)
+    fill(complete, "new", "scores.json", "table.md", "subjects/b.npz", "figures/bars.png")
+    steps: list[str] = []
+    for name in ("unlink", "replace"):
+        method = getattr(Path, name)
 
-    before = content(earlier)
-    with pytest.raises(KeyboardInterrupt):
-        be_interrupted()
-    assert content(earlier) == before
-    assert list(earlier.parent.iterdir()) == [earlier]
+        def look(path: Path, *arguments: Any, method: Callable[..., Any] = method, **options: Any) -> Any:
+            steps.append(path.name)
+            return method(path, *arguments, **options)
 
-
-def test_the_folder_is_made(tmp_path: Path) -> None:
-    with open_replacing_folder(tmp_path / "new" / "evaluation") as folder:
-        fill(folder, "new", "scores.json")
-    assert content(tmp_path) == {"new/evaluation/scores.json": "new"}
+        monkeypatch.setattr(Path, name, look)
+    replace_evaluation(earlier, complete)
+    assert steps[0] == steps[-1] == "scores.json"
 
 
 def test_only_evaluations_are_replaced(earlier: Path, tmp_path: Path) -> None:
@@ -269,6 +267,10 @@ def test_only_evaluations_are_replaced(earlier: Path, tmp_path: Path) -> None:
     refuse_taken(tmp_path / "empty")
     (tmp_path / "file").write_text("mine")
     fill(tmp_path / "holiday", "mine", "beach.jpg")
-    for path in (tmp_path / "file", tmp_path / "holiday"):
+    fill(tmp_path / "half", "mine", "subjects/a.npz")
+    for path in (tmp_path / "file", tmp_path / "holiday", tmp_path / "half"):
         with pytest.raises(UserError, match=f"^--output: {path} exists and is not an empty folder or an evaluation"):
             refuse_taken(path)
+    # Of one that was killed while it took its place.
+    unfinished_folder(tmp_path / "half").mkdir()
+    refuse_taken(tmp_path / "half")

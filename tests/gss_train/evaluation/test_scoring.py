@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,9 +49,10 @@ def evaluate(
     subjects: list[PreparedSubject],
     subsets: Sequence[Sequence[bool]] = MODALITY_SUBSETS,
     processes: Processes = ALONE,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
     measures: Sequence[str] = ("dice",),
     keep: Keep | None = None,
+    **options: Any,
 ) -> SubsetScores:
     return evaluate_subsets(
         BrightestModality(),
@@ -63,6 +65,7 @@ def evaluate(
         processes=processes,
         measures=measures,
         keep=keep,
+        **options,
     )
 
 
@@ -93,12 +96,38 @@ def test_several_processes_come_to_exactly_the_same_table(tmp_path: Path, size: 
 
 
 @pytest.mark.parametrize(("rank", "own"), [(0, 2), (1, 1), (3, 0)])
-def test_each_process_reports_its_own_subjects(tmp_path: Path, rank: int, own: int) -> None:
+def test_each_process_reports_the_windows_of_its_own_subjects(tmp_path: Path, rank: int, own: int) -> None:
     subjects = write_subjects(tmp_path, ALL, ALL, ALL)
-    reports: list[tuple[int, int]] = []
+    reports: list[tuple[int, int, str]] = []
     size = 4 if rank == 3 else 2
-    evaluate(subjects, processes=Together(rank, size), progress=lambda done, total: reports.append((done, total)))
-    assert reports == [(done, own) for done in range(own + 1)]
+    evaluate(subjects, processes=Together(rank, size), progress=lambda *report: reports.append(report))
+    # Windows of 4 overlap by half: an axis of 6 has two of them.
+    windows = 8 * own
+    assert sorted({done for done, _, _ in reports}) == list(range(windows + 1))
+    assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
+    assert {total for _, total, _ in reports} == {windows}
+    assert reports[-1][2] == f"{own} of {own} subjects scored"
+
+
+def test_what_is_known_is_neither_segmented_nor_changed(tmp_path: Path) -> None:
+    """Whichever process knows it, the others learn it from the first one."""
+    subjects = write_subjects(tmp_path, ALL, (True, False, True, True), ALL)
+    expected = evaluate(subjects, measures=TWO_MEASURES)
+    row = torch.stack([expected.measures[name][1] for name in TWO_MEASURES])
+    kept: list[str] = []
+    found: list[tuple[str, int]] = []
+    scores = evaluate(
+        subjects,
+        measures=TWO_MEASURES,
+        keep=lambda subject, *_: kept.append(subject.name),
+        known={subjects[1].name: row},
+        on_scores=lambda subject, _: found.append((subject.name, len(kept))),
+    )
+    assert kept == [subjects[0].name, subjects[2].name]
+    # Each as soon as it is there.
+    assert found == [(subjects[0].name, 1), (subjects[2].name, 2)]
+    for name, values in scores.measures.items():
+        assert torch.equal(values.nan_to_num(-1), expected.measures[name].nan_to_num(-1))
 
 
 def test_the_subsets_asked_for_are_scored_in_their_order(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from gss_kernels import GSSSettings
+from gss_train import report
 from gss_train.common.errors import UserError
 from gss_train.common.interruption import Interrupted
 from gss_train.data import MODALITIES, MODALITY_SUBSETS, PreparedSubject, draw_subsets, load_prepared
+from gss_train.evaluate import main as evaluate
+from gss_train.evaluation import job
 from gss_train.evaluation.folder import read_evaluation, read_segmented
 from gss_train.evaluation.metrics import MEASURES, region_dice
 from gss_train.inference.segmentation import segment_subsets
@@ -228,6 +231,43 @@ def test_a_final_evaluation_of_dice_has_no_other_measure(scans: Path, finished: 
     assert list(read_evaluation(output / "evaluation").scores.measures) == ["dice"]
     for name in ("subsets.md", "subsets.csv"):
         assert (output / name).read_text() == (finished / name).read_text()
+
+
+def test_all_weights_are_scored_at_the_end_as_the_command_does(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    assert run(scans, output, "--final-evaluation", "all", "--final-weights", "all") == 0
+    table = (output / "weights.md").read_text()
+    assert [row.split(" | ")[0] for row in table.splitlines()[4:]] == ["| last, gss-round-1", "| baseline"]
+    assert read_evaluation(output / "evaluation-baseline").settings["weights"] == "baseline"
+    assert list(output.glob(".*")) == []
+    capsys.readouterr()
+    monkeypatch.setitem(vars(report), "save_evaluation_figures", lambda folder, *_: folder.mkdir())
+    assert evaluate([str(output), "--weights", "all", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("Scored already") == 2
+    assert (output / "weights.md").read_text() == table
+
+
+def test_a_run_killed_while_it_is_scored_goes_on_with_that(
+    scans: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    save = job._Progress.save
+
+    def fail_after_one(progress: job._Progress, *scores: Any) -> None:
+        save(progress, *scores)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job._Progress, "save", fail_after_one)
+        assert run(scans, output, *SCORED) == 2
+    capsys.readouterr()
+    assert run(scans, output, *SCORED) == 0
+    assert "1 of 2 subjects are scored already" in capsys.readouterr().out
+    for name in ("subsets.csv", "subsets.md", "evaluation/scores.json", "evaluation/table.md"):
+        assert (output / name).read_bytes() == (finished / name).read_bytes()
+    assert {path.name for path in output.iterdir()} == {path.name for path in finished.iterdir()}
 
 
 def test_without_a_final_evaluation_the_run_is_finished_and_says_how_to_score_it(

@@ -35,7 +35,7 @@ def write_scans(folder: Path, count: int = 5) -> Path:
 def one_processor() -> Iterator[None]:
     """So few subjects are not worth the start of processes that prepare them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gss_train.data.pool._available_processors", lambda: 1)
+        patch.setattr("gss_train.data.pool.default_workers", lambda: 1)
         yield
 
 
