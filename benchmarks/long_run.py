@@ -43,8 +43,10 @@ from gss_train.training import (
 from gss_train.training.gathering import TERMS, Gathered
 from gss_train.training.plan import TrainingPlan, plan_training
 from gss_train.training.tensorboard import ScalarWriter
+from gss_train.training.validation import ValidationSubjects
 
-_FIGURE_BYTES = 300_000
+# Of noise in a crop of 128^3, which no picture of a scan exceeds; as much is set aside in TensorBoard's file.
+_FIGURE_BYTES = 125_000
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
@@ -123,12 +125,13 @@ class _Simulation:
 
     def run(self) -> Account:
         batches = cast("TrainingBatches", _NoBatches(self.plan))
-        validation: Any = [SimpleNamespace(name=str(number)) for number in range(50)]
+        everybody: Any = [SimpleNamespace(name=str(number)) for number in range(50)]
+        subjects = ValidationSubjects(everybody[: self.plan.config.validation.validation_subjects], everybody)
         with RunFolder.open(self.plan.output, resume=False) as folder, self._in_place_of_what_takes_time():
             with (
                 open(os.devnull, "w") as nowhere,  # noqa: PTH123  (no path)
                 contextlib.redirect_stdout(nowhere),
-                recorder.Recorder(self.plan, batches, validation, folder, Interruption()) as follower,
+                recorder.Recorder(self.plan, batches, subjects, folder, Interruption()) as follower,
             ):
                 follower.begin(self.state, None)
                 loop.train(self.plan, self.state, batches, follower)
@@ -153,7 +156,6 @@ class _Simulation:
             mock.patch.object(recorder, "segment_tumour_crop", return_value=(None, None, None)),
             mock.patch.object(checkpoint_writer, "_copy", self._copy),
             mock.patch.object(checkpoint_writer, "save_checkpoint", self._save),
-            mock.patch.object(self.plan.checkpoints, "make_folder"),
             mock.patch.object(self.plan.checkpoints, "save", self._save_step),
             mock.patch.object(ScalarWriter, "write_figure", self._write_figure),
         ):
@@ -197,12 +199,12 @@ class _Simulation:
         self.time.pass_by(_tensor_bytes(content) / self.costs.copied)
         return content
 
-    def _save(self, path: Path, content: Any) -> None:
-        self._count(
-            "best weights" if path == self.plan.checkpoints.best else "weights of stages", _tensor_bytes(content)
-        )
+    def _save(self, _: Path, content: Any) -> None:
+        self._count("weights of stages", _tensor_bytes(content))
 
-    def _save_step(self, _: int, content: Any) -> None:
+    def _save_step(self, _: int, content: Any, best: tuple[int, Any] | None) -> None:
+        if best is not None:
+            self._count("best weights", _tensor_bytes(best[1]))
         self._count("checkpoints", _tensor_bytes(content))
 
     def _count(self, what: str, size: int) -> None:

@@ -445,7 +445,8 @@ class ValidationOptions:
     validate_every: int = 10
     validation_subjects: int = 8
     validation_subsets: Literal["few", "all"] = "few"
-    stage_validation: bool = True
+    # What a run had before there was the option; what it defaults to is the presets' to say.
+    stage_validation: bool = False
     early_stopping: int | None = None
 
     def __post_init__(self) -> None:

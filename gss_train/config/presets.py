@@ -20,7 +20,7 @@ from gss_train.config.protocols import GSS, published_training
 PickedPreset = Literal["quick", "paper", "lean"]
 
 # The user names the data set. This one stands in its place where none is named; it needs no scans.
-_DEFAULTS = {**options_of(Config(DataOptions("brats2020"))), "split": "auto"}
+_DEFAULTS = {**options_of(Config(DataOptions("brats2020"))), "split": "auto", "stage_validation": True}
 
 # As published.
 _PAPER = {"precision": "tf32"}
@@ -49,6 +49,7 @@ _QUICK = {
     "fusion_warmup_epochs": 0,
     "validate_every": 5,
     "validation_subjects": 2,
+    "stage_validation": False,
     "figure_every": 5,
 }
 # With scans of the user's. At 1 mm, crops that a CPU learns from in minutes see no tumour whole; patients differ more

@@ -19,6 +19,7 @@ _CHUNK_BYTES = 1 << 20
 _ZIP_BEGIN = b"PK\x03\x04"
 _FOLDER_ATTRIBUTE = 0x10
 _COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_CANDIDATES = "best-*.pt"
 _NAME = re.compile(r"step-([0-9]{8,})\.pt")
 
 
@@ -110,31 +111,51 @@ class CheckpointStore:
         """Whether there is one, damaged or not."""
         return bool(self._steps())
 
-    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+    def save(self, step: int, content: Mapping[str, Any], best: tuple[int, Mapping[str, Any]] | None = None) -> Path:
         """Write a checkpoint; only then those that are no longer among the last are removed, see `tidy`.
 
         Args:
             step: steps that the run has taken.
             content: see `save_checkpoint`.
+            best: what becomes `best.pt` with it, and the step that it is of, which `content` has to tell; None: that
+                stays what it is.
 
         Raises:
             OSError: it cannot be written, and those before are still there; or an old one cannot be removed.
         """
-        self.make_folder()
+        self._make_folder()
         path = self._path(step)
+        if best is not None:
+            save_checkpoint(self._candidate(best[0]), best[1])
         save_checkpoint(path, content)
         # They were damaged, or the run would have gone on from them.
         for later in [other for other in self._steps() if other > step]:
             remove(self._path(later))
         self.tidy(step)
+        if best is not None:
+            self.settle_best(best[0])
         return path
 
-    def make_folder(self) -> None:
-        """Have the folder there, and its name on the disk.
+    def settle_best(self, step: int | None) -> None:
+        """`best.pt` becomes what was written for that step, if it is not yet; what was for others is removed.
+
+        A run that goes on from a checkpoint does it too: it may have been killed before it could.
+
+        Args:
+            step: of the best weights, by the checkpoint that the run is at.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: a file cannot be renamed or removed.
         """
+        for path in self.folder.glob(_CANDIDATES):
+            if step is not None and path == self._candidate(step):
+                path.replace(self.best)
+                sync_folder(self.folder)
+            else:
+                remove(path)
+
+    def _make_folder(self) -> None:
+        """With its name on the disk."""
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
             sync_folder(self.folder.parent)
@@ -183,6 +204,9 @@ class CheckpointStore:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.pt"
+
+    def _candidate(self, step: int) -> Path:
+        return self.folder / f"best-{step:08d}.pt"
 
 
 def _refuse_damage(path: Path) -> None:

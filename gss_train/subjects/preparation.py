@@ -102,11 +102,12 @@ def prepare_source(source: Source, *, skip_bad: bool) -> tuple[Source, Preparati
     if not bad:
         return source, preparation
     print(f"--skip-bad: {len(bad)} of {len(used.subjects)} subjects left out: {', '.join(bad)}", flush=True)
-    train, validation, test = (
+    train, validation, stage_validation, test = (
         tuple(name for name in names if name not in bad)
-        for names in (source.split.train, source.validation, source.split.test)
+        for names in (source.split.train, source.validation, source.stage_validation, source.split.test)
     )
     if not train or not test:
         raise UserError(f"--skip-bad: leaves {len(train)} training and {len(test)} test subjects, need one of each")
     split = dataclasses.replace(source.split, train=train, test=test)
-    return dataclasses.replace(source, split=split, validation=validation), preparation
+    found = dataclasses.replace(source, split=split, validation=validation, stage_validation=stage_validation)
+    return found, preparation

@@ -28,17 +28,20 @@ class Source:
     Attributes:
         raw: all of the data set.
         split: names for training, validation and test.
-        validation: those of the validation subjects that are validated on while the run trains.
+        validation: those of the validation subjects that are validated on every so often.
+        stage_validation: those that are validated on at the ends of stages.
     """
 
     raw: RawData
     split: Split
     validation: tuple[str, ...]
+    stage_validation: tuple[str, ...] = ()
 
     @property
     def used(self) -> RawData:
         """The subjects that the run needs."""
-        return self.raw.only((*self.split.train, *self.validation, *self.split.test))
+        validation = dict.fromkeys((*self.validation, *self.stage_validation))
+        return self.raw.only((*self.split.train, *validation, *self.split.test))
 
 
 def find_source(config: Config, dataset: Dataset) -> Source:
@@ -54,13 +57,13 @@ def find_source(config: Config, dataset: Dataset) -> Source:
     whole = _divide(raw, config.data, least_test)
     train, test = whole.train[: config.data.max_training_subjects], whole.test[: config.data.max_test_subjects]
     often = whole.validation[: config.validation.validation_subjects if config.validation.validate_every else 0]
-    at_all = whole.validation if often and config.validation.stage_validation else often
-    source = Source(raw, Split(train, whole.validation, test, whole.name), at_all)
+    at_ends = whole.validation if often and config.validation.stage_validation else ()
+    source = Source(raw, Split(train, whole.validation, test, whole.name), often, at_ends)
     left_out = len(whole.train) - len(train) + len(whole.test) - len(test)
     print(
         f"{len(train)} training and {len(test)} test subjects; "
         f"{len(whole.validation)} validation subjects are set aside, {len(often)} of them to validate on"
-        + (", all at the end of a stage" if len(at_all) > len(often) else "")
+        + (", all at the end of a stage" if at_ends else "")
         + (f"; {left_out} left out by --max-training-subjects and --max-test-subjects" if left_out else "")
     )
     return source

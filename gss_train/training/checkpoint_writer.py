@@ -30,6 +30,7 @@ class CheckpointWriter:
         self._clock = clock
         self._last = clock.seconds()
         self._held: dict[Path, dict[str, Any]] = {}
+        self._best: tuple[int, dict[str, Any]] | None = None
         self._thread: Thread | None = None
         self._error: Exception | None = None
 
@@ -43,22 +44,32 @@ class CheckpointWriter:
         Raises:
             OSError: the one before could not be written.
         """
+        if self._seconds == 0:
+            self.wait()
+            return epoch_ended
         if self._thread is not None:
             if self._thread.is_alive():
                 return False
             self.wait()
-        passed = self._clock.seconds() - self._last
-        return epoch_ended if self._seconds == 0 else passed >= stretch * self._seconds
+        return self._clock.seconds() - self._last >= stretch * self._seconds
 
-    def hold(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Take a copy of what is to be at a path, in place of an earlier one, before the next checkpoint is written.
-
-        A run that is killed before goes on from the checkpoint before, and comes by it again.
-        """
+    def keep(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Take a copy of what is to be at a path before the next checkpoint is written."""
         self._held[path] = _copy(content)
 
+    def keep_best(self, step: int, content: Mapping[str, Any]) -> None:
+        """Take a copy of the best weights, in place of earlier ones, to be written with the next checkpoint.
+
+        A run that is killed before goes on from the checkpoint before, which knows of them as little.
+
+        Args:
+            step: that they are of.
+            content: see `gss_train.runs.save_checkpoint`.
+        """
+        self._best = step, _copy(content)
+
     def save(self, step: int, content: Mapping[str, Any]) -> None:
-        """Take a copy of a checkpoint, and begin to write it and what is held; one that is being written goes first.
+        """Take a copy of a checkpoint, and begin to write it and what is kept; one that is being written goes first.
 
         Raises:
             OSError: the one before could not be written.
@@ -66,17 +77,24 @@ class CheckpointWriter:
         copied = _copy(content)
         self.wait()
         held, self._held = self._held, {}
+        best, self._best = self._best, None
         # A second Ctrl-C ends the process: it does not wait for this thread.
-        self._thread = Thread(target=self._write, args=(held, step, copied), daemon=True)
+        self._thread = Thread(target=self._write, args=(held, best, step, copied), daemon=True)
         self._thread.start()
         self._last = self._clock.seconds()
 
-    def _write(self, held: Mapping[Path, dict[str, Any]], step: int, content: dict[str, Any]) -> None:
+    def _write(
+        self,
+        held: Mapping[Path, dict[str, Any]],
+        best: tuple[int, dict[str, Any]] | None,
+        step: int,
+        content: dict[str, Any],
+    ) -> None:
         try:
             for path, own in held.items():
                 save_checkpoint(path, own)
             # Last: a run that goes on from it has everything from before.
-            self._store.save(step, content)
+            self._store.save(step, content, best)
         except Exception as error:  # whatever it is: the training raises it
             self._error = error
 

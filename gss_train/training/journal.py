@@ -19,6 +19,7 @@ class Journal:
     Attributes:
         epochs: all of the run so far.
         validations: likewise.
+        validated_stages: names of the stages after which all validation subjects were scored.
 
     Args:
         plan: of the run.
@@ -29,6 +30,7 @@ class Journal:
         self.folder = folder
         self.epochs: list[EpochRecord] = []
         self.validations: list[ValidationRecord] = []
+        self.validated_stages: set[str] = set()
         self._plan = plan
         self._scalars: ScalarWriter | None = None
 
@@ -44,6 +46,7 @@ class Journal:
         self.folder.cut_metrics(metrics_length)
         records = read_records(self.folder.metrics)
         self.epochs, self.validations = records.epochs, records.validations
+        self.validated_stages = {record.stage for record in records.stage_validations}
         if self._plan.config.record.tensorboard:
             self._scalars = ScalarWriter(self.folder.tensorboard, step)
 
@@ -73,6 +76,7 @@ class Journal:
 
     def write_stage_validation(self, record: ValidationRecord) -> None:
         """Of a validation at the end of a stage."""
+        self.validated_stages.add(record.stage)
         self._log("stage_validation", asdict(record))
         if self._scalars is not None:
             self._scalars.write_stage_validation(record)

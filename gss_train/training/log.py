@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from gss_train.common import Clock, duration, peak_memory_bytes
+from gss_train.common import Clock, duration, peak_memory_bytes, writing
 from gss_train.data import REGIONS
 from gss_train.runs import RunFolder, ValidationRecord
 from gss_train.training.pace import Mark, Pace
@@ -38,7 +38,7 @@ class TrainingLog:
             OSError: it cannot be written.
         """
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{self._stamp()} {line}\n" for line in lines)
 
     def say(self, line: str) -> None:
@@ -101,12 +101,9 @@ class ProgressLines:
         """Keep it for the next line."""
         self._validation = record
 
-    def on_stage_validation(self, record: ValidationRecord, subjects: int) -> None:
+    def on_stage_validation(self, record: ValidationRecord) -> None:
         """A line of its own."""
-        self._log.say(
-            f"end of {record.stage}: {_by_region(record)}, mean of {len(record.dice)} subsets, validation subjects: "
-            f"{subjects}"
-        )
+        self._log.say(f"end of {record.stage}: {_by_region(record)}, mean of {len(record.dice)} subsets")
 
     def on_epoch(
         self,
@@ -177,7 +174,7 @@ def _epoch(plan: TrainingPlan, stage: Stage, epoch: int, stage_epoch: int) -> st
 def _losses(terms: Mapping[str, float | None]) -> str:
     total = terms["total"]
     if total is None:
-        return "loss not yet known"
+        return "no finite loss yet"
     # A network without a term, or a stage, reports 0.
     others = [f"{name} {value:.3g}" for name, value in terms.items() if name != "total" and value]
     return f"loss {total:.4g}" + (f" ({', '.join(others)})" if others else "")

@@ -70,6 +70,8 @@ def train(plan: TrainingPlan, state: TrainingState, batches: TrainingBatches, re
             recorder.save_if_due(state)
             if processes.any(recorder.interrupted):
                 recorder.stop(state, stage)
+            if ended:
+                recorder.validate_stage(stage, state)
 
 
 def training_step(

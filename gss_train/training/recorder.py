@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from gss_train.common import Interrupted, Interruption, UserError, duration, peak_memory_bytes
+from gss_train.common import Interrupted, Interruption, Meter, UserError, duration, peak_memory_bytes
 from gss_train.data import MODALITY_SUBSETS, PreparedSubject
 from gss_train.inference import evaluation_mode, segment_tumour_crop
 from gss_train.runs import EpochRecord, RunFolder, StepRecord, ValidationRecord
@@ -23,7 +23,13 @@ from gss_train.training.plan import TrainingPlan
 from gss_train.training.saver import Saver
 from gss_train.training.schedule import Stage
 from gss_train.training.state import TrainingState
-from gss_train.training.validation import ValidationState, validate, validation_subsets
+from gss_train.training.validation import (
+    ValidationState,
+    ValidationSubjects,
+    keep_quiet,
+    validate,
+    validation_subsets,
+)
 
 _MAX_DUMPS = 16  # each holds a batch of whole crops
 
@@ -34,7 +40,7 @@ class Recorder:
     Args:
         plan: of the run.
         batches: of the training subjects.
-        validation: all validation subjects.
+        subjects: for validation.
         folder: of the run, in the process that writes; None in the others.
         interruption: that may end the training.
     """
@@ -43,14 +49,13 @@ class Recorder:
         self,
         plan: TrainingPlan,
         batches: TrainingBatches,
-        validation: Sequence[PreparedSubject],
+        subjects: ValidationSubjects,
         folder: RunFolder | None,
         interruption: Interruption,
     ) -> None:
         self.plan = plan
         self.batches = batches
-        self.all_subjects = validation
-        self.subjects = validation[: plan.config.validation.validation_subjects]
+        self.subjects = subjects
         self.folder = folder
         self.interruption = interruption
         self.log = TrainingLog(folder, plan.clock)
@@ -72,10 +77,11 @@ class Recorder:
             self.log.note(f"going on after step {state.step}")
             self.validation = ValidationState(**progress["validation"])
             self.pace.seconds_before = progress["seconds"]
-            # A run that was killed between a checkpoint and what follows it would be left without the latter.
-            if self.folder is not None:
-                self.plan.checkpoints.tidy(state.step)
+            self.saver.begin(state.step, progress)
         self.journal.begin(state.step, 0 if progress is None else progress["metrics_length"])
+        if state.stage > 0 and state.stage_step == 0:
+            # It may have been killed while it validated the stage before.
+            self.validate_stage(self.plan.stages[state.stage - 1], state)
 
     @property
     def interrupted(self) -> bool:
@@ -167,8 +173,6 @@ class Recorder:
         if is_last and state.gathered.recent.steps:
             # A record is about one stage.
             self._write_steps(state, stage, state.epoch)
-        if is_last:
-            self._validate_stage(state, stage)
         if self.folder is not None and _is_due(state.epoch, self.plan.config.record.figure_every):
             with self.pace.interlude("figure"):
                 self._draw(state)
@@ -178,26 +182,41 @@ class Recorder:
     def _validate_if_due(self, state: TrainingState, stage: Stage) -> bool:
         """Whether the stage shall end for want of progress."""
         options = self.plan.config.validation
-        if not self.subjects or not _is_due(state.epoch, options.validate_every):
+        if not self.subjects.often or not _is_due(state.epoch, options.validate_every):
             return False
         with self.pace.interlude("validation"):
-            record = self._validate(state, stage, self.subjects, validation_subsets(options.validation_subsets))
+            record = self._validate(state, stage, self.subjects.often, validation_subsets(options.validation_subsets))
         self.validation = self.validation.update(record.mean_dice)
         if record.best:
-            self.saver.hold_best(state, self.validation)
+            self.saver.keep_best(state, self.validation)
         self.journal.write_validation(record)
         self._lines.on_validation(record)
         return self.validation.should_stop(options.early_stopping)
 
-    def _validate_stage(self, state: TrainingState, stage: Stage) -> None:
-        options = self.plan.config.validation
-        if options.stage_validation and options.validate_every and self.all_subjects:
-            with self.pace.interlude("stage validation"):
-                record = self._validate(state, stage, self.all_subjects, MODALITY_SUBSETS)
-            # Of other subjects and subsets than those that it would be compared with.
-            record = replace(record, best=False)
-            self.journal.write_stage_validation(record)
-            self._lines.on_stage_validation(record, len(self.all_subjects))
+    def validate_stage(self, stage: Stage, state: TrainingState) -> None:
+        """Validate on all validation subjects and subsets after the checkpoint at a stage's end, unless that was done.
+
+        Raises:
+            Interrupted: a signal came; the run is saved, and validates when it goes on.
+        """
+        subjects = self.subjects.at_stage_ends
+        # The first process alone knows what was done.
+        if not subjects or not self.plan.processes.any(
+            self.folder is not None and stage.name not in self.journal.validated_stages
+        ):
+            return
+        self.log.say(f"end of {stage.name}: validating on {len(subjects)} subjects, with all subsets")
+        with self.pace.interlude("stage validation"):
+            record = self._validate(state, stage, subjects, MODALITY_SUBSETS, self._look_for_signals)
+        # Of other subjects and subsets than those that it would be compared with.
+        record = replace(record, best=False)
+        self.journal.write_stage_validation(record)
+        self._lines.on_stage_validation(record)
+
+    def _look_for_signals(self, *_: object) -> None:
+        # Several processes wait for each other's scores.
+        if self.interruption.signal is not None and self.plan.processes.size == 1:
+            raise Interrupted(self.interruption.signal)
 
     def _validate(
         self,
@@ -205,6 +224,7 @@ class Recorder:
         stage: Stage,
         subjects: Sequence[PreparedSubject],
         subsets: Sequence[Sequence[bool]],
+        progress: Meter = keep_quiet,
     ) -> ValidationRecord:
         plan = self.plan
         with plan.computation.autocast():
@@ -217,6 +237,7 @@ class Recorder:
                 stage=stage.name,
                 epoch=state.epoch,
                 step=state.step,
+                progress=progress,
                 subsets=subsets,
                 processes=plan.processes,
                 best_before=self.validation.best_dice,
@@ -224,7 +245,7 @@ class Recorder:
             )
 
     def _draw(self, state: TrainingState) -> None:
-        subject = (*self.subjects, *self.batches.crops.subjects)[0]
+        subject = (*self.subjects.often, *self.batches.crops.subjects)[0]
         network, crop = state.evaluated, self.plan.config.data.crop
         with evaluation_mode(network), self.plan.computation.autocast():
             self.journal.draw_epoch(subject, *segment_tumour_crop(network, subject, crop, self.plan.device))
@@ -232,7 +253,7 @@ class Recorder:
     def on_stage(self, state: TrainingState, stage: Stage) -> None:
         """Keep the weights of a finished stage, to be written before the checkpoint with which the next one begins."""
         self.pace.forget()
-        self.saver.hold_stage(stage.name, state, self.validation)
+        self.saver.keep_stage(stage.name, state, self.validation)
 
     def save_if_due(self, state: TrainingState) -> None:
         """Write a checkpoint every so many minutes, and between stages.
@@ -267,9 +288,11 @@ class Recorder:
         Raises:
             OSError: it could not be written.
         """
-        self.journal.close()
-        if kind is not KeyboardInterrupt:
-            self.saver.wait()
+        try:
+            self.journal.close()
+        finally:
+            if kind is not KeyboardInterrupt:
+                self.saver.wait()
         spent = ", ".join(f"{name} {duration(all_of.seconds)}" for name, all_of in self.pace.interludes.items())
         # What ended it may be that nothing can be written.
         with suppress(OSError):

@@ -47,6 +47,7 @@ from gss_train.training.plan import Drawing, TrainingPlan, plan_training
 from gss_train.training.recorder import Recorder
 from gss_train.training.resources import check_resources
 from gss_train.training.state import TrainingState
+from gss_train.training.validation import ValidationSubjects
 
 
 def run_training(config: Config, drawing: Drawing) -> None:
@@ -80,8 +81,9 @@ def _carry_out(plan: TrainingPlan, held: ExitStack) -> None:
     resources = check_resources(plan, network, source)
     source, preparation = _prepare_in_turn(plan, source, held)
     subjects = {subject.name: subject for subject in preparation.subjects}
-    training, validation, test = (
-        [subjects[name] for name in names] for names in (source.split.train, source.validation, source.split.test)
+    training, often, at_ends, test = (
+        [subjects[name] for name in names]
+        for names in (source.split.train, source.validation, source.stage_validation, source.split.test)
     )
     with _open_folder(plan, source.split, preparation) as folder, full_memory_explained(resources.size):
         # Another process may have been here while the scans were prepared.
@@ -91,7 +93,7 @@ def _carry_out(plan: TrainingPlan, held: ExitStack) -> None:
         TrainingLog(folder, plan.clock).note(*announced, *resources.lines)
         batches = _batches(plan, training)
         state, progress = _load_state(plan, network, batches, origin)
-        trained = _train(plan, state, progress, batches, validation, folder)
+        trained = _train(plan, state, progress, batches, ValidationSubjects(often, at_ends), folder)
         finish(plan, trained, test, split_settings(plan.dataset, source.split, state.training_subjects), folder)
 
 
@@ -255,7 +257,7 @@ def _train(
     state: TrainingState,
     progress: dict[str, Any] | None,
     batches: TrainingBatches,
-    validation: Sequence[PreparedSubject],
+    validation: ValidationSubjects,
     folder: RunFolder | None,
 ) -> SegmentationNetwork:
     """Train all stages, or what is left of them.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from gss_train.runs import RunFolder
@@ -32,7 +32,24 @@ class Saver:
         self._folder = folder
         self._journal = journal
         self._pace = pace
+        self._best_step: int | None = None
         self._writer = CheckpointWriter(plan.checkpoints, plan.config.record.checkpoint_minutes, plan.clock)
+
+    def begin(self, step: int, progress: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: do what the run may have been killed before it could.
+
+        Args:
+            step: of the checkpoint.
+            progress: that is in it.
+
+        Raises:
+            OSError: a file cannot be renamed or removed.
+        """
+        # Runs of earlier versions have none.
+        self._best_step = progress.get("best_step")
+        if self._folder is not None:
+            self._plan.checkpoints.tidy(step)
+            self._plan.checkpoints.settle_best(self._best_step)
 
     def save_if_due(self, state: TrainingState, validation: ValidationState) -> None:
         """Every so many minutes, and between stages.
@@ -65,28 +82,31 @@ class Saver:
                 progress = {**self._progress(state, validation), "metrics_length": self._folder.metrics_length()}
                 self._writer.save(state.step, {**state.state_dict(), "progress": progress})
 
-    def hold_best(self, state: TrainingState, validation: ValidationState) -> None:
-        """Keep the weights of the best validation, to be written with the next checkpoint."""
-        self._hold(self._plan.checkpoints.best, state, validation)
-
-    def hold_stage(self, stage: str, state: TrainingState, validation: ValidationState) -> None:
-        """Keep the weights of a finished stage, likewise."""
-        if self._folder is not None:
-            self._hold(self._folder.stage_checkpoint(stage), state, validation)
-
-    def _hold(self, path: Path, state: TrainingState, validation: ValidationState) -> None:
-        """Of a checkpoint, that which is of use to others than this run."""
+    def keep_best(self, state: TrainingState, validation: ValidationState) -> None:
+        """The weights of the best validation, to be written with the next checkpoint."""
+        self._best_step = state.step
         if self._folder is not None:
             with self._pace.interlude("checkpoint"):
-                content = state.state_dict()
-                weights = {name: content[name] for name in ("weights", "averaged", "position")}
-                self._writer.hold(path, {**weights, "progress": self._progress(state, validation)})
+                self._writer.keep_best(state.step, self._weights(state, validation))
+
+    def keep_stage(self, stage: str, state: TrainingState, validation: ValidationState) -> None:
+        """The weights of a finished stage, to be written before the next checkpoint."""
+        if self._folder is not None:
+            with self._pace.interlude("checkpoint"):
+                self._writer.keep(self._folder.stage_checkpoint(stage), self._weights(state, validation))
+
+    def _weights(self, state: TrainingState, validation: ValidationState) -> dict[str, Any]:
+        """Of a checkpoint, that which is of use to others than this run."""
+        content = state.state_dict()
+        weights = {name: content[name] for name in ("weights", "averaged", "position")}
+        return {**weights, "progress": self._progress(state, validation)}
 
     def _progress(self, state: TrainingState, validation: ValidationState) -> dict[str, Any]:
         return {
             "training_subjects": sorted(state.training_subjects),
             "precision": self._plan.computation.precision,
             "validation": asdict(validation),
+            "best_step": self._best_step,
             "seconds": self._pace.seconds_of_run,
             "finished": state.stage == len(self._plan.stages),
         }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gss_kernels import GSSSettings
-from gss_train.common import ALONE, Processes, Triple
+from gss_train.common import ALONE, Meter, Processes, Triple
 from gss_train.data import MODALITY_SUBSETS, REGIONS, Dataset, PreparedSubject, subset_name
 from gss_train.evaluation import evaluate_subsets
 from gss_train.inference import SlidingWindow, evaluation_mode
@@ -27,6 +27,22 @@ FEW_SUBSETS = tuple(subset for subset in MODALITY_SUBSETS if sum(subset) in {1, 
 def validation_subsets(name: Literal["few", "all"]) -> tuple[tuple[bool, ...], ...]:
     """The subsets of the setting `validation_subsets`."""
     return {"few": FEW_SUBSETS, "all": MODALITY_SUBSETS}[name]
+
+
+def keep_quiet(done: int, total: int, note: str = "") -> None:
+    """No progress is shown: validations are short, and one among many."""
+
+
+class ValidationSubjects(NamedTuple):
+    """Subjects that are neither trained nor tested on.
+
+    Attributes:
+        often: validated on every so many epochs.
+        at_stage_ends: validated on at the ends of stages.
+    """
+
+    often: Sequence[PreparedSubject] = ()
+    at_stage_ends: Sequence[PreparedSubject] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ def validate(
     stage: str,
     epoch: int,
     step: int,
+    progress: Meter = keep_quiet,
     subsets: Sequence[Sequence[bool]] = FEW_SUBSETS,
     processes: Processes = ALONE,
     best_before: float | None = None,
@@ -91,6 +108,7 @@ def validate(
         stage: name of the current stage, for the record.
         epoch: that was finished last, 1 for the first of the run.
         step: optimiser steps so far.
+        progress: see `gss_train.evaluation.evaluate_subsets`; what it raises ends the validation.
         subsets: one flag per modality for each.
         processes: that share the work.
         best_before: highest mean Dice of the validations before, None if there was none.
@@ -108,7 +126,7 @@ def validate(
             dataset,
             SlidingWindow(crop_size),
             device,
-            _keep_quiet,
+            progress,
             subsets=subsets,
             processes=processes,
             keep=None if vote is None else vote.on_subject,
@@ -127,10 +145,6 @@ def validate(
         best=mean is not None and (best_before is None or mean >= best_before),
         vote=None if vote is None else vote.record(),
     )
-
-
-def _keep_quiet(done: int, total: int, note: str) -> None:
-    """Validations are short, and one among many."""
 
 
 def _number(value: Tensor) -> float | None:

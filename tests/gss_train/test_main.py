@@ -71,10 +71,8 @@ def test_a_run_without_data_says_so_and_leaves_everything(tmp_path: Path, capsys
     assert [(line["kind"], line.get("stage")) for line in metrics(output)] == [
         ("epoch", "baseline"),
         ("steps", "baseline"),
-        ("stage_validation", "baseline"),
         ("epoch", "GSS round 1"),
         ("steps", "GSS round 1"),
-        ("stage_validation", "GSS round 1"),
         ("test", None),
     ]
     assert {path.name for path in output.glob("*.pt")} == {"baseline.pt", "gss-round-1.pt"}

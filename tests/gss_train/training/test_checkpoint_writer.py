@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -25,9 +26,9 @@ class SlowStore(CheckpointStore):
         super().__init__(folder, keep=2)
         self.go_on = threading.Event()
 
-    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+    def save(self, step: int, content: Mapping[str, Any], best: tuple[int, Mapping[str, Any]] | None = None) -> Path:
         assert self.go_on.wait(60)
-        return super().save(step, content)
+        return super().save(step, content, best)
 
 
 def state(step: int) -> dict[str, Any]:
@@ -85,36 +86,47 @@ def test_the_training_goes_on_while_the_disk_is_slow_and_has_no_second_one_under
     assert read_checkpoint(store.folder / "step-00000001.pt")["progress"]["step"] == 1
 
 
-def test_what_is_written_is_what_was_there_at_the_time(store: SlowStore, time: SimulatedTime) -> None:
+def test_what_is_written_is_what_was_there_at_the_time(store: SlowStore, time: SimulatedTime, tmp_path: Path) -> None:
+    stage = tmp_path / "baseline.pt"
     writer = CheckpointWriter(store, 15, time.clock)
     content = state(1)
     content["nested"] = {"moments": [torch.zeros(3)], "betas": (0.9, 0.999)}
-    writer.hold(store.best, content)
+    writer.keep_best(1, content)
+    writer.keep(stage, content)
     writer.save(1, content)
     content["weights"]["layer"].fill_(-1)
     content["nested"]["moments"][0].fill_(-1)
     store.go_on.set()
     writer.wait()
-    for path in (store.best, store.folder / "step-00000001.pt"):
+    for path in (store.best, stage, store.folder / "step-00000001.pt"):
         found = read_checkpoint(path)
         assert torch.equal(found["weights"]["layer"], torch.ones(40))
         assert torch.equal(found["nested"]["moments"][0], torch.zeros(3))
         assert found["nested"]["betas"] == (0.9, 0.999)
 
 
-def test_what_is_held_is_written_with_the_next_one_and_before_it(store: SlowStore, time: SimulatedTime) -> None:
-    """A run that goes on from a checkpoint finds the best weights of before it."""
+def test_the_best_is_written_with_the_next_one_and_the_last_of_them_alone(
+    store: SlowStore, time: SimulatedTime
+) -> None:
     writer = CheckpointWriter(store, 15, time.clock)
-    for step in (1, 2):
-        writer.hold(store.best, state(step))
-    assert not store.best.exists()
-    writer.save(3, state(3))
-    while not store.best.exists():
-        pass
-    assert list(store.folder.glob("step-*.pt")) == []
     store.go_on.set()
+    for step in (1, 2):
+        writer.keep_best(step, state(step))
+    assert not store.folder.exists()
+    writer.save(3, state(3))
     writer.wait()
     assert read_checkpoint(store.best)["progress"]["step"] == 2
+    writer.save(4, state(4))
+    writer.wait()
+    assert {path.name for path in store.folder.iterdir()} == {"best.pt", "step-00000003.pt", "step-00000004.pt"}
+
+
+def test_without_minutes_a_slow_disk_is_waited_for(store: SlowStore, time: SimulatedTime) -> None:
+    writer = CheckpointWriter(store, 0, time.clock)
+    writer.save(1, state(1))
+    threading.Timer(0.05, store.go_on.set).start()
+    assert writer.is_due(epoch_ended=True)
+    assert (store.folder / "step-00000001.pt").exists()
 
 
 @pytest.mark.parametrize("call", ["is_due", "save", "wait"])
@@ -131,5 +143,6 @@ def test_an_error_of_the_disk_ends_the_training(
     writer.save(1, state(1))
     calls = {"is_due": lambda: writer.is_due(epoch_ended=True), "save": lambda: writer.save(2, state(2))}
     with pytest.raises(OSError, match=r"No space left"):  # noqa: PT012  (it comes when it comes)
-        while True:
+        for _ in range(1000):
             calls.get(call, writer.wait)()
+            sleep(0.01)

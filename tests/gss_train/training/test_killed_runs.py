@@ -23,7 +23,7 @@ from tests.gss_train.training.tiny import SETTINGS, metrics, one_processor, smal
 MORE = [
     *("--epochs", "2", "--learning-rate", "0.01", "--gss-ramp", "1", "--ema", "0.9", "--gather-every", "1"),
     *("--validate-every", "2", "--validation-subjects", "1", "--figure-every", "2", "--tensorboard"),
-    *("--final-evaluation", "dice"),
+    *("--final-evaluation", "dice", "--stage-validation"),
 ]
 SEED = 3
 # What two runs of the same machine do not share.

@@ -82,6 +82,9 @@ class Listener:
     def on_stage(self, state: TrainingState, stage: Stage) -> None:
         self.stages.append((stage.name, state.step))
 
+    def validate_stage(self, stage: Stage, state: TrainingState) -> None:
+        pass
+
     def save(self, state: TrainingState) -> None:
         self.saved = copy.deepcopy(state.state_dict())
 
