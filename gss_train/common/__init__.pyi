@@ -15,7 +15,12 @@ from gss_train.common.interruption import (
 )
 from gss_train.common.processes import ALONE as ALONE, Processes as Processes, join_processes as join_processes
 from gss_train.common.progress import Meter as Meter, show_progress as show_progress
-from gss_train.common.room import DiskRoom as DiskRoom, disk_room as disk_room, memory_room as memory_room
+from gss_train.common.room import (
+    DiskRoom as DiskRoom,
+    disk_room as disk_room,
+    folder_bytes as folder_bytes,
+    memory_room as memory_room,
+)
 from gss_train.common.sizes import (
     Triple as Triple,
     amount as amount,

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+
+from gss_train.common.clock import duration
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 60.0, 600.0
 _SECONDS_REMEMBERED = 3600.0
@@ -87,13 +88,9 @@ class _Lines:
         self.unsaid = None
         elapsed = self.last_line - self.start
         new = done - self.done_before
-        left = f", about {_duration(elapsed / new * (total - done))} left" if new > 0 and done < total else ""
-        print(f"{self.title}: {done}/{total}{', ' + note if note else ''} ({_duration(elapsed)}{left})", flush=True)
+        left = f", about {duration(elapsed / new * (total - done))} left" if new > 0 and done < total else ""
+        print(f"{self.title}: {done}/{total}{', ' + note if note else ''} ({duration(elapsed)}{left})", flush=True)
 
     def finish(self) -> None:
         if self.unsaid is not None:
             self.say(*self.unsaid)
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

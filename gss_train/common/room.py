@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,21 @@ def host_memory_room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cg
         proc: where Linux tells of itself.
         groups: where it tells of control groups, version 1 or 2, whose limits those of containers and jobs are.
     """
-    return min((*_left_by_machine(proc / "meminfo"), *_left_by_groups(proc / "self" / "cgroup", groups)), default=None)
+    left: list[int] = []
+    for told in (_left_by_machine(proc / "meminfo"), _left_by_groups(proc / "self" / "cgroup", groups)):
+        # What may not be read, or is told in another way, is not known.
+        with suppress(OSError, ValueError, IndexError):
+            left += list(told)
+    return min(left, default=None)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Of all files below a folder, which others may be writing to; 0 where it is not there."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _left_by_machine(path: Path) -> Iterator[int]:

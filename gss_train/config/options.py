@@ -436,8 +436,8 @@ class ValidationOptions:
         validate_every: epochs from one validation to the next; 0 for none.
         validation_subjects: use no more than so many.
         validation_subsets: `few`: all four modalities, and each by itself; `all` 15 subsets take three times as long.
-        stage_validation: at the end of each stage also validate on all validation subjects and all 15 subsets, unless
-            there is no validation at all. It decides over nothing.
+        stage_validation: after each stage also validate on all validation subjects and all 15 subsets, unless there is
+            no validation at all. It decides over nothing.
         early_stopping: validations of a stage without a better mean Dice after which the stage ends. None, as
             published: all stages have their full length.
     """

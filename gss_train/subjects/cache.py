@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gss_train.common import UserError
+from gss_train.common import UserError, amount, folder_bytes
 from gss_train.data import InUseError, delete_indexed, indexed_files, is_indexed, millimetres, read_index
 
 _PREPARED, _PHANTOM = "prepared", "phantom"
@@ -34,13 +34,13 @@ def describe_cache(cache: Path) -> str:
     """Lists the folders of a cache for people, with what they hold and how large it is."""
     rows = [
         *(_describe_prepared(folder) for folder in _folders(cache / _PREPARED)),
-        *(_Row(folder, _size(_all_files(folder)), "scans of a phantom") for folder in _folders(cache / _PHANTOM)),
+        *(_Row(folder, folder_bytes(folder), "scans of a phantom") for folder in _folders(cache / _PHANTOM)),
     ]
     if not rows:
         return f"{cache} holds nothing"
     width = max(len(str(row.folder.relative_to(cache))) for row in rows) + 2
-    lines = [f"{row.folder.relative_to(cache)!s:{width}}{_bytes(row.size):>9}  {row.content}" for row in rows]
-    total = f"{'all together':{width}}{_bytes(sum(row.size for row in rows)):>9}"
+    lines = [f"{row.folder.relative_to(cache)!s:{width}}{amount(row.size):>9}  {row.content}" for row in rows]
+    total = f"{'all together':{width}}{amount(sum(row.size for row in rows)):>9}"
     return "\n".join([f"{cache} holds:", *lines, total])
 
 
@@ -63,7 +63,7 @@ def clean_cache(cache: Path, dataset: str | None = None) -> bool:
     chosen = [folder for folder in indexed if dataset is None or datasets[folder] == {dataset}]
     files = {folder: indexed_files(folder) for folder in chosen}
     for folder in chosen:
-        print(f"{folder}: {_count(len(files[folder]))}, {_bytes(_size(files[folder]))}, to be deleted", flush=True)
+        print(f"{folder}: {_count(len(files[folder]))}, {amount(_size(files[folder]))}, to be deleted", flush=True)
     if not chosen:
         print(f"{cache} holds no prepared files" + ("" if dataset is None else f" of {dataset}"))
     cleaned = [_clean(folder) for folder in chosen]
@@ -82,7 +82,7 @@ def _clean(folder: Path) -> bool:
 
 
 def _describe_prepared(folder: Path) -> _Row:
-    everything = _size(_all_files(folder))
+    everything = folder_bytes(folder)
     if not is_indexed(folder):
         return _Row(folder, everything, "of an earlier version: not used any more, may be deleted by hand")
     try:
@@ -100,10 +100,6 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
 
 
-def _all_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
 def _size(files: Sequence[Path]) -> int:
     total = 0
     for path in files:
@@ -111,10 +107,6 @@ def _size(files: Sequence[Path]) -> int:
         with suppress(FileNotFoundError):
             total += path.stat().st_size
     return total
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _count(files: int) -> str:

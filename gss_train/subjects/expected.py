@@ -12,7 +12,7 @@ from gss_train.data import VOXEL_DTYPE, Grid, VolumeError, read_grid
 from gss_train.subjects.raw import RawData
 
 # Longest boxes of a brain in 14 subjects of BraTS2018, left to right, front to back, bottom to top. The means are 140,
-# 168 and 137, and the boxes' mean volume is that of the means; so much is no less than what all of a data set take.
+# 168 and 137: a data set takes less than this for each of its subjects.
 _BRAIN_MM = (146.0, 179.0, 146.0)
 # Of the same subjects: the box of a tumour, whose label is kept where it is on another grid; the mean.
 _TUMOUR_BOX_MM3 = 0.38e6

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from gss_train.common import DiskRoom, amount
+from gss_train.common import DiskRoom, amount, folder_bytes
 from gss_train.config import Config
 from gss_train.subjects import ExpectedVolumes, Source
 from gss_train.training.plan import TrainingPlan
@@ -19,11 +19,11 @@ from gss_train.training.plan import TrainingPlan
 _FLOAT_BYTES = 4
 # Of a tensor in a checkpoint besides its values: names, headers, alignment, the optimiser's count of steps.
 _BYTES_PER_TENSOR = 280
-# In a run of 8 epochs on real scans (`--preset quick --spacing 2 --network uhved`) a figure had up to 37 kB, and 65 kB
-# more in TensorBoard's file; they may grow with the crops, and twice as much is set aside. A record of steps had 0.45
-# and 0.66 kB, an epoch 0.6 and 0.1, a validation of 5 subsets 2.0 and 3.8; a test subject 19 kB of scores and, where
-# it is one of the 4 to look at, 2.0 bytes for each voxel.
-_FIGURE_BYTES, _FIGURE_IN_TENSORBOARD_BYTES = 75_000, 130_000
+# A figure of a crop of 128^3 of noise, more than any picture of a scan, had 124 kB. In a run of 8 epochs on real scans
+# (`--preset quick --spacing 2 --network uhved`) one had up to 37 kB, and 65 kB in TensorBoard's file, of which as many
+# more are set aside. A record of steps had 0.45 and 0.66 kB, an epoch 0.6 and 0.1, a validation of 5 subsets 2.0 and
+# 3.8; a test subject 19 kB of scores and, where it is one of the 4 to look at, 2.0 bytes for each voxel.
+_FIGURE_BYTES, _FIGURE_IN_TENSORBOARD_BYTES = 125_000, 220_000
 _STEPS_BYTES, _EPOCH_BYTES, _VALIDATION_BYTES = 1_200, 700, 12_000
 _SUBJECT_BYTES, _BYTES_PER_VIEWED_VOXEL, _VIEWED_SUBJECTS = 19_000, 2.0, 4
 _OTHER_BYTES = 1_000_000
@@ -63,16 +63,16 @@ class RunSize:
         """Of a run, its network, its subjects and what these are expected to become."""
         tensors = list(network.state_dict().values())
         return cls(
-            plan.config,
-            sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-            sum(parameter.numel() for parameter in network.parameters()),
-            len(tensors),
-            len(plan.stages),
-            sum(stage.epochs for stage in plan.stages),
-            plan.total_steps // plan.steps_per_record + len(plan.stages),
-            source,
-            volumes,
-            sum(path.stat().st_size for path in plan.output.rglob("*") if path.is_file()),
+            config=plan.config,
+            weights=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            tensors=len(tensors),
+            stages=len(plan.stages),
+            epochs=sum(stage.epochs for stage in plan.stages),
+            step_records=plan.total_steps // plan.steps_per_record + len(plan.stages),
+            source=source,
+            volumes=volumes,
+            written=folder_bytes(plan.output),
         )
 
     @property
@@ -131,7 +131,9 @@ class RunSize:
             return 0
         test = len(self.source.split.test)
         voxels = 0 if self.volumes is None else math.prod(self.volumes.shape)
-        return test * _SUBJECT_BYTES + round(min(test, _VIEWED_SUBJECTS) * voxels * _BYTES_PER_VIEWED_VOXEL)
+        each = test * _SUBJECT_BYTES + round(min(test, _VIEWED_SUBJECTS) * voxels * _BYTES_PER_VIEWED_VOXEL)
+        # The last weights; or those of each stage, of which the last are the same, and the best.
+        return each * (1 if self.config.record.final_weights == "last" else self.stages + 1)
 
     def with_record(self, **changes: Any) -> RunSize:
         """With other settings of what is written."""
@@ -196,7 +198,7 @@ class Disks:
             return [FileSystemNeed(self.output, run, size.prepared_bytes)]
         return [FileSystemNeed(self.output, run), FileSystemNeed(self.cache, prepared=size.prepared_bytes)]
 
-    def hold(self, size: RunSize) -> bool:
+    def have_room(self, size: RunSize) -> bool:
         """Whether there is room for all of a run."""
         return not any(need.missing for need in self.needs(size))
 
@@ -240,12 +242,12 @@ def find_smaller_runs(size: RunSize, disks: Disks) -> Iterator[tuple[str, RunSiz
     changes: list[dict[str, int]] = [fewer, unseen] + ([{**fewer, **unseen}] if fewer and unseen else [])
     for change in changes:
         smaller = size.with_record(**change)
-        if change and disks.hold(smaller):
+        if change and disks.have_room(smaller):
             yield " ".join(flags[name] for name in change), smaller
             break
     for count in range(len(size.source.split.train) - 1, 0, -1):
         smaller = size.with_training_subjects(count)
-        if disks.hold(smaller):
+        if disks.have_room(smaller):
             yield f"--max-training-subjects {count}", smaller
             return
 

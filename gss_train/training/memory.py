@@ -105,7 +105,7 @@ class StepSize:
         on_card: whether it is a GPU that computes.
         passes: of a process in a step.
         batch_dice: whether all of a pass has one Dice.
-        short: the precision of 16 bits that the device has.
+        short_precision: that of 16 bits that the device has.
     """
 
     network: str
@@ -121,7 +121,7 @@ class StepSize:
     on_card: bool = False
     passes: int = 1
     batch_dice: bool = True
-    short: str = "bfloat16"
+    short_precision: str = "bfloat16"
 
     @classmethod
     def of(cls, plan: TrainingPlan, network: nn.Module, volume: Triple | None) -> StepSize:
@@ -143,7 +143,7 @@ class StepSize:
             on_card=plan.device.type == "cuda",
             passes=plan.batch_plan.passes,
             batch_dice=training.dice == "batch",
-            short="bfloat16" if pick_precision("bfloat16", plan.device) == "bfloat16" else "float16",
+            short_precision="bfloat16" if pick_precision("bfloat16", plan.device) == "bfloat16" else "float16",
         )
 
     @property
@@ -256,7 +256,7 @@ def _kinds(remedy: Remedy) -> set[str]:
 def _combinations(size: StepSize, crop: Triple) -> Iterator[Remedy]:
     """Of all changes, what changes least first."""
     checkpointing = _Change("--activation-checkpointing", {"activation_checkpointing": True})
-    short = _Change(f"--precision {size.short}", {"in_16_bits": True})
+    short = _Change(f"--precision {size.short_precision}", {"in_16_bits": True})
     kinds: list[list[_Change]] = [
         [] if size.activation_checkpointing else [checkpointing],
         [] if size.in_16_bits else [short],

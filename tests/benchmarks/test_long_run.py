@@ -96,6 +96,12 @@ def test_the_time_that_is_said_to_be_left_is_left(hours: Path) -> None:
         assert abs(datetime.strptime(f"2027 {until[1]}", "%Y %d %b %H:%M") - end) <= timedelta(minutes=2)
 
 
+def test_a_long_validation_at_the_end_is_still_to_come_when_the_last_epoch_is_done(tmp_path: Path) -> None:
+    simulate([*SHORT, "--rounds", "1", "--epochs", "2", "--steps-per-epoch", "100"], Costs(step=7), tmp_path / "run")
+    *_, last = [text for _, text in lines(tmp_path / "run") if text.startswith("epoch ")]
+    assert "about 6 min left" in last  # 50 subjects x 15 subsets of half a second
+
+
 def test_all_validation_subjects_have_a_line_at_the_end_of_a_stage(hours: Path) -> None:
     ends = [text for _, text in lines(hours) if text.startswith("end of ")]
     assert [text.partition(":")[0] for text in ends] == ["end of baseline"] * 2 + ["end of GSS round 1"] * 2

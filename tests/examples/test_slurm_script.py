@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "training.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 OF_OTHERS = {
-    *("--check", "--help", "--config", "--print-config"),
+    *("--check", "--clean", "--help", "--config", "--print-config"),
     *("--nproc-per-node", "--shutdown-timeout", "--logdir", "--benchmark-long", "--benchmark-only", "--benchmark-crop"),
     *("--signal", "--kill-on-bad-exit", "--label", "--job-name"),
 }

@@ -375,16 +375,16 @@ def test_what_the_cache_holds_is_listed(root: Path, capsys: pytest.CaptureFixtur
             file.truncate(size)
     assert prepare(root) == prepare(root, "--spacing", "2", "2", "3", "--box", "released") == 0
     sizes = {
-        folder.name: sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".jsonl") / 1e6
+        folder.name: sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".jsonl")
         for folder in (cache / "prepared").iterdir()
     }
     coarse = sizes["brats2020-2x2x3mm-released"]
     expected = [
         f"{cache} holds:",
         "prepared/brats2018-crop80x80x80 1.3 GB of an earlier version: not used any more, may be deleted by hand",
-        f"prepared/brats2020 {sizes['brats2020']:.1f} MB 2 subjects, voxels as scanned, whole box",
-        f"prepared/brats2020-2x2x3mm-released {coarse:.1f} MB 2 subjects, voxels of 2 x 2 x 3 mm, released box",
-        "phantom/brats2018-five 2.0 MB scans of a phantom",
+        f"prepared/brats2020 {sizes['brats2020'] / 1e3:.0f} kB 2 subjects, voxels as scanned, whole box",
+        f"prepared/brats2020-2x2x3mm-released {coarse / 1e3:.3g} kB 2 subjects, voxels of 2 x 2 x 3 mm, released box",
+        "phantom/brats2018-five 2 MB scans of a phantom",
         "all together 1.3 GB",
     ]
     assert lines_of(capsys.readouterr().out)[-6:] == expected
@@ -403,8 +403,8 @@ def test_cleaning_deletes_what_was_prepared_and_nothing_else(root: Path, capsys:
     assert len(prepared_names(root)) == 2
     assert clean(root, "--dataset", "brats2020") == 0
     listed, listed_coarse, *said = lines_of(capsys.readouterr().out)
-    assert re.fullmatch(rf"{folder}: 4 files, \d.\d MB, to be deleted", listed)
-    assert re.fullmatch(rf"{coarse}: 6 files, \d.\d MB, to be deleted", listed_coarse)
+    assert re.fullmatch(rf"{folder}: 4 files, [\d.]+ [kM]B, to be deleted", listed)
+    assert re.fullmatch(rf"{coarse}: 6 files, [\d.]+ [kM]B, to be deleted", listed_coarse)
     assert said == [f"Deleted: {folder}, but not what its index does not name: notes.txt", f"Deleted: {coarse}"]
     left = ["phantom/a/a.nii", "prepared/brats2020/notes.txt", "prepared/old-crop80/a.npy"]
     assert sorted(contents(cache)) == left

@@ -53,8 +53,8 @@ def test_a_line_holds_the_count_the_note_and_the_time_left(clock: Clock, capsys:
         clock.now += 60
         meter(26, 100)
     first, second, _ = capsys.readouterr().out.splitlines()
-    assert first == "training: 0/100 (0:00:00)"
-    assert second == "training: 25/100, baseline, loss 1.250 (0:20:00, about 1:00:00 left)"
+    assert first == "training: 0/100 (0 s)"
+    assert second == "training: 25/100, baseline, loss 1.250 (20 min, about 1 h 0 min left)"
 
 
 def test_lines_come_each_minute_at_first_and_each_ten_minutes_later(
@@ -80,7 +80,7 @@ def test_work_that_ends_early_says_how_far_it_came(clock: Clock, capsys: pytest.
         meter(40, 100, "baseline, loss 1.250")
         meter(50, 100, "baseline, loss 1.125")
     _, last = capsys.readouterr().out.splitlines()
-    assert last.startswith("training: 50/100, baseline, loss 1.125 (0:00:05")
+    assert last.startswith("training: 50/100, baseline, loss 1.125 (5 s")
 
 
 def test_nothing_is_said_twice(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_the_last_line_names_no_time_left(clock: Clock, capsys: pytest.CaptureFi
         meter(0, 2)
         clock.now += 3
         meter(2, 2)
-    assert capsys.readouterr().out.splitlines()[-1] == "preparing: 2/2 (0:00:03)"
+    assert capsys.readouterr().out.splitlines()[-1] == "preparing: 2/2 (3 s)"
 
 
 def test_what_was_done_before_does_not_shorten_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,13 +120,13 @@ def test_what_was_done_before_does_not_shorten_the_time_left(clock: Clock, capsy
         meter(90, 100)
         clock.now += 30
         meter(93, 100)
-    assert capsys.readouterr().out.splitlines()[-1] == "preparing: 93/100 (0:00:30, about 0:01:10 left)"
+    assert capsys.readouterr().out.splitlines()[-1] == "preparing: 93/100 (30 s, about 1 min left)"
 
 
 def test_nothing_to_do_is_said_at_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("preparing") as meter:
         meter(4, 4)
-    assert capsys.readouterr().out == "preparing: 4/4 (0:00:00)\n"
+    assert capsys.readouterr().out == "preparing: 4/4 (0 s)\n"
 
 
 def test_plain_lines_hold_no_control_codes(capsys: pytest.CaptureFixture[str]) -> None:

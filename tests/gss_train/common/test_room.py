@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gss_train.common import amount, disk_room, memory_room
-from gss_train.common.room import host_memory_room
+from gss_train.common.room import folder_bytes, host_memory_room
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:         100 kB\nMemAvailable:    9000 kB\n"
 
@@ -83,3 +83,20 @@ def test_a_path_that_is_to_be_made_is_where_its_nearest_folder_is(tmp_path: Path
 )
 def test_bytes_are_said_in_three_digits(count: float, said: str) -> None:
     assert amount(count) == said
+
+
+def test_what_may_not_be_read_is_not_known(tmp_path: Path) -> None:
+    """Asking must not end a run."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").mkdir()
+    (tmp_path / "proc" / "self" / "cgroup").write_text("nonsense\n")
+    assert host_memory_room(tmp_path / "proc", tmp_path / "groups") is None
+
+
+def test_bytes_of_a_folder_are_those_of_all_its_files(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("a", "inner/b"):
+        (tmp_path / name).write_bytes(b"xyz")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert folder_bytes(tmp_path) == 6
+    assert folder_bytes(tmp_path / "missing") == 0

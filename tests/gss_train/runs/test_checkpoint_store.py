@@ -153,7 +153,7 @@ def test_none_that_can_be_read_is_an_error(store: CheckpointStore) -> None:
 
 
 def test_new_names_reach_the_disk(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the folder itself and of the checkpoint."""
+    """Those of the folder itself, of the checkpoint and of the best weights."""
     synced: list[list[str]] = []
 
     def noted(descriptor: int) -> None:
@@ -163,8 +163,13 @@ def test_new_names_reach_the_disk(store: CheckpointStore, monkeypatch: pytest.Mo
             synced.append(sorted(entry.name for entry in folder.glob("[!.]*")))
 
     monkeypatch.setattr("os.fsync", noted)
-    store.save(5, state(5))
-    assert synced == [["checkpoints"], ["step-00000005.pt"]]
+    store.save(5, state(5), best=(4, state(4)))
+    assert synced == [
+        ["checkpoints"],
+        ["best-00000004.pt"],
+        ["best-00000004.pt", "step-00000005.pt"],
+        ["best.pt", "step-00000005.pt"],
+    ]
 
 
 def test_the_best_is_none_that_a_run_goes_on_from(store: CheckpointStore) -> None:
@@ -174,3 +179,42 @@ def test_the_best_is_none_that_a_run_goes_on_from(store: CheckpointStore) -> Non
     for step in (10, 15, 20):
         store.save(step, state(step))
     assert step_of(store.best) == 7
+
+
+def test_the_best_is_what_the_newest_checkpoint_calls_so(store: CheckpointStore) -> None:
+    store.save(5, state(5), best=(4, state(4)))
+    assert names(store) == ["best.pt", "step-00000005.pt"]
+    store.save(10, state(10))
+    assert step_of(store.best) == 4
+    store.save(15, state(15), best=(15, state(15)))
+    assert step_of(store.best) == 15
+
+
+def only_best(path: Path, target: Path) -> None:
+    """No checkpoint can be renamed."""
+    if not target.name.startswith("best-"):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    path.rename(target)
+
+
+def test_a_best_one_of_a_life_that_ended_before_its_checkpoint_is_forgotten(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next life may find another one, and its records name the one before until then."""
+    store.save(5, state(5), best=(4, state(4)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", only_best)
+        with pytest.raises(OSError, match="not permitted"):
+            store.save(10, state(10), best=(9, state(9)))
+    assert "best-00000009.pt" in names(store)
+    store.settle_best(4)
+    assert names(store) == ["best.pt", "step-00000005.pt"]
+    assert step_of(store.best) == 4
+
+
+def test_a_best_one_that_was_killed_before_it_had_its_name_gets_it(store: CheckpointStore) -> None:
+    store.save(5, state(5), best=(4, state(4)))
+    save_checkpoint(store.folder / "best-00000009.pt", state(9))
+    store.settle_best(9)
+    assert names(store) == ["best.pt", "step-00000005.pt"]
+    assert step_of(store.best) == 9

@@ -40,10 +40,11 @@ def _begin(folder: RunFolder) -> dict[str, Any]:
     state = _store(folder).newest(damaged)
     if state is None:
         weights = {name: torch.arange(4.0) + number for number, name in enumerate("abc")}
-        state = {"weights": weights, "progress": {"step": 0, "metrics_length": 0}}
+        state = {"weights": weights, "progress": {"step": 0, "best_step": None, "metrics_length": 0}}
     progress = state["progress"]
     if progress["step"] > 0:
         _store(folder).tidy(progress["step"])
+        _store(folder).settle_best(progress["best_step"])
     folder.cut_metrics(progress["metrics_length"])
     return state
 
@@ -55,8 +56,9 @@ def _step(folder: RunFolder, state: dict[str, Any]) -> None:
     folder.log_metrics({"kind": "steps", "step": progress["step"], "sum": float(sum(state["weights"].values()).sum())})
     if progress["step"] in _BEST:
         folder.log_metrics({"kind": "validation", "step": progress["step"]})
-        save_checkpoint(_store(folder).best, state)
+        progress["best_step"] = progress["step"]
     progress["metrics_length"] = folder.metrics_length()
     if progress["step"] == 3:
         save_checkpoint(folder.stage_checkpoint("baseline"), state)
-    _store(folder).save(progress["step"], state)
+    best = (progress["step"], state) if progress["best_step"] == progress["step"] else None
+    _store(folder).save(progress["step"], state, best)

@@ -267,13 +267,13 @@ def test_smaller_runs_that_are_named_fit(share: float, fresh: Path) -> None:
     total = sum(size.run_bytes.values()) + size.prepared_bytes
     room = DiskRoom(fresh, 1, int(share * total))
     disks = Disks(room, room)
-    assert not disks.hold(size)
+    assert not disks.have_room(size)
     said = "\n".join(describe_lack(size, disks))
     found = dict(find_smaller_runs(size, disks))
     assert found or share == 0.5
     for flags, smaller in found.items():
         assert f"    {flags}: " in said
         again = size_of(plan_of(fresh, *settings, *flags.split()))
-        assert disks.hold(again)
+        assert disks.have_room(again)
         assert again.run_bytes == smaller.run_bytes
         assert again.prepared_bytes == smaller.prepared_bytes

@@ -356,3 +356,33 @@ def test_an_output_that_cannot_be_made_is_named(
     (tmp_path / "file").write_text("mine")
     assert run(scans, tmp_path / "file" / "run") == 2
     assert str(tmp_path / "file" / "run") in capsys.readouterr().err
+
+
+def test_a_signal_ends_the_validation_at_the_end_of_a_stage_which_is_then_done_again(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take hours: the stage is saved before, and no later stage begins without it."""
+    output, flags = tmp_path / "run", ["--stage-validation", "--validate-every", "1"]
+    validated: list[int] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> ValidationRecord:
+        if len(options["subsets"]) == 15:
+            validated.append(options["epoch"])
+            if len(validated) == 1:
+                signal.raise_signal(signal.SIGTERM)
+        return validate(*arguments, **options)
+
+    monkeypatch.setattr(recorder, "validate", interrupted)
+    assert run(scans, output, *flags) == 128 + signal.SIGTERM
+    assert read_checkpoint(output / "baseline.pt")["position"]["stage"] == 1
+    assert metrics(output, "stage_validation") == []
+    assert run(scans, output, *flags) == 0
+    assert validated == [1, 1, 2]
+    kinds = [(line["kind"], line["stage"]) for line in metrics(output) if line["kind"] in {"epoch", "stage_validation"}]
+    assert kinds == [
+        ("epoch", "baseline"),
+        ("stage_validation", "baseline"),
+        ("epoch", "GSS round 1"),
+        ("stage_validation", "GSS round 1"),
+    ]
+    assert {len(line["dice"]) for line in metrics(output, "stage_validation")} == {15}
