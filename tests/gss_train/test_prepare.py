@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gss_train.common import amount
 from gss_train.data import in_use, load_prepared
 from gss_train.prepare import main
 from tests.gss_train.data.raw_files import make_folded_head, write_subject
@@ -382,8 +383,8 @@ def test_what_the_cache_holds_is_listed(root: Path, capsys: pytest.CaptureFixtur
     expected = [
         f"{cache} holds:",
         "prepared/brats2018-crop80x80x80 1.3 GB of an earlier version: not used any more, may be deleted by hand",
-        f"prepared/brats2020 {sizes['brats2020'] / 1e3:.0f} kB 2 subjects, voxels as scanned, whole box",
-        f"prepared/brats2020-2x2x3mm-released {coarse / 1e3:.3g} kB 2 subjects, voxels of 2 x 2 x 3 mm, released box",
+        f"prepared/brats2020 {amount(sizes['brats2020'])} 2 subjects, voxels as scanned, whole box",
+        f"prepared/brats2020-2x2x3mm-released {amount(coarse)} 2 subjects, voxels of 2 x 2 x 3 mm, released box",
         "phantom/brats2018-five 2 MB scans of a phantom",
         "all together 1.3 GB",
     ]
