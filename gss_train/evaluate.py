@@ -170,7 +170,7 @@ def plan(options: EvaluateArguments) -> Plan:
     stated = options.stated_data()
     device = common.pick_device(options.device)
     takes_all = options.weights == "all" and options.model.is_dir()
-    found = runs.read_different(options.model) if takes_all else _read_one(options)
+    found = list(runs.read_different(options.model)) if takes_all else _read_one(options)
     (_, first), *_ = found
     words = _differences(options, first)
     outputs = [_output(options, names[0], words) for names, _ in found]
