@@ -170,10 +170,10 @@ def plan(options: EvaluateArguments) -> Plan:
     stated = options.stated_data()
     device = common.pick_device(options.device)
     takes_all = options.weights == "all" and options.model.is_dir()
-    found = runs.read_different(options.model) if takes_all else _read_one(options)
+    found = list(runs.read_different(options.model)) if takes_all else _read_one(options)
     (_, first), *_ = found
-    words = _differences(options, first)
-    outputs = [_output(options, names[0], words) for names, _ in found]
+    words = _differences(options, first, device)
+    outputs = [_output(options, names[0], _differences(options, stored, device)) for names, stored in found]
     for output in outputs:
         evaluation.refuse_taken(output)
     data = evaluation.choose_data(first, stated)
@@ -250,10 +250,14 @@ def _output(options: EvaluateArguments, weights: str, words: list[str]) -> Path:
     return options.output or options.model.with_name(f"{options.model.stem}-{name}")
 
 
-def _differences(options: EvaluateArguments, stored: runs.StoredNetwork) -> list[str]:
+def _differences(options: EvaluateArguments, stored: runs.StoredNetwork, device: torch.device) -> list[str]:
     """What sets the scores apart from those that a run computes at its end, but for the weights."""
     trained_on = None if stored.dataset is None else stored.dataset.name
+    trained_in = stored.precision or "float32"
+    precision = inference.pick_precision(options.precision or trained_in, device)
     different = {
+        # At its end the run itself needs the name without it.
+        "unfinished": options.model.is_dir() and runs.run_status(options.model) != "finished",
         options.part: options.part != "test",
         str(options.dataset): options.dataset not in {None, trained_on},
         "other-split": any(getattr(options, name) is not None for name in _SPLITTING),
@@ -263,7 +267,7 @@ def _differences(options: EvaluateArguments, stored: runs.StoredNetwork) -> list
         f"crop{common.times(options.crop_size or ())}": options.crop_size is not None,
         options.weighting: options.weighting != "uniform",
         "flips": options.flips,
-        str(options.precision): options.precision not in {None, stored.precision or "float32"},
+        precision: precision != trained_in,
         "no-hd95": not options.hd95,
     }
     return [word for word, holds in different.items() if holds]
@@ -320,7 +324,7 @@ def _score(
 
     try:
         with inference.computing(network.precision, plan.device):
-            own = evaluation.carry_out(job, network.output, draw=draw_figures)
+            own = evaluation.evaluate_job(job, network.output, draw=draw_figures)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"--device: the memory of {plan.device} is full, --device cpu takes more time instead"

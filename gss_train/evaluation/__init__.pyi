@@ -7,7 +7,7 @@ from gss_train.evaluation.folder import (
     write_evaluation as write_evaluation,
 )
 from gss_train.evaluation.intervals import bootstrap_interval as bootstrap_interval, interval_of as interval_of
-from gss_train.evaluation.job import Job as Job, carry_out as carry_out
+from gss_train.evaluation.job import Job as Job, evaluate_job as evaluate_job
 from gss_train.evaluation.metrics import (
     MEASURES as MEASURES,
     region_dice as region_dice,

@@ -63,7 +63,8 @@ def is_evaluation(folder: Path) -> bool:
 
 def unfinished_folder(path: Path) -> Path:
     """Where an evaluation lies that is to take the place of `path` once it is complete."""
-    return path.with_name(f".{path.absolute().name}.unfinished")
+    path = path.resolve()
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def refuse_taken(path: Path) -> None:
@@ -76,7 +77,7 @@ def refuse_taken(path: Path) -> None:
         return
     # Of one that was killed while it took its place.
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
-    if not (unfinished_folder(path).exists() and names <= {*_FILES, *_FOLDERS}):
+    if not (names <= {*_FILES, *_FOLDERS} and unfinished_folder(path).exists()):
         raise UserError(f"--output: {path} exists and is not an empty folder or an evaluation; name another one")
 
 

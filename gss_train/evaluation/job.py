@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,7 @@ from gss_train.runs import LOCK, locked, weights_digest
 
 # Raised whenever the same network and subjects would get other scores.
 _VERSION = 1
-_JOB, _DONE = "job.json", "scores"
+_DONE = "scores"
 # What the machine decides over, and not the scores.
 _OF_THE_CLOCK = ("seconds", "peak_memory_mb")
 
@@ -88,9 +88,9 @@ class Job:
     timed: bool = False
 
     @cached_property
-    def parts(self) -> dict[str, Any]:
-        """All that the scores of whatever subject depend on, but for rounding, as JSON values by what it is."""
-        return {
+    def fingerprints(self) -> dict[str, str]:
+        """Of all that a subject's scores depend on, but for rounding, by its name."""
+        parts = {
             "version": _VERSION,
             "weights": weights_digest(self.network.state_dict()),
             "network": self.settings["network"],
@@ -102,11 +102,7 @@ class Job:
             "subsets": [subset_name(subset) for subset in MODALITY_SUBSETS],
             "measures": list(self.measures),
         }
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """Of all that a subject's scores depend on, by its name."""
-        return {subject.name: _digest([self.parts, _identity(subject)]) for subject in self.subjects}
+        return {subject.name: _digest([parts, _identity(subject)]) for subject in self.subjects}
 
     @property
     def fingerprint(self) -> str:
@@ -130,12 +126,14 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def carry_out(job: Job, output: Path, *, processes: Processes = ALONE, draw: Draw | None = None) -> Evaluation | None:
+def evaluate_job(
+    job: Job, output: Path, *, processes: Processes = ALONE, draw: Draw | None = None
+) -> Evaluation | None:
     """Score the network, and put the evaluation's folder into its place once all of it is there.
 
     Each subject's scores go to the folder `.<name>.unfinished` beside the output as soon as they are there. The same
-    job, started again after whatever end, takes them over; one of other weights, settings or scans begins anew. If the
-    output is of the same job and complete, nothing is scored.
+    job, started again after whatever end, takes them over; those of other weights, settings or scans are overwritten
+    one by one. If the output is of the same job and complete, nothing is scored.
 
     Args:
         job: the same in all processes.
@@ -148,22 +146,23 @@ def carry_out(job: Job, output: Path, *, processes: Processes = ALONE, draw: Dra
 
     Raises:
         UserError: another process has this evaluation under way, or a process that computes HD95 was killed.
-        Interrupted: a signal came; what is scored is kept.
+        Interrupted: a signal came; what is scored is kept. Of several processes, signals end each as usual.
         OSError: a file cannot be written; what is scored is kept.
     """
     folder, finished = unfinished_folder(output), None
+    unfinished = _UnfinishedFolder(folder, job)
     with ExitStack() as stack:
-        progress = _Progress(folder, job)
         if processes.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
+            unfinished.clear()
             finished = _read_finished(output, job)
             if finished is None:
-                progress.take_over()
+                unfinished.take_over()
         if not processes.any(finished is not None):
-            scores = _score(job, progress, processes)
+            scores = _score(job, unfinished, processes)
             if processes.is_first:
-                finished = _write(job, progress, scores, draw)
+                finished = _write(job, unfinished, scores, draw)
                 replace_evaluation(output, folder)
         elif processes.is_first and finished is not None:
             print(f"Scored already, with the same weights and settings: {output}", flush=True)
@@ -171,8 +170,8 @@ def carry_out(job: Job, output: Path, *, processes: Processes = ALONE, draw: Dra
                 draw(folder / FIGURES, finished, read_segmented(output))
                 if (folder / FIGURES).exists():
                     (folder / FIGURES).replace(output / FIGURES)
-    if processes.is_first:
-        # Unlocked before: there are file systems that keep the name of an open file.
+    # Unlocked before: there are file systems that keep the name of an open file.
+    if processes.is_first and not unfinished.has_others:
         shutil.rmtree(folder)
     return finished
 
@@ -191,20 +190,21 @@ def _read_finished(output: Path, job: Job) -> Evaluation | None:
     return found if is_same and all(segmented_path(output, name).exists() for name in job.names_viewed) else None
 
 
-class _Progress:
+class _UnfinishedFolder:
     """The folder of an evaluation that is under way.
 
     Attributes:
-        folder: the path.
+        path: of the folder.
         known: the scores that an earlier process left there, `[measures, subsets, 4]` by the subject's name.
         seconds: that those took.
     """
 
-    def __init__(self, folder: Path, job: Job) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, job: Job) -> None:
+        self.path = path
         self.known: dict[str, Tensor] = {}
         self.seconds = 0.0
         self._job = job
+        self._subjects = segmented_path(path, "").parent
         self._began = self._last = time.monotonic()
 
     @property
@@ -212,51 +212,58 @@ class _Progress:
         """Seconds that this process has been at it."""
         return time.monotonic() - self._began
 
-    def take_over(self) -> None:
-        """Find what is there of the same job, and remove everything else."""
-        parts = json.loads(json.dumps(self._job.parts))
-        before = _read(self.folder / _JOB)
-        subjects = segmented_path(self.folder, "").parent
-        kept = {LOCK, _JOB, _DONE, subjects.name} if before == parts else {LOCK}
-        for entry in self.folder.iterdir():
-            if entry.name in kept:
+    @property
+    def has_others(self) -> bool:
+        """Whether there are scores that another job may take over."""
+        found = [_read(path) or {} for path in (self.path / _DONE).glob("*.json")]
+        return not {content.get("fingerprint") for content in found} <= {None, *self._job.fingerprints.values()}
+
+    def clear(self) -> None:
+        """Remove all that no job takes over."""
+        for entry in self.path.iterdir():
+            if entry.name in {LOCK, _DONE, self._subjects.name}:
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-        if before != parts:
-            if before is not None:
-                other = ", ".join(name for name in parts if before.get(name) != parts[name])
-                print(f"An unfinished evaluation had other {other}: this one begins anew", flush=True)
-            self._write(self.folder / _JOB, parts)
-            return
-        for folder in (self.folder / _DONE, subjects):
+
+    def take_over(self) -> None:
+        """Find the scores that fit; the others' subjects are scored again."""
+        for folder in (self.path / _DONE, self._subjects):
             remove_stale_partials(folder, locked=True)
-        for subject in self._job.subjects:
-            self._take_over(subject.name)
-        for path in subjects.glob("*.npz"):
+        others = sum(self._is_another(subject.name) for subject in self._job.subjects)
+        for path in self._subjects.glob("*.npz"):
             if path.name.removesuffix(".npz") not in self._job.names_viewed:
                 path.unlink()
-        count = len(self._job.subjects)
-        print(f"Going on with an evaluation: {len(self.known)} of {count} subjects are scored already", flush=True)
+        if self.known or others:
+            again = f"; {others} lie there of another evaluation or of other scans: scored again" if others else ""
+            count = len(self._job.subjects)
+            print(f"Unfinished: {len(self.known)} of {count} subjects are scored already{again}", flush=True)
 
-    def _take_over(self, name: str) -> None:
+    def _is_another(self, name: str) -> bool:
+        """Whether there are scores of a subject that are not the job's; those that are become known."""
         path = self._path(name)
-        if not path.exists() or (name in self._job.names_viewed and not segmented_path(self.folder, name).exists()):
-            return
+        if not path.exists() or (name in self._job.names_viewed and not segmented_path(self.path, name).exists()):
+            return False
         shape = (len(self._job.measures), len(MODALITY_SUBSETS), len(SCORES))
         try:
             content = _read(path) or {}
             if content["fingerprint"] != self._job.fingerprints[name]:
-                print(f"{name}: its scans are not those that were scored: scored again", flush=True)
-                return
+                return True
             scores = [torch.nan if score is None else float(score) for score in content["scores"]]
             self.known[name] = torch.tensor(scores, dtype=torch.float64).reshape(shape)
             self.seconds += float(content["seconds"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             self.known.pop(name, None)
             print(f"{path}: is damaged, the subject is scored again: {error!r}", flush=True)
+        return False
+
+    def save_segmented(self, subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
+        """Bring a subject to look at to the disk; arguments and errors are those of `write_segmented`."""
+        # Of another job, they must not be taken over with these predictions.
+        self._path(subject.name).unlink(missing_ok=True)
+        write_segmented(self.path, subject, image, truth, predictions)
 
     def save(self, subject: PreparedSubject, scores: Tensor) -> None:
         """Bring a subject's scores to the disk.
@@ -271,14 +278,11 @@ class _Progress:
             "scores": [None if score != score else score for score in scores.flatten().tolist()],  # noqa: PLR0124
         }
         self._last = now
-        self._write(self._path(subject.name), content)
+        with open_replacing(self._path(subject.name)) as file:
+            file.write(json.dumps(content, allow_nan=False).encode())
 
     def _path(self, name: str) -> Path:
-        return self.folder / _DONE / f"{name}.json"
-
-    def _write(self, path: Path, content: Any) -> None:
-        with open_replacing(path) as file:
-            file.write(json.dumps(content, allow_nan=False).encode())
+        return self.path / _DONE / f"{name}.json"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -290,28 +294,30 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _score(job: Job, progress: _Progress, processes: Processes) -> SubsetScores:
-    viewed, scored = set(job.names_viewed), len(progress.known)
+def _score(job: Job, unfinished: _UnfinishedFolder, processes: Processes) -> SubsetScores:
+    viewed, scored = set(job.names_viewed), len(unfinished.known)
     workers = default_workers() // processes.local_size if job.workers is None else job.workers
-    meanwhile = "finishing this window or score; what is scored is kept"
+    interruption = Interruption("finishing this window or score; what is scored is kept")
+    # One that waits for the others could not hear it.
+    hearing = interruption if processes.size == 1 else nullcontext()
 
     def keep(subject: PreparedSubject, image: Tensor, truth: Tensor, predictions: Tensor) -> None:
         if subject.name in viewed:
-            write_segmented(progress.folder, subject, image, truth, predictions)
+            unfinished.save_segmented(subject, image, truth, predictions)
 
     def on_scores(subject: PreparedSubject, scores: Tensor) -> None:
         nonlocal scored
-        progress.save(subject, scores)
+        unfinished.save(subject, scores)
         scored += 1
 
     quiet = not processes.is_first or scored == len(job.subjects)
-    with Interruption(meanwhile) as interruption, show_progress("evaluating", quiet=quiet) as meter:
+    with hearing, show_progress("evaluating", quiet=quiet) as meter:
 
         def report(done: int, total: int, note: str) -> None:
             meter(done, total, note)
             if interruption.signal is not None:
-                kept = f"{scored} of {len(job.subjects)} subjects are scored and kept, the same command goes on"
-                raise Interrupted(interruption.signal, kept)
+                kept = f"{scored} of {len(job.subjects)} subjects are scored and kept"
+                raise Interrupted(interruption.signal, f"{kept}, with the same --output it goes on")
 
         return evaluate_subsets(
             job.network,
@@ -323,19 +329,19 @@ def _score(job: Job, progress: _Progress, processes: Processes) -> SubsetScores:
             processes=processes,
             measures=job.measures,
             keep=keep,
-            known=progress.known,
+            known=unfinished.known,
             on_scores=on_scores,
             workers=workers,
         )
 
 
-def _write(job: Job, progress: _Progress, scores: SubsetScores, draw: Draw | None) -> Evaluation:
+def _write(job: Job, unfinished: _UnfinishedFolder, scores: SubsetScores, draw: Draw | None) -> Evaluation:
     settings = dict(job.settings)
     if job.timed:
-        spent = (progress.seconds + progress.elapsed, peak_memory_bytes(job.device) / 1e6)
+        spent = (unfinished.seconds + unfinished.elapsed, peak_memory_bytes(job.device) / 1e6)
         settings |= dict(zip(_OF_THE_CLOCK, spent, strict=True))
     evaluation = Evaluation(job.name, job.dataset, scores, settings, job.fingerprint)
-    write_evaluation(progress.folder, evaluation)
+    write_evaluation(unfinished.path, evaluation)
     if draw is not None:
-        draw(progress.folder / FIGURES, evaluation, read_segmented(progress.folder))
+        draw(unfinished.path / FIGURES, evaluation, read_segmented(unfinished.path))
     return evaluation

@@ -22,7 +22,7 @@ from gss_train.data import Dataset
 from gss_train.evaluation.metrics import region_measures
 
 # What is left has to take so long in this process that others are worth their start, also where they find a processor
-# taken: each takes 3 seconds of one and 0.4 GB to import what it needs.
+# taken: each takes 3 seconds of one to import what it needs, and 0.7 GB.
 _WORTH_SECONDS = 60.0
 # The first case waits for imports, and a subset may be odd: it goes by the median of some.
 _FEWEST_TIMED, _MOST_TIMED = 5, 15
@@ -67,7 +67,7 @@ class Scorers:
         if isinstance(error, BrokenProcessPool):
             raise UserError(
                 f"one of the {self._workers} processes that compute HD95 was killed, for want of memory most likely, "
-                "as each needs about 1 GB: free some, or score with fewer (python -m gss_train.evaluate --workers 1)"
+                "as each needs about 0.7 GB: free some, or score with fewer (python -m gss_train.evaluate --workers 1)"
             ) from error
 
     def device(self, of_predictions: torch.device) -> torch.device:

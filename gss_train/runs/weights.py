@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,17 +125,17 @@ def build_trained(
     )
 
 
-def read_different(folder: Path) -> list[tuple[list[str], StoredNetwork]]:
-    """All weights of a run folder, those that are the same only once, with all of their names.
+def read_different(folder: Path) -> Iterator[tuple[list[str], StoredNetwork]]:
+    """All weights of a run folder, those that are the same only once, with all of their names; read one by one.
 
     Raises:
         UserError: there are none, or they are damaged; the message names the file.
     """
-    by_digest: dict[str, tuple[list[str], StoredNetwork]] = {}
+    by_digest: dict[str, list[str]] = {}
     for name in names_of_weights(folder):
-        stored = read_stored(folder, name)
-        by_digest.setdefault(weights_digest(stored.weights), ([], stored))[0].append(name)
-    return list(by_digest.values())
+        by_digest.setdefault(weights_digest(read_stored(folder, name).weights), []).append(name)
+    for names in by_digest.values():
+        yield names, read_stored(folder, names[0])
 
 
 def weights_digest(weights: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from gss_train.evaluation import (
     MEASURES,
     Evaluation,
     Job,
-    carry_out,
     dice_csv,
+    evaluate_job,
     read_subject,
     summary_markdown,
     weights_markdown,
@@ -49,7 +49,7 @@ def finish(
         return
     job = _job(plan, network.eval(), subjects, split_settings)
     with plan.computation.autocast():
-        evaluation = carry_out(job, plan.output / _EVALUATION, processes=plan.processes)
+        evaluation = evaluate_job(job, plan.output / _EVALUATION, processes=plan.processes)
         others = _evaluate_others(plan, job) if plan.config.record.final_weights == "all" else None
     if folder is None or evaluation is None:
         return
@@ -104,7 +104,7 @@ def _evaluate_others(plan: TrainingPlan, job: Job) -> dict[str, Evaluation | Non
             print(f"Evaluating {title}", flush=True)
             network = build_trained(stored, plan.device).network
             own = dataclasses.replace(job, network=network, settings={**job.settings, "weights": name})
-            found[title] = carry_out(own, plan.output / f"{_EVALUATION}-{name}", processes=plan.processes)
+            found[title] = evaluate_job(own, plan.output / f"{_EVALUATION}-{name}", processes=plan.processes)
     return found
 
 

@@ -319,9 +319,20 @@ def test_by_default_it_is_with_the_network_and_says_what_is_different(
     assert ("hd95_mm" in planned.measures) == flags.get("hd95", True)
 
 
-def test_by_default_it_is_beside_a_file(exported: Path, scans: Path) -> None:
-    arguments = EvaluateArguments(exported, part="train", data_root=scans, device="cpu")
-    assert plan(arguments).networks[0].output == exported.with_name("tiny-evaluation-train")
+def test_by_default_it_is_beside_a_file_and_says_which_precision_is_computed_in(
+    exported: Path, scans: Path, tmp_path: Path
+) -> None:
+    # The CPU has no TF32.
+    save_checkpoint(tmp_path / "tf32.pt", {**read_checkpoint(exported), "precision": "tf32"})
+    for path, name in (exported, "tiny-evaluation-train"), (tmp_path / "tf32.pt", "tf32-evaluation-train-float32"):
+        arguments = EvaluateArguments(path, part="train", data_root=scans, device="cpu")
+        assert plan(arguments).networks[0].output == path.with_name(name)
+
+
+def test_a_run_that_is_not_finished_keeps_the_folder_of_its_own_evaluation(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("subsets.md"))
+    (network,) = plan(EvaluateArguments(tmp_path / "run", device="cpu")).networks
+    assert network.output == tmp_path / "run" / "evaluation-unfinished"
 
 
 @pytest.fixture(scope="module")

@@ -260,6 +260,13 @@ def test_the_scores_come_last_and_go_first(earlier: Path, monkeypatch: pytest.Mo
     assert steps[0] == steps[-1] == "scores.json"
 
 
+@pytest.mark.parametrize("path", [".", "inner/.."])
+def test_it_is_written_beside_wherever_a_path_leads(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scores" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "scores")
+    assert unfinished_folder(Path(path)) == tmp_path / ".scores.unfinished"
+
+
 def test_only_evaluations_are_replaced(earlier: Path, tmp_path: Path) -> None:
     refuse_taken(earlier)
     refuse_taken(tmp_path / "new")

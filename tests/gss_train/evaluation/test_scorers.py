@@ -90,6 +90,9 @@ def test_other_processes_come_to_the_same_scores_to_the_bit(
     submitted = []
 
     class Watched(scorers.ProcessPoolExecutor):
+        def __init__(self, _workers, **options):
+            super().__init__(1, **options)  # each takes seconds to import what it needs
+
         def submit(self, function, /, *arguments, **options):
             submitted.append(function)
             return super().submit(function, *arguments, **options)
@@ -115,6 +118,8 @@ def submit(scores: Scorers, count: int) -> None:
 
 def test_a_killed_process_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     start_at_once(monkeypatch)
+    # Else it would import PyTorch before.
+    monkeypatch.setattr(scorers, "_begin", os.getpid)
 
     def score() -> None:
         with Scorers(BRATS, HD95, 100, workers=2) as scores:

@@ -253,14 +253,14 @@ def test_a_run_killed_while_it_is_scored_goes_on_with_that(
     scans: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
-    save = job._Progress.save
+    save = job._UnfinishedFolder.save
 
-    def fail_after_one(progress: job._Progress, *scores: Any) -> None:
-        save(progress, *scores)
+    def fail_after_one(folder: job._UnfinishedFolder, *scores: Any) -> None:
+        save(folder, *scores)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(job._Progress, "save", fail_after_one)
+        patch.setattr(job._UnfinishedFolder, "save", fail_after_one)
         assert run(scans, output, *SCORED) == 2
     capsys.readouterr()
     assert run(scans, output, *SCORED) == 0
