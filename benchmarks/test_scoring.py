@@ -46,6 +46,8 @@ def _add_noise(label: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", _CASES)
 def test_scoring(measure: Measure, size: Size, kind: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start of the processes counts: they are started after some cases, as in an evaluation."""
+    if size == "small" and kind == "smooth" and not workers:
+        pytest.skip("a quick check starts processes for noisy cases only")
     pytest.importorskip("monai", reason="needs the training dependencies")
     from gss_train.evaluation import MEASURES, scorers  # noqa: PLC0415  (needs the training dependencies)
 
