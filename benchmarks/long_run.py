@@ -14,8 +14,9 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -155,6 +156,7 @@ class _Simulation:
             mock.patch.object(recorder, "validate", self._validate),
             mock.patch.object(recorder, "segment_tumour_crop", return_value=(None, None, None)),
             mock.patch.object(checkpoint_writer, "_copy", self._copy),
+            mock.patch.object(checkpoint_writer, "Thread", _AtOnce),
             mock.patch.object(checkpoint_writer, "save_checkpoint", self._save),
             mock.patch.object(self.plan.checkpoints, "save", self._save_step),
             mock.patch.object(ScalarWriter, "write_figure", self._write_figure),
@@ -210,6 +212,22 @@ class _Simulation:
     def _count(self, what: str, size: int) -> None:
         self.account.counts[what] += 1
         self.account.bytes[what] += size
+
+
+class _AtOnce:
+    """In place of a thread, whose writing would be done long before the next checkpoint is due."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> None:  # noqa: ARG002
+        self._work = partial(target, *args)
+
+    def start(self) -> None:
+        self._work()
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self) -> None:
+        pass
 
 
 class _NoBatches:
