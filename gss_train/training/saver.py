@@ -45,8 +45,7 @@ class Saver:
         Raises:
             OSError: a file cannot be renamed or removed.
         """
-        # Runs of earlier versions have none.
-        self._best_step = progress.get("best_step")
+        self._best_step = progress["best_step"]
         if self._folder is not None:
             self._plan.checkpoints.tidy(step)
             self._plan.checkpoints.settle_best(self._best_step)
